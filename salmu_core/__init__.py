@@ -1,0 +1,86 @@
+"""salmu: compare ways to make CLIP-style models forget.
+
+Everything public is importable from here. Names are resolved when first used, so `import salmu_core` stays cheap and
+commands that need no model never import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from salmu_core.benchmark import Benchmark as Benchmark
+    from salmu_core.benchmark import Budget as Budget
+    from salmu_core.benchmark import BuildStep as BuildStep
+    from salmu_core.benchmark import SplitInfo as SplitInfo
+    from salmu_core.data import Batch as Batch
+    from salmu_core.data import Embedded as Embedded
+    from salmu_core.data import EncodedImages as EncodedImages
+    from salmu_core.data import Features as Features
+    from salmu_core.data import Pairs as Pairs
+    from salmu_core.data import Split as Split
+    from salmu_core.data import View as View
+    from salmu_core.data import join_splits as join_splits
+    from salmu_core.errors import SalmuError as SalmuError
+    from salmu_core.hookspecs import hookimpl as hookimpl
+    from salmu_core.method import FitOptions as FitOptions
+    from salmu_core.method import LossMethod as LossMethod
+    from salmu_core.method import UnlearningMethod as UnlearningMethod
+    from salmu_core.metric import Metric as Metric
+    from salmu_core.metric import NotMeasurable as NotMeasurable
+    from salmu_core.metric import Score as Score
+    from salmu_core.model import DualEncoder as DualEncoder
+    from salmu_core.model import ModelConfig as ModelConfig
+    from salmu_core.model import load_model as load_model
+    from salmu_core.options import Field as Field
+    from salmu_core.options import Options as Options
+    from salmu_core.records.schema import RunRecord as RunRecord
+    from salmu_core.records.schema import RunSpec as RunSpec
+    from salmu_core.runner.context import UnlearnContext as UnlearnContext
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Batch": "data",
+    "Benchmark": "benchmark",
+    "Budget": "benchmark",
+    "BuildStep": "benchmark",
+    "DualEncoder": "model",
+    "Embedded": "data",
+    "EncodedImages": "data",
+    "Features": "data",
+    "Field": "options",
+    "FitOptions": "method",
+    "LossMethod": "method",
+    "Metric": "metric",
+    "ModelConfig": "model",
+    "NotMeasurable": "metric",
+    "Options": "options",
+    "Pairs": "data",
+    "RunRecord": "records.schema",
+    "RunSpec": "records.schema",
+    "SalmuError": "errors",
+    "Score": "metric",
+    "Split": "data",
+    "SplitInfo": "benchmark",
+    "UnlearnContext": "runner.context",
+    "UnlearningMethod": "method",
+    "View": "data",
+    "hookimpl": "hookspecs",
+    "join_splits": "data",
+    "load_model": "model",
+}
+
+__all__ = ["__version__", *sorted(_HOMES)]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'salmu_core' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"salmu_core.{home}"), name)
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

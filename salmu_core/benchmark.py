@@ -1,0 +1,139 @@
+"""The contract of a benchmark: splits, a Compromised and a Clean model, and how much data a method may see."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from salmu_core.data import Role, Split
+from salmu_core.errors import EvaluationLocked
+from salmu_core.options import Options
+
+if TYPE_CHECKING:
+    from salmu_core.model import DualEncoder
+    from salmu_core.records.schema import Target
+
+_evaluation_locked: ContextVar[bool] = ContextVar("salmu_evaluation_locked", default=False)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Samples of each role that a method may be handed at 1x. A row seen twice counts twice."""
+
+    forget: int
+    retain: int
+
+    def times(self, factor: float) -> dict[str, int]:
+        """Allowed samples per role at `factor` x."""
+        return {"forget": int(self.forget * factor), "retain": int(self.retain * factor)}
+
+
+@dataclass(frozen=True)
+class SplitInfo:
+    """What is known of a split before it is read: enough to plan an evaluation.
+
+    `role` says who may see it: methods see the one split with role "forget" and the one with role "retain".
+    """
+
+    role: Literal["forget", "retain", "evaluation"]
+    summary: str
+    sides: tuple[Literal["image", "text"], ...] = ("image", "text")
+
+
+@dataclass(frozen=True)
+class BuildStep:
+    """Progress of a build: a stage in words, steps done and in all, values to show beside them."""
+
+    stage: str
+    done: int
+    total: int
+    note: str = ""
+
+
+Report = Callable[[BuildStep], None]
+
+
+@contextlib.contextmanager
+def evaluation_locked() -> Iterator[None]:
+    """While a method runs, evaluation splits cannot be loaded through any benchmark object."""
+    token = _evaluation_locked.set(True)
+    try:
+        yield
+    finally:
+        _evaluation_locked.reset(token)
+
+
+class Benchmark(ABC):
+    """A benchmark instance: made from its options and a folder for what it caches."""
+
+    name: ClassVar[str]
+    version: ClassVar[str]  # results of different versions never share a table
+    summary: ClassVar[str]
+    paper: ClassVar[str | None] = None
+    Options: ClassVar[type[Options]] = Options
+
+    def __init__(self, options: Options | None = None, cache: Path | None = None) -> None:
+        from salmu_core.files import default_cache
+
+        self.options: Any = options if options is not None else self.Options()
+        self.cache = cache if cache is not None else default_cache()
+
+    @abstractmethod
+    def ready(self) -> bool:
+        """Is everything that `load_split` and `load_model` need on this machine?"""
+
+    @abstractmethod
+    def build(self, report: Report | None = None, *, rebuild: bool = False) -> None:
+        """Generate, train or fetch whatever is missing. Idempotent; a killed build continues or starts over cleanly."""
+
+    @abstractmethod
+    def splits(self) -> Mapping[str, SplitInfo]:
+        """Every split by name. Needs no built data."""
+
+    @abstractmethod
+    def load_split(self, name: str) -> Split:
+        """Read one split. Called through `split`, which caches and guards it."""
+
+    @abstractmethod
+    def load_model(self, which: Target) -> DualEncoder:
+        """The Compromised or the Clean model, freshly loaded on the CPU in fp32."""
+
+    @abstractmethod
+    def budget(self) -> Budget:
+        """Samples a method may see at 1x."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A hash of the data's content; equal hashes mean equal rows."""
+
+    def split(self, name: str) -> Split:
+        """The split of that name.
+
+        Raises:
+            UnknownName: the benchmark has no such split.
+            EvaluationLocked: a method is running and the split is not one that it may see.
+        """
+        from salmu_core.errors import UnknownName
+
+        info = self.splits().get(name)
+        if info is None:
+            raise UnknownName(f"split of {self.name}", name, self.splits())
+        if _evaluation_locked.get() and info.role == "evaluation":
+            raise EvaluationLocked(
+                f"The split '{name}' is evaluation data and cannot be read while a method runs.",
+                "Methods see the forget and retain splits through their context.",
+            )
+        cache: dict[str, Split] = self.__dict__.setdefault("_loaded_splits", {})
+        if name not in cache:
+            cache[name] = self.load_split(name)
+        return cache[name]
+
+    def split_for(self, role: Role) -> Split:
+        """The split that methods see in the given role."""
+        name = next(name for name, info in self.splits().items() if info.role == role)
+        return self.split(name)

@@ -1,0 +1,111 @@
+"""Writing files so that a reader never sees half of one, and finding out early that a place cannot be written."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from salmu_core.errors import OutputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def default_cache() -> Path:
+    """Where benchmarks and embeddings are kept: the variable SALMU_CACHE, else the user's cache folder."""
+    import platformdirs
+
+    chosen = os.environ.get("SALMU_CACHE")
+    return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("salmu"))
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that replaces it when the block ends well and vanishes when it does not.
+
+    Raises:
+        OutputError: the place cannot be written or is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        os.close(handle)
+    except OSError as error:
+        raise OutputError(f"'{path}' cannot be written: {error.strerror or error}.", "Choose another place.") from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(f"'{path}' cannot be written: {error.strerror or error}.", "Free some space there.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically, indented, keys in the order given."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, default=list) + "\n")
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file atomically. Tensors that share memory are written once each."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    with atomic_path(path) as temporary:
+        try:
+            save_file(whole, temporary, metadata=None if metadata is None else dict(metadata))
+        except SafetensorError as error:
+            raise OutputError(f"'{path}' cannot be written: {error}.", "Free some space there.") from error
+
+
+def check_writable(folder: Path, needed_bytes: int = 0) -> None:
+    """Find out before hours of work that results cannot be stored.
+
+    Raises:
+        OutputError: the folder cannot be made or written, is a file, or has less than `needed_bytes` free.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"The output place '{folder}' is a file.", "Give a directory with --out.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"salmu")
+            probe.flush()
+    except OSError as error:
+        raise OutputError(
+            f"The output directory '{folder}' cannot be written: {error.strerror or error}.", "Choose another with --out."
+        ) from error
+    free = shutil.disk_usage(folder).free
+    if free < needed_bytes:
+        raise OutputError(
+            f"The output directory '{folder}' has {free / 1e6:.0f} MB free; this needs {needed_bytes / 1e6:.0f} MB.",
+            "Free some space or choose another with --out.",
+        )
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of all files under a folder; 0 when it does not exist."""
+    return sum(entry.stat().st_size for entry in folder.rglob("*") if entry.is_file()) if folder.is_dir() else 0
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,92 @@
+"""The whole contract between salmu and its plugins: three hooks to register, three to watch.
+
+A plugin is any importable module or object named by an entry point of the group `salmu`; it implements the hooks it needs
+and marks them with `salmu_core.hookimpl`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    from salmu_core.benchmark import Benchmark
+    from salmu_core.method import UnlearningMethod
+    from salmu_core.metric import Metric
+    from salmu_core.records.schema import RunRecord, RunSpec
+    from salmu_core.runner.progress import Progress
+
+hookspec = pluggy.HookspecMarker("salmu")
+hookimpl = pluggy.HookimplMarker("salmu")
+
+
+@hookspec
+def register_methods() -> Iterable[type[UnlearningMethod]]:
+    """Called once when plugins are loaded. Return the plugin's method classes (classes, not instances). Since 0.1.
+
+    Example:
+        @hookimpl
+        def register_methods():
+            return [GradientAscent]
+    """
+    return []
+
+
+@hookspec
+def register_metrics() -> Iterable[type[Metric]]:
+    """Called once when plugins are loaded. Return the plugin's metric classes. Since 0.1.
+
+    Example:
+        @hookimpl
+        def register_metrics():
+            return [RetFail, AssocStr]
+    """
+    return []
+
+
+@hookspec
+def register_benchmarks() -> Iterable[type[Benchmark]]:
+    """Called once when plugins are loaded. Return the plugin's benchmark classes. Since 0.1.
+
+    Example:
+        @hookimpl
+        def register_benchmarks():
+            return [Mini]
+    """
+    return []
+
+
+@hookspec
+def run_started(spec: RunSpec) -> None:
+    """Called on the main process when a run's names and options are valid and its work begins. Only watch: what this
+    returns is ignored, and an exception is reported and the run goes on. Since 0.1.
+
+    Example:
+        @hookimpl
+        def run_started(spec):
+            print(spec.method)
+    """
+
+
+@hookspec
+def run_progress(event: Progress) -> None:
+    """Called on the main process as a run moves: stages, steps of a stage, logged values. Only watch. Since 0.1.
+
+    Example:
+        @hookimpl
+        def run_progress(event):
+            print(event.stage, event.done, event.total)
+    """
+
+
+@hookspec
+def run_finished(record: RunRecord) -> None:
+    """Called on the main process after a run's record is written, whatever its status. Only watch. Since 0.1.
+
+    Example:
+        @hookimpl
+        def run_finished(record):
+            print(record.status, record.scores)
+    """

@@ -1,0 +1,100 @@
+"""The contract of an unlearning method, in three rungs with one interface.
+
+1. `LossMethod`: write only a loss.
+2. `UnlearningMethod.unlearn`: call `ctx.fit` as often as needed with different losses, parameters or splits.
+3. `UnlearningMethod.unlearn`: measure with `ctx.batches`, `ctx.accumulate` or `ctx.gradients` and edit weights, no training.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from torch import Tensor, nn
+
+from salmu_core.data import Batch, Role
+from salmu_core.options import Field, Options
+
+if TYPE_CHECKING:
+    from salmu_core.model import DualEncoder
+    from salmu_core.runner.context import UnlearnContext
+
+Family = Literal[
+    "baseline",
+    "gradient ascent",
+    "negative pairs",
+    "relabel",
+    "distillation",
+    "pruning and editing",
+    "retain finetuning",
+    "closed form",
+]
+
+
+class FitOptions(Options):
+    """Options of the training loop. Subclass it to add a method's own and to change defaults."""
+
+    lr: float = Field(1e-5, gt=0, le=10, description="peak learning rate")
+    epochs: float | None = Field(
+        None, gt=0, description="passes over the first split of the method's data; none: all the budget that is left"
+    )
+    batch_size: int = Field(64, ge=1, description="global batch size per role")
+    accumulate: int = Field(1, ge=1, description="micro-batches that one batch is cut into")
+    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="update rule")
+    beta1: float = Field(0.9, ge=0, lt=1, description="first AdamW decay, or the momentum of sgd")
+    beta2: float = Field(0.999, ge=0, lt=1, description="second AdamW decay")
+    eps: float = Field(1e-8, gt=0, description="AdamW epsilon")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled for adamw; never on biases, norms and other 1-D tensors")
+    schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="learning rate after warm-up")
+    warmup: float = Field(0.0, ge=0, lt=1, description="share of the steps with rising learning rate")
+    clip_norm: float | None = Field(1.0, gt=0, description="largest global gradient norm; none: no clipping")
+    tower: Literal["both", "image", "text"] = Field("both", description="which encoder is trained")
+
+
+class UnlearningMethod(ABC):
+    """A way to make a model forget. `unlearn` changes `ctx.model` in place; that is the result."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    family: ClassVar[Family]
+    paper: ClassVar[str | None] = None
+    data: ClassVar[tuple[Role, ...]] = ("forget", "retain")  # what it sees; the first sets the epoch
+    oracle: ClassVar[bool] = False  # True when it sees the Clean model: ranked apart
+    Options: ClassVar[type[Options]] = Options
+
+    def __init__(self, options: Options | None = None) -> None:
+        self.options: Any = options if options is not None else self.Options()
+
+    @abstractmethod
+    def unlearn(self, ctx: UnlearnContext) -> None:
+        """Make `ctx.model` forget the forget split."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Tensors of the method's own that change while it trains; they are saved with every checkpoint."""
+        return {}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Take back what `state` gave, when a killed run is resumed."""
+
+
+class LossMethod(UnlearningMethod):
+    """A method that is one loss, minimised within the budget. Subclasses write `loss`."""
+
+    Options: ClassVar[type[Options]] = FitOptions
+
+    def prepare(self, ctx: UnlearnContext) -> None:
+        """Called once before training, e.g. to keep a frozen copy of the model as a teacher."""
+
+    def trainable(self, model: DualEncoder) -> Iterable[nn.Parameter]:
+        """Parameters to train: the towers named by the option `tower`. The logit scale stays fixed: otherwise scaling
+        the logits satisfies most forgetting losses without forgetting anything."""
+        return model.tower_parameters(self.options.tower)
+
+    @abstractmethod
+    def loss(self, model: DualEncoder, batch: Batch) -> Tensor | Mapping[str, Tensor]:
+        """A scalar, or named scalars that are summed (and logged one by one)."""
+
+    def unlearn(self, ctx: UnlearnContext) -> None:
+        self.prepare(ctx)
+        ctx.fit(self.loss, self.options, params=self.trainable(ctx.model))

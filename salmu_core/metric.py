@@ -1,0 +1,72 @@
+"""The contract of a metric: which views it needs, and a function from those views to a score."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from salmu_core.data import Embedded, View
+from salmu_core.options import Options
+from salmu_core.records.schema import Aspect, Target
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric's result on one model.
+
+    Args:
+        value: the number that is reported. When `rows` is given it must be the mean of `rows`: intervals are bootstrapped
+            from it.
+        rows: float array [n], one entry per row that counts, in the split's row order.
+        clusters: n labels; rows with one label (an identity, a class) are resampled together. None: rows are independent.
+        extras: companion numbers, e.g. {"R@1": 0.1}.
+        details: further per-row arrays for the sidecar, e.g. {"rank": int array [n]}.
+        chance: value of a model that knows nothing, where it depends on the data (1 / number of classes).
+    """
+
+    value: float
+    rows: np.ndarray | None = None
+    clusters: Sequence[Any] | None = None
+    extras: Mapping[str, float] = field(default_factory=dict)
+    details: Mapping[str, np.ndarray] = field(default_factory=dict)
+    chance: float | None = None
+
+
+class NotMeasurable(Exception):
+    """Raised by `compute` when the data at hand cannot support the metric; the reason is recorded, nothing fails."""
+
+
+class Metric(ABC):
+    """A number about a model, computed from embeddings alone.
+
+    A metric never sees a model or an image: it names views, and the evaluation embeds every image and caption that any
+    metric needs exactly once. Views whose split or side a benchmark lacks make the metric "not measured" there.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]  # one sentence for the leaderboard's legend
+    paper: ClassVar[str | None] = None
+    target: ClassVar[Target]  # whose value is the goal
+    aspect: ClassVar[Aspect]
+    primary: ClassVar[bool] = False  # the verdict rests on the primary metric of each aspect
+    bounds: ClassVar[tuple[float, float]] = (-1.0, 1.0)
+    chance: ClassVar[float] = 0.0
+    Options: ClassVar[type[Options]] = Options
+
+    def __init__(self, options: Options | None = None) -> None:
+        self.options: Any = options if options is not None else self.Options()
+
+    @abstractmethod
+    def needs(self) -> Mapping[str, View]:
+        """Argument name of `compute` -> the view to pass there."""
+
+    @abstractmethod
+    def compute(self, **views: Embedded) -> Score:
+        """The score of one model from the views named in `needs`.
+
+        Deterministic: anything drawn comes from a generator made here from an option.
+        """

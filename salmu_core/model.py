@@ -1,0 +1,403 @@
+"""The dual encoder that methods change and metrics embed with: open_clip's own model behind a small, uniform face."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.distributed.nn.functional as dist_nn
+import torch.nn.functional as F
+from jaxtyping import Float, Int, UInt8
+from PIL import Image
+from torch import Tensor, nn
+
+from salmu_core.data import Features, Pairs
+from salmu_core.errors import BadCheckpoint
+from salmu_core.files import write_json, write_tensors
+
+Tower = Literal["image", "text"]
+CONFIG_FILE = "open_clip_config.json"  # open_clip's own name: a saved directory loads as `local-dir:` there
+WEIGHTS_FILE = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """open_clip's description of an architecture and of the preprocessing its weights expect."""
+
+    model_cfg: Mapping[str, Any]
+    preprocess_cfg: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """The content of an `open_clip_config.json`."""
+        return {"model_cfg": dict(self.model_cfg), "preprocess_cfg": dict(self.preprocess_cfg)}
+
+    @classmethod
+    def named(cls, architecture: str) -> ModelConfig:
+        """The configuration that open_clip ships under a name such as `ViT-B-16`.
+
+        Raises:
+            BadCheckpoint: open_clip knows no such architecture.
+        """
+        import open_clip
+
+        found = open_clip.get_model_config(architecture)
+        if found is None:
+            raise BadCheckpoint(f"open_clip has no architecture called '{architecture}'.")
+        return cls(found)
+
+
+class Processor:
+    """Turns encoded images and captions into what an encoder takes, exactly as open_clip's evaluation transform does.
+
+    Resizing and cropping end in 8-bit pixels; scaling and normalising follow later, on the device. So pixels can be cached
+    as bytes without changing a single value.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        import open_clip
+        from open_clip.transform import PreprocessCfg, image_transform_v2
+
+        vision = config.model_cfg["vision_cfg"]
+        settings = {"size": vision.get("image_size", 224), **config.preprocess_cfg}
+        known = {name: settings[name] for name in PreprocessCfg.__dataclass_fields__ if name in settings}
+        self.preprocess = PreprocessCfg(**{k: tuple(v) if isinstance(v, list) else v for k, v in known.items()})
+        # The last two transforms are ToTensor and Normalize; everything before them yields a PIL image.
+        self._to_pixels = image_transform_v2(self.preprocess, is_train=False).transforms[:-2]
+        text = config.model_cfg["text_cfg"]
+        self.context_length = int(text.get("context_length", 77))
+        name = text.get("hf_tokenizer_name")
+        self._tokenizer_name = name or "open_clip.SimpleTokenizer"
+        kwargs = dict(text.get("tokenizer_kwargs", {}))
+        self._tokenizer = (
+            open_clip.tokenizer.HFTokenizer(name, context_length=self.context_length, **kwargs)
+            if name
+            else open_clip.tokenizer.SimpleTokenizer(context_length=self.context_length, **kwargs)
+        )
+        self._mean = torch.tensor(self.preprocess.mean).view(1, 3, 1, 1)
+        self._std = torch.tensor(self.preprocess.std).view(1, 3, 1, 1)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height, width of an encoder's input."""
+        size = self.preprocess.size
+        height, width = (size, size) if isinstance(size, int) else (size[0], size[1])
+        return 3, height, width
+
+    def pixels(self, image: Image.Image) -> UInt8[np.ndarray, "3 height width"]:
+        """Resized, cropped 8-bit RGB pixels of one image."""
+        for transform in self._to_pixels:
+            image = transform(image)
+        return np.ascontiguousarray(np.asarray(image.convert("RGB")).transpose(2, 0, 1))
+
+    def normalise(self, pixels: UInt8[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 height width"]:
+        """Bytes to the floats that the image encoder takes, on the device of `pixels`."""
+        values = pixels.to(torch.float32) / 255
+        return (values - self._mean.to(values.device)) / self._std.to(values.device)
+
+    def tokenize(self, texts: Sequence[str]) -> Int[Tensor, "batch context"]:
+        """Token ids, padded with 0 and cut to the context length."""
+        if not texts:
+            return torch.zeros(0, self.context_length, dtype=torch.long)
+        tokens: Tensor = self._tokenizer(list(texts))
+        return tokens
+
+    @cached_property
+    def image_fingerprint(self) -> str:
+        """Hash of everything that decides the pixels."""
+        return _hash_text(json.dumps(self.preprocess.__dict__, sort_keys=True, default=list))
+
+    @cached_property
+    def text_fingerprint(self) -> str:
+        """Hash of everything that decides the tokens."""
+        return _hash_text(f"{self._tokenizer_name}/{self.context_length}")
+
+
+class DualEncoder(nn.Module):
+    """An open_clip model with unit-length embeddings, fp32 weights and its processor.
+
+    Calling it on `Pairs` gives the embeddings of the whole global batch, on every process, with gradients that are right
+    under data parallelism.
+    """
+
+    def __init__(self, clip: nn.Module, config: ModelConfig) -> None:
+        super().__init__()
+        self.clip = clip
+        self.config = config
+        self.processor = Processor(config)
+
+    @classmethod
+    def create(cls, config: ModelConfig, seed: int) -> DualEncoder:
+        """A randomly initialised model; equal seeds give equal weights and global random state is left as it was."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return cls(_build(config), config)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.clip.parameters()).device
+
+    @property
+    def scale(self) -> Float[Tensor, ""]:
+        """What cosines are multiplied with to become logits."""
+        scale: Tensor = self.clip.logit_scale.exp().reshape(())  # type: ignore[operator, union-attr]
+        return scale
+
+    def encode_image(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
+        """Unit-length image embeddings in fp32."""
+        return F.normalize(self.clip.encode_image(images).float(), dim=-1)  # type: ignore[operator]
+
+    def encode_text(self, tokens: Int[Tensor, "batch context"]) -> Float[Tensor, "batch dim"]:
+        """Unit-length caption embeddings in fp32.
+
+        Where the text encoder is causal, columns after the last end-of-text of the batch are not computed: no earlier
+        position can see them, so the result is the same.
+        """
+        return F.normalize(self._text_features(tokens).float(), dim=-1)
+
+    def _text_features(self, tokens: Tensor) -> Tensor:
+        clip: Any = self.clip
+        causal = getattr(clip, "attn_mask", None) is not None and getattr(clip, "text_pool_type", "") == "argmax"
+        if not causal or tokens.numel() == 0:
+            features: Tensor = clip.encode_text(tokens)
+            return features
+        length = int(tokens.argmax(dim=-1).max()) + 1  # end-of-text has the largest id
+        tokens = tokens[:, :length]
+        dtype = clip.transformer.get_cast_dtype()
+        x = clip.token_embedding(tokens).to(dtype) + clip.positional_embedding[:length].to(dtype)
+        x = clip.ln_final(clip.transformer(x, attn_mask=clip.attn_mask[:length, :length]))
+        x = x[torch.arange(len(x), device=x.device), tokens.argmax(dim=-1)]
+        if clip.text_projection is None:
+            return x
+        return clip.text_projection(x) if isinstance(clip.text_projection, nn.Linear) else x @ clip.text_projection
+
+    def forward(self, pairs: Pairs) -> Features:
+        """Embeddings of a global batch, gathered from all processes in row order."""
+        if not _distributed():
+            return Features(self.encode_image(pairs.image), self.encode_text(pairs.text), self.scale)
+        rank, world = dist.get_rank(), dist.get_world_size()
+        if len(pairs) % world:  # every process computes everything: the gradients average to the same value
+            return Features(self.encode_image(pairs.image), self.encode_text(pairs.text), self.scale)
+        share = len(pairs) // world
+        mine = pairs.take(torch.arange(rank * share, (rank + 1) * share))
+        image, text = self.encode_image(mine.image), self.encode_text(mine.text)
+        # The backward of this gather sums over processes, and data parallelism then divides by their number: together
+        # every process ends with the gradient of the loss over the global batch.
+        return Features(torch.cat(list(_all_gather(image))), torch.cat(list(_all_gather(text))), self.scale)
+
+    def tower_parameters(self, tower: Literal["both", "image", "text"] = "both") -> list[nn.Parameter]:
+        """Parameters of one or both encoders, without logit scale and bias."""
+        return [parameter for name, parameter in self.clip.named_parameters() if tower_of(name) in _towers(tower)]
+
+    def frozen_copy(self) -> DualEncoder:
+        """An independent copy that takes no gradients."""
+        twin = copy.deepcopy(self)
+        twin.requires_grad_(False)
+        return twin.eval()
+
+    def fingerprint(self) -> dict[Tower, str]:
+        """A content hash of each tower's weights and architecture. One changed weight changes its tower's hash."""
+        digests: dict[Tower, Any] = {tower: hashlib.blake2b(digest_size=16) for tower in ("image", "text")}
+        for name, tensor in sorted(self.clip.state_dict().items()):
+            tower = tower_of(name)
+            if tower is not None:
+                digests[tower].update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+                digests[tower].update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        architecture = json.dumps(self.config.as_json()["model_cfg"], sort_keys=True, default=list).encode()
+        for digest in digests.values():
+            digest.update(architecture)
+        return {tower: digest.hexdigest() for tower, digest in digests.items()}
+
+    def weights(self) -> dict[str, Tensor]:
+        """The state of open_clip's model, by open_clip's names."""
+        return self.clip.state_dict()
+
+    def save(self, folder: Path) -> Path:
+        """Write `model.safetensors` and `open_clip_config.json`; open_clip loads the folder as `local-dir:FOLDER`."""
+        write_json(folder / CONFIG_FILE, self.config.as_json())
+        path = folder / WEIGHTS_FILE
+        write_tensors(path, self.weights())
+        return path
+
+
+def tower_of(name: str) -> Tower | None:
+    """The encoder that a parameter of open_clip's model belongs to; None for the logit scale and bias."""
+    if name in ("logit_scale", "logit_bias"):
+        return None
+    return "image" if name.startswith("visual.") else "text"
+
+
+def load_model(source: str | Path, *, like: ModelConfig | None = None) -> DualEncoder:
+    """Load a model from wherever people keep them.
+
+    Args:
+        source: a directory with `open_clip_config.json` (a run directory is one), a `.safetensors`, `.pt`, `.pth` or `.bin`
+            file, or an open_clip name starting with `hf-hub:` or `local-dir:`.
+        like: architecture of a bare checkpoint file that has no `open_clip_config.json` beside it.
+
+    Raises:
+        BadCheckpoint: nothing there, a pickle that holds more than tensors, or weights of another architecture.
+    """
+    text = str(source)
+    if text.startswith("hf-hub:"):
+        return _load_from_hub(text)
+    path = Path(text.removeprefix("local-dir:"))
+    if path.is_dir():
+        weights = _find_weights(path)
+        config_path = path / CONFIG_FILE
+        if not config_path.is_file():
+            raise BadCheckpoint(
+                f"'{path}' holds no {CONFIG_FILE}.", "Give a run directory, a checkpoint file, or an open_clip model directory."
+            )
+    elif path.is_file():
+        weights, config_path = path, path.parent / CONFIG_FILE
+    else:
+        raise BadCheckpoint(
+            f"There is no model at '{source}'.",
+            "A model is a run directory, a .safetensors/.pt/.bin file, hf-hub:OWNER/NAME, local-dir:PATH, or one of the"
+            " words clean and compromised.",
+        )
+    config = _read_config(config_path) if config_path.is_file() else like
+    if config is None:
+        raise BadCheckpoint(f"'{path}' does not say its architecture.", f"Put an {CONFIG_FILE} beside it.")
+    return _with_weights(config, read_weights(weights), str(weights))
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors of a checkpoint. Pickled files are read with `weights_only`, which refuses everything but tensors."""
+    import pickle
+
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise BadCheckpoint(
+            f"'{path}' is not a checkpoint that can be read safely: {str(error).splitlines()[0]}",
+            "Only safetensors files and pickles that hold nothing but tensors are read. Convert it where you trust it.",
+        ) from error
+    for key in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise BadCheckpoint(f"'{path}' holds no state dictionary of tensors.")
+    return {name.removeprefix("module."): tensor for name, tensor in content.items()}
+
+
+def _with_weights(config: ModelConfig, weights: dict[str, Tensor], source: str) -> DualEncoder:
+    model = DualEncoder.create(config, seed=0)
+    expected = model.weights()
+    weights = {name: tensor for name, tensor in weights.items() if name in expected or not name.endswith("position_ids")}
+    if "logit_scale" in weights and weights["logit_scale"].shape != expected["logit_scale"].shape:
+        weights["logit_scale"] = weights["logit_scale"].reshape(expected["logit_scale"].shape)
+    missing = sorted(expected.keys() - weights.keys())
+    surplus = sorted(weights.keys() - expected.keys())
+    shapes = [
+        f"{name} is {tuple(weights[name].shape)}, expected {tuple(expected[name].shape)}"
+        for name in sorted(expected.keys() & weights.keys())
+        if weights[name].shape != expected[name].shape
+    ]
+    if missing or surplus or shapes:
+        found = [*(f"lacks {name}" for name in missing), *(f"has {name}" for name in surplus), *shapes]
+        more = f" and {len(found) - 3} more differences" if len(found) > 3 else ""
+        vision = config.model_cfg["vision_cfg"]
+        raise BadCheckpoint(
+            f"'{source}' is of another architecture: {'; '.join(found[:3])}{more}.",
+            f"Expected: embedding {config.model_cfg['embed_dim']}, image {vision.get('image_size')} px,"
+            f" vision width {vision.get('width')}, vision layers {vision.get('layers')}.",
+        )
+    bad = [name for name, tensor in weights.items() if tensor.is_floating_point() and not torch.isfinite(tensor).all()]
+    if bad:
+        raise BadCheckpoint(f"'{source}' holds weights that are not finite: {', '.join(bad[:3])}.")
+    model.clip.load_state_dict(weights)
+    return model.float().eval()
+
+
+def _load_from_hub(name: str) -> DualEncoder:
+    """open_clip's `hf-hub:` names: fetch config and weights through huggingface_hub's cache, then load as any checkpoint."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+
+    repository, _, revision = name.removeprefix("hf-hub:").partition("@")
+    try:
+        config_path = Path(hf_hub_download(repository, CONFIG_FILE, revision=revision or None))
+        for file in ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", WEIGHTS_FILE):
+            try:
+                weights = Path(hf_hub_download(repository, file, revision=revision or None))
+                break
+            except (EntryNotFoundError, LocalEntryNotFoundError):
+                continue
+        else:
+            raise BadCheckpoint(f"'{name}' holds no weights under a name that open_clip uses.")
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        raise BadCheckpoint(
+            f"'{name}' cannot be fetched: {str(error).splitlines()[0]}",
+            "Check the name and the network, or download it and give the directory.",
+        ) from error
+    return _with_weights(_read_config(config_path), read_weights(weights), name)
+
+
+def _find_weights(folder: Path) -> Path:
+    from open_clip.factory import _find_checkpoint_in_dir
+
+    found = _find_checkpoint_in_dir(folder)
+    if found is None:
+        raise BadCheckpoint(f"'{folder}' holds no weights.", "Expected a .safetensors, .bin or .pth file in it.")
+    return Path(found)
+
+
+def _read_config(path: Path) -> ModelConfig:
+    try:
+        content = json.loads(path.read_text())
+        return ModelConfig(content["model_cfg"], content.get("preprocess_cfg", {}))
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise BadCheckpoint(f"'{path}' is not an open_clip configuration: {error}.") from error
+
+
+def _build(config: ModelConfig) -> nn.Module:
+    from open_clip.model import CLIP, CustomTextCLIP
+
+    settings = copy.deepcopy(dict(config.model_cfg))
+    custom = settings.pop("custom_text", False) or "hf_model_name" in settings["text_cfg"]
+    previous = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        return (CustomTextCLIP if custom else CLIP)(**settings)
+    except TypeError as error:
+        raise BadCheckpoint(f"open_clip cannot build this architecture: {error}.") from error
+    finally:
+        logging.disable(previous)
+
+
+def _towers(tower: Literal["both", "image", "text"]) -> Iterator[str]:
+    return iter(("image", "text") if tower == "both" else (tower,))
+
+
+def _distributed() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def _all_gather(tensor: Tensor) -> Sequence[Tensor]:
+    if tensor.requires_grad:
+        gathered: Sequence[Tensor] = dist_nn.all_gather(tensor)
+        return gathered
+    parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, tensor.contiguous())
+    return parts
+
+
+def _hash_text(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -1,0 +1,123 @@
+"""What a run was asked to do (`RunSpec`) and what came of it (`RunRecord`): one JSON file per run.
+
+Readers accept every older `schema_version`; `salmu_core.records.store` holds the upgrades.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 1
+
+Target = Literal["clean", "compromised"]
+#: What a metric looks at; the verdict and the report's sections are built on it, so neither needs to know a metric's name.
+#: forgetting: are the requested associations gone; holdout: associations nobody asked to remove;
+#: general: ordinary knowledge; retained: ordinary data close to the forgotten identities or to the sensitive domain.
+Aspect = Literal["forgetting", "holdout", "general", "retained"]
+Status = Literal["ok", "diverged", "failed"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class RunSpec(_Frozen):
+    """Everything that decides a run's outcome. Its hash is the run's identity."""
+
+    method: str
+    benchmark: str = "mini"
+    method_options: dict[str, Any] = Field(default_factory=dict)
+    benchmark_options: dict[str, Any] = Field(default_factory=dict)
+    start: Target = Field("compromised", description="the model that the method is given")
+    seed: int = Field(0, ge=0, description="seed of everything the method draws")
+    budget: float = Field(1.0, gt=0, description="multiple of the benchmark's sample budget")
+    precision: Literal["no", "bf16", "fp16"] = Field("no", description="autocast; weights stay fp32")
+
+    def identity(self, **versions: str) -> str:
+        """A 16-hex-digit hash of the spec (options resolved) and of the versions that the outcome depends on."""
+        content = {**self.model_dump(mode="json"), "versions": versions}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class ScoreRecord(_Frozen):
+    """One metric's result on one model, with what a reader needs to judge it."""
+
+    value: float
+    target: Target
+    aspect: Aspect
+    primary: bool = False
+    chance: float = Field(0.0, description="value of a model that knows nothing: scale of the gap for utility metrics")
+    bounds: tuple[float, float] = (-1.0, 1.0)
+    n: int = Field(0, description="rows behind the value")
+    clusters: int = Field(0, description="identities (or other clusters) that the interval resamples")
+    low: float | None = Field(None, description="lower end of the 95 % bootstrap interval")
+    high: float | None = None
+    extras: dict[str, float] = Field(default_factory=dict, description="companions, e.g. R@1 beside MRR")
+
+
+class Cost(_Frozen):
+    """What the run took. Samples are counted whenever a method is handed a batch, training or not."""
+
+    seconds: dict[str, float] = Field(default_factory=dict, description="per stage: load, unlearn, evaluate, ...")
+    samples: dict[str, int] = Field(default_factory=dict, description="per role: forget, retain")
+    allowed: dict[str, int] = Field(default_factory=dict, description="the budget per role")
+    steps: int = 0
+    global_batch: int = 0
+    trainable_parameters: int = 0
+    total_parameters: int = 0
+    peak_memory_bytes: int = 0
+
+
+class Package(_Frozen):
+    """A distribution that took part."""
+
+    name: str
+    version: str
+
+
+class Provenance(_Frozen):
+    """Where the numbers come from."""
+
+    packages: dict[str, str] = Field(default_factory=dict, description="salmu, torch, open_clip_torch, ... -> version")
+    method_package: Package | None = None
+    benchmark_package: Package | None = None
+    benchmark_version: str = ""
+    metric_packages: dict[str, Package] = Field(default_factory=dict)
+    metric_options: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    device: str = ""
+    processes: int = 1
+    git_commit: str | None = None
+    data_fingerprint: str = ""
+    start_fingerprint: dict[str, str] = Field(default_factory=dict, description="per tower, before the method")
+    model_fingerprint: dict[str, str] = Field(default_factory=dict, description="per tower, after the method")
+    command: str | None = Field(None, description="the command that remakes this run")
+
+
+class RunRecord(_Frozen):
+    """The one file a run leaves for others to read."""
+
+    schema_version: int = SCHEMA_VERSION
+    id: str
+    kind: Literal["run", "reference", "evaluation"] = "run"
+    status: Status
+    spec: RunSpec
+    options: dict[str, Any] = Field(default_factory=dict, description="method options with defaults filled in")
+    family: str = ""
+    summary: str = ""
+    paper: str | None = None
+    oracle: bool = False
+    sees: tuple[str, ...] = ()
+    scores: dict[str, ScoreRecord] = Field(default_factory=dict)
+    skipped: dict[str, str] = Field(default_factory=dict, description="metric -> why it was not measured")
+    weight_change: float | None = Field(None, description="L2 norm of the change / L2 norm of the start weights")
+    cost: Cost = Field(default_factory=Cost)
+    provenance: Provenance = Field(default_factory=Provenance)
+    error: str | None = None
+    rows_file: str | None = Field(None, description="sidecar with per-row values, beside the record")
+    model_file: str | None = None
+    created_at: datetime
