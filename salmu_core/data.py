@@ -142,7 +142,9 @@ def join_splits(name: str, splits: Sequence[Split]) -> Split:
     images = [split.images for split in splits if split.images is not None]
     texts = [split.texts for split in splits if split.texts is not None]
     if len(images) not in (0, len(splits)) or len(texts) not in (0, len(splits)):
-        raise BadData(f"Cannot join {[split.name for split in splits]}: some have images or captions and some have not.")
+        raise BadData(
+            f"Cannot join {[split.name for split in splits]}: some have images or captions and some have not."
+        )
     return Split(
         name=name,
         images=_JoinedImages(images) if images else None,

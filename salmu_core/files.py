@@ -46,7 +46,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
-        raise OutputError(f"'{path}' cannot be written: {error.strerror or error}.", "Free some space there.") from error
+        raise OutputError(
+            f"'{path}' cannot be written: {error.strerror or error}.", "Free some space there."
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -90,7 +92,8 @@ def check_writable(folder: Path, needed_bytes: int = 0) -> None:
             probe.flush()
     except OSError as error:
         raise OutputError(
-            f"The output directory '{folder}' cannot be written: {error.strerror or error}.", "Choose another with --out."
+            f"The output directory '{folder}' cannot be written: {error.strerror or error}.",
+            "Choose another with --out.",
         ) from error
     free = shutil.disk_usage(folder).free
     if free < needed_bytes:

@@ -45,7 +45,9 @@ class FitOptions(Options):
     beta1: float = Field(0.9, ge=0, lt=1, description="first AdamW decay, or the momentum of sgd")
     beta2: float = Field(0.999, ge=0, lt=1, description="second AdamW decay")
     eps: float = Field(1e-8, gt=0, description="AdamW epsilon")
-    weight_decay: float = Field(0.0, ge=0, description="decoupled for adamw; never on biases, norms and other 1-D tensors")
+    weight_decay: float = Field(
+        0.0, ge=0, description="decoupled for adamw; never on biases, norms and other 1-D tensors"
+    )
     schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="learning rate after warm-up")
     warmup: float = Field(0.0, ge=0, lt=1, description="share of the steps with rising learning rate")
     clip_norm: float | None = Field(1.0, gt=0, description="largest global gradient norm; none: no clipping")

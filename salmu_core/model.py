@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from salmu_core.data import Features, Pairs
 from salmu_core.errors import BadCheckpoint
 from salmu_core.files import write_json, write_tensors
+from salmu_core.processes import process_count, process_index
 
 Tower = Literal["image", "text"]
 CONFIG_FILE = "open_clip_config.json"  # open_clip's own name: a saved directory loads as `local-dir:` there
@@ -134,6 +135,8 @@ class DualEncoder(nn.Module):
         self.clip = clip
         self.config = config
         self.processor = Processor(config)
+        #: Encoders run under autocast to this type when set; weights and embeddings stay fp32.
+        self.autocast: torch.dtype | None = None
 
     @classmethod
     def create(cls, config: ModelConfig, seed: int) -> DualEncoder:
@@ -155,7 +158,9 @@ class DualEncoder(nn.Module):
 
     def encode_image(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
         """Unit-length image embeddings in fp32."""
-        return F.normalize(self.clip.encode_image(images).float(), dim=-1)  # type: ignore[operator]
+        with self._precision():
+            features = self.clip.encode_image(images)  # type: ignore[operator]
+        return F.normalize(features.float(), dim=-1)
 
     def encode_text(self, tokens: Int[Tensor, "batch context"]) -> Float[Tensor, "batch dim"]:
         """Unit-length caption embeddings in fp32.
@@ -163,7 +168,12 @@ class DualEncoder(nn.Module):
         Where the text encoder is causal, columns after the last end-of-text of the batch are not computed: no earlier
         position can see them, so the result is the same.
         """
-        return F.normalize(self._text_features(tokens).float(), dim=-1)
+        with self._precision():
+            features = self._text_features(tokens)
+        return F.normalize(features.float(), dim=-1)
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None)
 
     def _text_features(self, tokens: Tensor) -> Tensor:
         clip: Any = self.clip
@@ -183,9 +193,9 @@ class DualEncoder(nn.Module):
 
     def forward(self, pairs: Pairs) -> Features:
         """Embeddings of a global batch, gathered from all processes in row order."""
-        if not _distributed():
+        if process_count() == 1:
             return Features(self.encode_image(pairs.image), self.encode_text(pairs.text), self.scale)
-        rank, world = dist.get_rank(), dist.get_world_size()
+        rank, world = process_index(), process_count()
         if len(pairs) % world:  # every process computes everything: the gradients average to the same value
             return Features(self.encode_image(pairs.image), self.encode_text(pairs.text), self.scale)
         share = len(pairs) // world
@@ -212,7 +222,9 @@ class DualEncoder(nn.Module):
             tower = tower_of(name)
             if tower is not None:
                 digests[tower].update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-                digests[tower].update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+                digests[tower].update(
+                    tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+                )
         architecture = json.dumps(self.config.as_json()["model_cfg"], sort_keys=True, default=list).encode()
         for digest in digests.values():
             digest.update(architecture)
@@ -257,7 +269,8 @@ def load_model(source: str | Path, *, like: ModelConfig | None = None) -> DualEn
         config_path = path / CONFIG_FILE
         if not config_path.is_file():
             raise BadCheckpoint(
-                f"'{path}' holds no {CONFIG_FILE}.", "Give a run directory, a checkpoint file, or an open_clip model directory."
+                f"'{path}' holds no {CONFIG_FILE}.",
+                "Give a run directory, a checkpoint file, or an open_clip model directory.",
             )
     elif path.is_file():
         weights, config_path = path, path.parent / CONFIG_FILE
@@ -300,7 +313,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 def _with_weights(config: ModelConfig, weights: dict[str, Tensor], source: str) -> DualEncoder:
     model = DualEncoder.create(config, seed=0)
     expected = model.weights()
-    weights = {name: tensor for name, tensor in weights.items() if name in expected or not name.endswith("position_ids")}
+    weights = {
+        name: tensor for name, tensor in weights.items() if name in expected or not name.endswith("position_ids")
+    }
     if "logit_scale" in weights and weights["logit_scale"].shape != expected["logit_scale"].shape:
         weights["logit_scale"] = weights["logit_scale"].reshape(expected["logit_scale"].shape)
     missing = sorted(expected.keys() - weights.keys())
@@ -384,10 +399,6 @@ def _build(config: ModelConfig) -> nn.Module:
 
 def _towers(tower: Literal["both", "image", "text"]) -> Iterator[str]:
     return iter(("image", "text") if tower == "both" else (tower,))
-
-
-def _distributed() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def _all_gather(tensor: Tensor) -> Sequence[Tensor]:

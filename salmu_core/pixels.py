@@ -85,5 +85,3 @@ class PairStore:
     def tokens(self, index: Int[Tensor, " rows"]) -> Int[Tensor, "rows context"]:
         """Tokenised captions of the given rows, on the store's device."""
         return self._tokens[index.cpu()].to(self.device, non_blocking=True)
-
-

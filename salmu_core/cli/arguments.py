@@ -1,0 +1,135 @@
+"""Options that several commands share, and how their values are completed and parsed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+from salmu_core.errors import BadOptions
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def complete_names(kind: str) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
+    """Shell completion of registered names of a kind."""
+
+    def complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from salmu_core.plugins import load_plugins
+
+        entries = load_plugins().of(kind)  # type: ignore[arg-type]
+        return [
+            CompletionItem(name, help=entry.cls.summary)
+            for name, entry in entries.items()
+            if name.startswith(incomplete)
+        ]
+
+    return complete
+
+
+def parse_settings(pairs: Sequence[str], flag: str = "--set") -> dict[str, str]:
+    """`name=value` words as a mapping.
+
+    Raises:
+        BadOptions: a word without '=' or a name given twice.
+    """
+    settings: dict[str, str] = {}
+    for pair in pairs:
+        name, sign, value = pair.partition("=")
+        if not sign or not name:
+            raise BadOptions(f"{flag} takes NAME=VALUE, got '{pair}'.")
+        if name in settings:
+            raise BadOptions(f"{flag} names '{name}' twice.")
+        settings[name] = value
+    return settings
+
+
+def parse_numbers(text: str, flag: str, kind: type[int] | type[float]) -> list[Any]:
+    """Numbers separated by commas, without repetition.
+
+    Raises:
+        BadOptions: something that is no such number, or none at all.
+    """
+    try:
+        numbers = list(dict.fromkeys(kind(part) for part in text.split(",") if part.strip()))
+    except ValueError:
+        raise BadOptions(f"{flag} takes numbers separated by commas, got '{text}'.") from None
+    if not numbers or min(numbers) < 0 or (kind is float and min(numbers) <= 0):
+        raise BadOptions(f"{flag} takes at least one number, none of them negative, got '{text}'.")
+    return numbers
+
+
+def benchmark_choice(command: F) -> F:
+    """`--benchmark`, `--bench-seed`, `--bench-set`, `--data-dir`-like settings of the benchmark."""
+    for decorate in (
+        click.option(
+            "--bench-set",
+            "bench_set",
+            multiple=True,
+            metavar="NAME=VALUE",
+            help="An option of the benchmark; repeatable.",
+        ),
+        click.option(
+            "--bench-seed", type=click.IntRange(min=0), help="The benchmark's seed (same as --bench-set seed=N)."
+        ),
+        click.option(
+            "--benchmark",
+            "-b",
+            default="mini",
+            show_default=True,
+            shell_complete=complete_names("benchmark"),
+            help="A registered benchmark.",
+        ),
+    ):
+        command = decorate(command)
+    return command
+
+
+def benchmark_options(bench_set: Sequence[str], bench_seed: int | None) -> dict[str, Any]:
+    """The benchmark's options from the flags above."""
+    options: dict[str, Any] = dict(parse_settings(bench_set, "--bench-set"))
+    if bench_seed is not None:
+        if "seed" in options:
+            raise BadOptions("The benchmark's seed is given twice: --bench-seed and --bench-set seed=.")
+        options["seed"] = bench_seed
+    return options
+
+
+def run_settings(command: F) -> F:
+    """Flags that say how runs are carried out."""
+    for decorate in (
+        click.option("--cpu", is_flag=True, help="Stay on the CPU even where there is an accelerator."),
+        click.option(
+            "--checkpoint-seconds",
+            type=click.FloatRange(min=0),
+            default=30.0,
+            show_default=True,
+            help="Time between checkpoints; a killed run goes on from the last one.",
+        ),
+        click.option("--log-with", metavar="TRACKER", help="A tracker of Accelerate, e.g. tensorboard or wandb."),
+        click.option(
+            "--precision",
+            type=click.Choice(["no", "bf16", "fp16"]),
+            default="no",
+            show_default=True,
+            help="Autocast of the encoders; weights and losses stay fp32.",
+        ),
+        click.option(
+            "--metric-set", multiple=True, metavar="METRIC.NAME=VALUE", help="An option of a metric; repeatable."
+        ),
+    ):
+        command = decorate(command)
+    return command
+
+
+def metric_options(pairs: Sequence[str]) -> dict[str, dict[str, str]]:
+    """`METRIC.NAME=VALUE` words, by metric."""
+    options: dict[str, dict[str, str]] = {}
+    for name, value in parse_settings(pairs, "--metric-set").items():
+        metric, dot, option = name.partition(".")
+        if not dot:
+            raise BadOptions(f"--metric-set takes METRIC.NAME=VALUE, got '{name}={value}'.")
+        options.setdefault(metric, {})[option] = value
+    return options

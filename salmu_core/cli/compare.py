@@ -1,0 +1,113 @@
+"""`salmu compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from salmu_core.cli.arguments import (
+    benchmark_choice,
+    benchmark_options,
+    complete_names,
+    metric_options,
+    parse_numbers,
+    parse_settings,
+    run_settings,
+)
+from salmu_core.errors import BadOptions
+
+_EXAMPLES = """\b
+Examples:
+  salmu compare
+  salmu compare gradient-ascent delete --seeds 0,1,2 --budget 1,5
+  salmu compare --set gradient-ascent.lr=1e-4 --out results/trial
+"""
+
+
+@click.command("compare", epilog=_EXAMPLES)
+@click.argument("methods", nargs=-1, shell_complete=complete_names("method"))
+@benchmark_choice
+@click.option("--seeds", default="0", show_default=True, metavar="N,N,...", help="Training seeds.")
+@click.option("--budget", "budgets", default="1", show_default=True, metavar="X,X,...", help="Multiples of the budget.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="METHOD.NAME=VALUE", help="An option of a method; repeatable."
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Results directory. Default: results/BENCHMARK.")
+@click.option("--overwrite", is_flag=True, help="Do finished runs again.")
+@run_settings
+@click.option("--json", "as_json", is_flag=True, help="Print the leaderboard as JSON.")
+def compare_command(
+    methods: tuple[str, ...],
+    benchmark: str,
+    bench_seed: int | None,
+    bench_set: tuple[str, ...],
+    seeds: str,
+    budgets: str,
+    settings: tuple[str, ...],
+    out: Path | None,
+    overwrite: bool,
+    precision: Any,
+    log_with: str | None,
+    checkpoint_seconds: float,
+    cpu: bool,
+    metric_set: tuple[str, ...],
+    as_json: bool,
+) -> int:
+    """Run every METHOD (default: all that are installed) over a benchmark and rank them.
+
+    Runs that are done are not repeated, runs that were cut are resumed. A method that fails is a row that says why.
+    """
+    from salmu_core.cli import render
+    from salmu_core.cli.progress import ProgressDisplay
+    from salmu_core.plugins import load_plugins
+    from salmu_core.processes import process_index
+    from salmu_core.records.table import leaderboard_renderables
+    from salmu_core.runner.compare import compare, plan_comparison
+    from salmu_core.runner.run import Settings
+
+    plugins = load_plugins()
+    how = Settings(
+        overwrite=overwrite,
+        checkpoint_seconds=checkpoint_seconds,
+        log_with=log_with,
+        cpu=cpu,
+        metric_options=metric_options(metric_set),
+    )
+    options: dict[str, dict[str, str]] = {}
+    for name, value in parse_settings(settings).items():
+        method, dot, option = name.partition(".")
+        if not dot:
+            raise BadOptions(f"--set of a comparison takes METHOD.NAME=VALUE, got '{name}={value}'.")
+        options.setdefault(method, {})[option] = value
+    arguments: dict[str, Any] = {
+        "benchmark": benchmark,
+        "seeds": parse_numbers(seeds, "--seeds", int),
+        "budgets": parse_numbers(budgets, "--budget", float),
+        "options": options,
+        "benchmark_options": benchmark_options(bench_set, bench_seed),
+        "precision": precision,
+        "out": out or Path("results") / benchmark,
+        "settings": how,
+        "plugins": plugins,
+    }
+    planned = plan_comparison(methods, **arguments)
+    done = 0 if overwrite else sum(item.done for item in planned)
+    if process_index() == 0:
+        render.show_problems(plugins.problems)
+        render.err.print(f"{len(planned)} runs, {done} of them done before.", highlight=False)
+    with ProgressDisplay(runs=len(planned), quiet=as_json) as display:
+        plugins.watch(display)
+        display.skip(done)
+        result = compare(methods, **arguments)
+    if process_index() != 0:
+        return 0
+    if as_json:
+        render.print_json(result.comparison.model_dump(mode="json"))
+    else:
+        for renderable in leaderboard_renderables(result.comparison):
+            render.out.print(renderable)
+        for path in result.files.values():
+            render.out.print(f"Written: {path}", markup=False, highlight=False)
+    return 0 if all(record.status == "ok" for record in result.records) else 1

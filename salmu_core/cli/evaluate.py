@@ -1,0 +1,70 @@
+"""`salmu evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from salmu_core.cli.arguments import benchmark_choice, benchmark_options, metric_options
+
+_EXAMPLES = """\b
+Examples:
+  salmu evaluate compromised
+  salmu evaluate results/mini/runs/my-run --out scores
+  salmu evaluate checkpoint.pt --benchmark mini --json
+  salmu evaluate hf-hub:OWNER/NAME
+"""
+
+
+@click.command("evaluate", epilog=_EXAMPLES)
+@click.argument("model")
+@benchmark_choice
+@click.option("--out", type=click.Path(path_type=Path), help="Directory for record.json and per-row values.")
+@click.option("--cpu", is_flag=True, help="Stay on the CPU even where there is an accelerator.")
+@click.option("--metric-set", multiple=True, metavar="METRIC.NAME=VALUE", help="An option of a metric; repeatable.")
+@click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
+def evaluate_command(
+    model: str,
+    benchmark: str,
+    bench_seed: int | None,
+    bench_set: tuple[str, ...],
+    out: Path | None,
+    cpu: bool,
+    metric_set: tuple[str, ...],
+    as_json: bool,
+) -> int:
+    """Score MODEL: a run directory, a .safetensors/.pt/.bin checkpoint, an open_clip hf-hub: or local-dir: name, or one of
+    the words clean and compromised. A model scored before is read from the cache.
+    """
+    from salmu_core.cli import render
+    from salmu_core.cli.progress import ProgressDisplay
+    from salmu_core.files import check_writable
+    from salmu_core.plugins import load_plugins
+    from salmu_core.processes import process_index
+    from salmu_core.runner.evaluate import evaluate
+    from salmu_core.runner.run import Settings
+
+    plugins = load_plugins()
+    if out is not None:
+        check_writable(out)
+    with ProgressDisplay(quiet=as_json) as display:
+        plugins.watch(display)
+        record = evaluate(
+            model,
+            benchmark=benchmark,
+            benchmark_options=benchmark_options(bench_set, bench_seed),
+            out=out,
+            settings=Settings(cpu=cpu, metric_options=metric_options(metric_set)),
+            plugins=plugins,
+        )
+    if process_index() != 0:
+        return 0
+    render.show_problems(plugins.problems)
+    if as_json:
+        render.print_json(record.model_dump(mode="json"))
+        return 0
+    render.show_scores(record.scores, record.skipped)
+    if out is not None:
+        render.out.print(f"\nWritten to {out}", markup=False, highlight=False)
+    return 0

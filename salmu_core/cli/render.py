@@ -1,0 +1,76 @@
+"""Everything that commands print. Results go to standard output, progress and problems to standard error."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from salmu_core.errors import SalmuError
+
+out = Console()
+err = Console(stderr=True)
+
+
+def show_error(error: SalmuError) -> None:
+    """The panel of an error: what, and what to do."""
+    text = Text(error.message)
+    if error.hint:
+        text.append(f"\n{error.hint}", style="dim")
+    err.print(Panel(text, title="Error", title_align="left", border_style="red", expand=False))
+
+
+def show_problems(problems: Iterable[object]) -> None:
+    """Plugins that have problems: one line each."""
+    for problem in problems:
+        err.print(Text("Plugin problem: ", style="yellow").append(str(problem), style="default"))
+
+
+def print_json(content: Any) -> None:
+    """JSON on standard output, nothing else."""
+    print(json.dumps(content, indent=2, ensure_ascii=False, default=str))
+
+
+def make_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> Table:
+    """A plain table."""
+    table = Table(
+        title=title, title_justify="left", header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0)
+    )
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    return table
+
+
+def seconds_text(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 90:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def bytes_text(count: float) -> str:
+    """Bytes with a unit."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def show_scores(scores: Mapping[str, Any], skipped: Mapping[str, str]) -> None:
+    """The scores of one model as a table with intervals and targets."""
+    rows = []
+    for name, score in scores.items():
+        interval = f"{score.low:.4f} – {score.high:.4f}" if score.low is not None else ""
+        extras = ", ".join(f"{key} {value:.4f}" for key, value in score.extras.items())
+        rows.append((name, f"{score.value:.4f}", interval, f"{score.n}", f"{score.clusters}", score.target, extras))
+    out.print(make_table(("Metric", "Value", "95 % interval", "Rows", "Clusters", "Target is", "Also"), rows))
+    for name, reason in skipped.items():
+        out.print(Text(f"{name}: not measured ({reason})", style="dim"))

@@ -1,0 +1,126 @@
+"""`salmu run`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from salmu_core.cli.arguments import (
+    benchmark_choice,
+    benchmark_options,
+    complete_names,
+    metric_options,
+    parse_settings,
+    run_settings,
+)
+
+_EXAMPLES = """\b
+Examples:
+  salmu run gradient-ascent
+  salmu run gradient-ascent --set lr=1e-4 --seed 1 --out runs/ga
+  salmu run delete --budget 5 --dry-run
+  accelerate launch --num_processes 2 -m salmu_core run gradient-ascent --out runs/ga2
+"""
+
+
+@click.command("run", epilog=_EXAMPLES)
+@click.argument("method", shell_complete=complete_names("method"))
+@benchmark_choice
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all that the method draws."
+)
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="An option of the method; repeatable.")
+@click.option(
+    "--budget",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Multiple of the benchmark's sample budget.",
+)
+@click.option(
+    "--start",
+    type=click.Choice(["compromised", "clean"]),
+    default="compromised",
+    show_default=True,
+    help="The model to start from.",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Run directory. Default: results/BENCHMARK/runs/NAME.")
+@click.option("--dry-run", is_flag=True, help="Check everything and print the plan and the cost; run nothing.")
+@click.option("--overwrite", is_flag=True, help="Do a finished run again.")
+@run_settings
+@click.option("--json", "as_json", is_flag=True, help="Print the record (or the plan) as JSON.")
+def run_command(
+    method: str,
+    benchmark: str,
+    bench_seed: int | None,
+    bench_set: tuple[str, ...],
+    seed: int,
+    settings: tuple[str, ...],
+    budget: float,
+    start: Any,
+    out: Path | None,
+    dry_run: bool,
+    overwrite: bool,
+    precision: Any,
+    log_with: str | None,
+    checkpoint_seconds: float,
+    cpu: bool,
+    metric_set: tuple[str, ...],
+    as_json: bool,
+) -> int:
+    """Run METHOD over a benchmark and leave a run directory with record.json and model.safetensors.
+
+    A run that is done is read back; a run that was killed goes on from its last checkpoint.
+    """
+    from salmu_core.cli import render
+    from salmu_core.cli.progress import ProgressDisplay
+    from salmu_core.plugins import load_plugins
+    from salmu_core.processes import process_index
+    from salmu_core.records.schema import RunSpec
+    from salmu_core.runner.planning import plan_run
+    from salmu_core.runner.resolve import resolve
+    from salmu_core.runner.run import Settings, run_resolved
+
+    plugins = load_plugins()
+    how = Settings(
+        overwrite=overwrite,
+        checkpoint_seconds=checkpoint_seconds,
+        log_with=log_with,
+        cpu=cpu,
+        metric_options=metric_options(metric_set),
+    )
+    spec = RunSpec(
+        method=method,
+        benchmark=benchmark,
+        method_options=parse_settings(settings),
+        benchmark_options=benchmark_options(bench_set, bench_seed),
+        start=start,
+        seed=seed,
+        budget=budget,
+        precision=precision,
+    )
+    resolved = resolve(spec, plugins, how.cache_folder)
+    folder = out or Path("results") / benchmark / "runs" / resolved.folder_name
+    if dry_run:
+        plan = plan_run(resolved, folder, how, plugins)
+        if as_json:
+            render.print_json(plan.as_json())
+        else:
+            render.out.print(render.make_table(("Plan", ""), plan.lines()))
+        return 0
+    with ProgressDisplay(quiet=as_json) as display:
+        plugins.watch(display)
+        record = run_resolved(resolved, folder, how, plugins)
+    if process_index() != 0:
+        return 0
+    render.show_problems(plugins.problems)
+    if as_json:
+        render.print_json(record.model_dump(mode="json"))
+    else:
+        if record.error:
+            render.err.print(f"{record.status}: {record.error}", style="red", markup=False)
+        render.show_scores(record.scores, record.skipped)
+        render.out.print(f"\nWritten to {folder}", markup=False, highlight=False)
+    return 0 if record.status == "ok" else 1

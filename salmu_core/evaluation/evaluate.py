@@ -1,0 +1,95 @@
+"""From a model and a benchmark to scores: plan, one embedding pass, metrics, intervals."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from salmu_core.benchmark import Benchmark
+from salmu_core.errors import PluginFailure
+from salmu_core.evaluation.bootstrap import clustered_interval
+from salmu_core.evaluation.embed import EmbeddingCache, Tell, embed_views
+from salmu_core.evaluation.plan import plan_evaluation
+from salmu_core.metric import Metric, NotMeasurable, Score
+from salmu_core.model import DualEncoder
+from salmu_core.records.schema import ScoreRecord
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of one model; `rows` are per-row arrays for the sidecar, by "metric/what"."""
+
+    scores: Mapping[str, ScoreRecord]
+    skipped: Mapping[str, str]
+    rows: Mapping[str, np.ndarray]
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+def evaluate_model(
+    model: DualEncoder,
+    benchmark: Benchmark,
+    metrics: Iterable[Metric],
+    cache: EmbeddingCache | None = None,
+    tell: Tell = lambda stage, done, total: None,
+) -> Evaluation:
+    """Score a model with every metric that the benchmark supports.
+
+    Raises:
+        PluginFailure: a metric raised, or returned a value that does not fit its own declaration; the metric is named.
+        BadData, Diverged: see `embed_views`.
+    """
+    plan = plan_evaluation(metrics, benchmark)
+    started = time.perf_counter()
+    embedded = embed_views(model, benchmark, plan.all_views(), cache, tell)
+    embedding_seconds = time.perf_counter() - started
+    scores: dict[str, ScoreRecord] = {}
+    skipped = dict(plan.skipped)
+    rows: dict[str, np.ndarray] = {}
+    for number, metric in enumerate(plan.metrics):
+        views = {argument: embedded[view] for argument, view in plan.views[metric.name].items()}
+        try:
+            score = metric.compute(**views)
+        except NotMeasurable as reason:
+            skipped[metric.name] = str(reason)
+            continue
+        except Exception as error:
+            raise PluginFailure(f"The metric {metric.name} failed: {type(error).__name__}: {error}") from error
+        scores[metric.name] = _record(metric, score)
+        if score.rows is not None:
+            rows[f"{metric.name}/rows"] = np.asarray(score.rows)
+        rows |= {f"{metric.name}/{name}": np.asarray(values) for name, values in score.details.items()}
+        tell("score", number + 1, len(plan.metrics))
+    total = time.perf_counter() - started
+    return Evaluation(scores, skipped, rows, {"embed": embedding_seconds, "score": total - embedding_seconds})
+
+
+def _record(metric: Metric, score: Score) -> ScoreRecord:
+    low = high = None
+    clusters = 0
+    value = float(score.value)
+    if not np.isfinite(value):
+        raise PluginFailure(f"The metric {metric.name} gave {value}, which is not a number to compare.")
+    if score.rows is not None:
+        values = np.asarray(score.rows, dtype=np.float64)
+        if not np.isclose(values.mean(), value, rtol=1e-5, atol=1e-6):
+            raise PluginFailure(
+                f"The metric {metric.name} gave {value}, which is not the mean {values.mean()} of its rows."
+            )
+        low, high, clusters = clustered_interval(values, score.clusters, metric.name)
+    return ScoreRecord(
+        value=value,
+        target=metric.target,
+        aspect=metric.aspect,
+        primary=metric.primary,
+        chance=metric.chance if score.chance is None else score.chance,
+        bounds=metric.bounds,
+        summary=metric.summary,
+        n=0 if score.rows is None else len(score.rows),
+        clusters=clusters,
+        low=low,
+        high=high,
+        extras=dict(score.extras),
+    )

@@ -1,0 +1,45 @@
+"""Which metrics a benchmark supports, and which views they need: decided before a model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from salmu_core.benchmark import Benchmark
+from salmu_core.data import View
+from salmu_core.metric import Metric
+
+
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """Metrics to compute with their views, and metrics that this benchmark cannot support with the reason."""
+
+    metrics: tuple[Metric, ...]
+    views: Mapping[str, Mapping[str, View]]  # metric -> argument -> view
+    skipped: Mapping[str, str]
+
+    def all_views(self) -> list[View]:
+        """Every view that some metric needs, once."""
+        return list(dict.fromkeys(view for views in self.views.values() for view in views.values()))
+
+
+def plan_evaluation(metrics: Iterable[Metric], benchmark: Benchmark) -> EvaluationPlan:
+    """Match what metrics need with what the benchmark has."""
+    known = benchmark.splits()
+    usable: list[Metric] = []
+    views: dict[str, Mapping[str, View]] = {}
+    skipped: dict[str, str] = {}
+    for metric in metrics:
+        needs = metric.needs()
+        reasons = []
+        for view in needs.values():
+            if view.split not in known:
+                reasons.append(f"{benchmark.name} has no split '{view.split}'")
+            elif view.side not in known[view.split].sides and view.template is None:
+                reasons.append(f"the split '{view.split}' of {benchmark.name} has no {view.side}s")
+        if reasons:
+            skipped[metric.name] = "; ".join(dict.fromkeys(reasons))
+        else:
+            usable.append(metric)
+            views[metric.name] = needs
+    return EvaluationPlan(tuple(usable), views, skipped)

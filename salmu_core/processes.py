@@ -1,0 +1,15 @@
+"""Which of several data-parallel processes this is."""
+
+from __future__ import annotations
+
+import torch.distributed as dist
+
+
+def process_count() -> int:
+    """Processes that run together; 1 without a launcher."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def process_index() -> int:
+    """This process's number; 0 is the one that writes and prints."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0

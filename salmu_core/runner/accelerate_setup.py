@@ -1,0 +1,57 @@
+"""One Accelerator per run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
+from accelerate.utils import DistributedDataParallelKwargs
+
+from salmu_core.errors import SalmuError
+
+AUTOCAST = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@contextmanager
+def open_accelerator(
+    precision: str = "no", log_with: str | None = None, log_folder: Path | None = None, cpu: bool = False
+) -> Iterator[Accelerator]:
+    """An Accelerator for the length of a run; its trackers are closed at the end.
+
+    Unused parameters are looked for, since losses on one encoder and distillation losses leave some out by design.
+
+    Raises:
+        SalmuError: the precision or the tracker is not available here.
+    """
+    # Accelerate keeps precision in process-wide state; runs of one process may differ in it.
+    AcceleratorState._reset_state(False)
+    GradientState._reset_state()
+    settings: dict[str, Any] = {}
+    if log_with is not None:
+        settings = {"log_with": log_with, "project_dir": str(log_folder)}
+    try:
+        accelerator = Accelerator(
+            mixed_precision=precision,
+            cpu=cpu,
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+            **settings,
+        )
+    except (ValueError, ImportError) as error:
+        raise SalmuError(
+            f"This run cannot be set up: {error}",
+            "fp16 needs a GPU; trackers need their package (pip install 'salmu[trackers]' for tensorboard).",
+        ) from error
+    if log_with is not None and not accelerator.trackers and not accelerator.log_with:
+        raise SalmuError(
+            f"The tracker '{log_with}' is not installed.", "pip install 'salmu[trackers]' for tensorboard, or wandb."
+        )
+    try:
+        yield accelerator
+    finally:
+        accelerator.end_training()
+        accelerator.free_memory()

@@ -1,0 +1,72 @@
+"""Checkpoints of a run's fits, so that `kill -9` costs seconds and not the run.
+
+One safetensors file per fit, replaced atomically. A method is replayed from its start when its run is resumed: a fit that was
+finished hands back its final weights, the one that was cut goes on from its last checkpoint, and whatever happens between
+fits is computed again. Methods are deterministic, so this ends at the weights of an uninterrupted run.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from salmu_core.errors import OutputError
+from salmu_core.files import write_tensors
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a checkpoint holds."""
+
+    tensors: dict[str, Tensor]
+    facts: dict[str, Any]
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """Tensors below a prefix, without it."""
+        start = f"{prefix}."
+        return {name.removeprefix(start): tensor for name, tensor in self.tensors.items() if name.startswith(start)}
+
+
+class Checkpoints:
+    """The checkpoint files of one run."""
+
+    def __init__(self, folder: Path, every_seconds: float = 30.0) -> None:
+        self.folder = folder
+        self.every_seconds = every_seconds
+
+    def read(self, fit: int) -> Saved | None:
+        """The checkpoint of the fit of that number, if there is one.
+
+        Raises:
+            OutputError: the file is there and is damaged.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        path = self._path(fit)
+        if not path.is_file():
+            return None
+        try:
+            with safe_open(path, framework="pt") as file:
+                facts = json.loads(file.metadata()["salmu"])
+                return Saved({name: file.get_tensor(name) for name in file.keys()}, facts)  # noqa: SIM118
+        except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+            raise OutputError(
+                f"The checkpoint '{path}' is damaged: {error}.", "Delete it to start the run over."
+            ) from error
+
+    def write(self, fit: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Replace the checkpoint of a fit."""
+        write_tensors(self._path(fit), tensors, {"salmu": json.dumps(facts)})
+
+    def clear(self) -> None:
+        """Forget all checkpoints, when the run is complete."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _path(self, fit: int) -> Path:
+        return self.folder / f"fit-{fit:03d}.safetensors"

@@ -1,0 +1,138 @@
+"""A comparison: run what is missing, skip what is done, and let no failing method end the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from salmu_core.errors import SalmuError
+from salmu_core.files import check_writable
+from salmu_core.plugins import Plugins, load_plugins
+from salmu_core.records.compare import Comparison, compare_records
+from salmu_core.records.report import write_reports
+from salmu_core.records.schema import RunRecord, RunSpec
+from salmu_core.runner.resolve import Resolved, make_benchmark, resolve
+from salmu_core.runner.run import Settings, finished_record, run_resolved
+
+RUNS_FOLDER = "runs"
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a comparison, its directory, and whether it is done already."""
+
+    resolved: Resolved
+    folder: Path
+    done: bool
+
+
+@dataclass(frozen=True)
+class ComparisonResult:
+    """What `compare` hands back."""
+
+    comparison: Comparison
+    records: list[RunRecord]
+    files: Mapping[str, Path] = field(default_factory=dict)
+
+
+def plan_comparison(
+    methods: Sequence[str] | None = None,
+    *,
+    benchmark: str = "mini",
+    seeds: Sequence[int] = (0,),
+    budgets: Sequence[float] = (1.0,),
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    benchmark_options: Mapping[str, Any] | None = None,
+    precision: Literal["no", "bf16", "fp16"] = "no",
+    out: str | Path,
+    settings: Settings | None = None,
+    plugins: Plugins | None = None,
+) -> list[PlannedRun]:
+    """Every run of a comparison, the two reference rows first. Validates all names and options; runs nothing.
+
+    Raises:
+        UnknownName, BadOptions: any name or option that is not usable, before anything is run.
+    """
+    plugins = plugins or load_plugins()
+    settings = settings or Settings()
+    chosen = list(methods) if methods else sorted(name for name in plugins.methods if name != "none")
+    given = dict(options or {})
+    for name in given:
+        if name not in chosen:
+            plugins.get("method", name)
+            raise SalmuError(
+                f"Options are given for {name}, which is not in this comparison.", "Add it, or leave them out."
+            )
+    shared = make_benchmark(benchmark, dict(benchmark_options or {}), plugins, settings.cache_folder)
+    specs = [
+        RunSpec(method="none", benchmark=benchmark, start=start, precision=precision)
+        for start in ("clean", "compromised")
+    ]
+    specs += [
+        RunSpec(
+            method=name,
+            benchmark=benchmark,
+            method_options=dict(given.get(name, {})),
+            seed=seed,
+            budget=budget,
+            precision=precision,
+        )
+        for budget in budgets
+        for seed in seeds
+        for name in chosen
+        if name != "none"
+    ]
+    planned = []
+    for spec in specs:
+        resolved = resolve(spec, plugins, settings.cache_folder, shared)
+        folder = Path(out) / RUNS_FOLDER / resolved.folder_name
+        planned.append(PlannedRun(resolved, folder, finished_record(folder, resolved) is not None))
+    return planned
+
+
+def compare(
+    methods: Sequence[str] | None = None,
+    *,
+    benchmark: str = "mini",
+    seeds: Sequence[int] = (0,),
+    budgets: Sequence[float] = (1.0,),
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    benchmark_options: Mapping[str, Any] | None = None,
+    precision: Literal["no", "bf16", "fp16"] = "no",
+    out: str | Path,
+    settings: Settings | None = None,
+    plugins: Plugins | None = None,
+) -> ComparisonResult:
+    """Run methods over a benchmark (all installed ones by default), then compare.
+
+    Runs that are done are read back, runs that were cut are resumed. A method that fails is a row that says why.
+
+    Args:
+        methods: registered names; default: all but `none`.
+        seeds, budgets: every combination is run.
+        options: method name -> options.
+        out: holds `runs/`, `leaderboard.json`, `leaderboard.md` and `report.html`.
+
+    Raises:
+        SalmuError: names, options, output or benchmark are not usable; or a reference row cannot be made.
+    """
+    plugins = plugins or load_plugins()
+    settings = settings or Settings()
+    planned = plan_comparison(
+        methods,
+        benchmark=benchmark,
+        seeds=seeds,
+        budgets=budgets,
+        options=options,
+        benchmark_options=benchmark_options,
+        precision=precision,
+        out=out,
+        settings=settings,
+        plugins=plugins,
+    )
+    check_writable(Path(out), needed_bytes=64_000_000)
+    records = [run_resolved(item.resolved, item.folder, settings, plugins) for item in planned]
+    comparison = compare_records(records)
+    return ComparisonResult(comparison, records, write_reports(Path(out), comparison))

@@ -1,0 +1,253 @@
+"""What a method may use: the model, the forget and retain splits, and the budget. Nothing here leads to evaluation data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from salmu_core.data import Pairs, Role
+from salmu_core.errors import SalmuError
+from salmu_core.method import FitOptions, UnlearningMethod
+from salmu_core.model import DualEncoder
+from salmu_core.pixels import PairStore
+from salmu_core.runner.budget import SampleMeter
+from salmu_core.runner.checkpoints import Checkpoints
+from salmu_core.runner.fit import AfterStep, Fit, Loss, fit, plan_steps
+from salmu_core.seeding import derive_seed
+
+#: Shows that a stage moves: stage, done, total, values.
+Tell = Callable[[str, int, int, Mapping[str, float]], None]
+
+
+def _silent(stage: str, done: int, total: int, values: Mapping[str, float]) -> None:
+    """Nobody watches."""
+
+
+class UnlearnContext:
+    """Handed to `UnlearningMethod.unlearn`.
+
+    Attributes:
+        model: the model to change, on the run's device.
+        accelerator: Accelerate's, for what the methods below do not cover.
+        seed: the run's seed; draw through `generator`.
+    """
+
+    def __init__(
+        self,
+        model: DualEncoder,
+        stores: Mapping[Role, PairStore],
+        meter: SampleMeter,
+        accelerator: Accelerator,
+        seed: int,
+        method: UnlearningMethod,
+        checkpoints: Checkpoints | None = None,
+        tell: Tell = _silent,
+        clean: Callable[[], DualEncoder] | None = None,
+    ) -> None:
+        self.model = model
+        self.accelerator = accelerator
+        self.seed = seed
+        self.history: list[dict[str, float]] = []
+        self.steps = 0
+        self.global_batch = 0
+        self.trained: set[str] = set()
+        self._stores = dict(stores)
+        self._meter = meter
+        self._method = method
+        self._checkpoints = checkpoints
+        self._tell = tell
+        self._clean = clean
+        self._fits = 0
+        self.seconds_before_resume = 0.0
+
+    # ------------------------------------------------------------------ training
+
+    def fit(
+        self,
+        loss: Loss,
+        options: FitOptions,
+        *,
+        params: Iterable[nn.Parameter] | None = None,
+        splits: Sequence[Role] | None = None,
+        after_step: AfterStep | None = None,
+    ) -> None:
+        """Minimise `loss(model, batch)`. May be called several times with other losses, parameters or splits.
+
+        Args:
+            loss: a scalar, or named scalars that are summed. It sees the global batch.
+            options: the loop's options; `epochs=None` uses all the budget that is left.
+            params: what is trained; default: both towers without the logit scale.
+            splits: roles of which every step sees a batch; the first sets the epoch. Default: the method's `data`.
+            after_step: called after each step with its number; True ends the fit.
+
+        Raises:
+            BudgetExceeded: more samples than are left, found before the first step.
+            Diverged: a loss or gradient stopped being finite.
+        """
+        roles = tuple(splits) if splits is not None else self._method.data
+        stores = {role: self._store(role) for role in roles}
+        steps = plan_steps(options, {role: len(store) for role, store in stores.items()}, self._meter)
+        chosen = list(params) if params is not None else self.model.tower_parameters("both")
+        ids = {id(parameter) for parameter in chosen}
+        self.trained |= {name for name, parameter in self.model.named_parameters() if id(parameter) in ids}
+        self.global_batch = max(self.global_batch, options.batch_size)
+        job = Fit(
+            accelerator=self.accelerator,
+            model=self.model,
+            loss=loss,
+            stores=stores,
+            options=options,
+            steps=steps,
+            params=chosen,
+            meter=self._meter,
+            seed=self.seed,
+            number=self._fits,
+            after_step=after_step,
+            on_step=self._on_step,
+            checkpoints=self._checkpoints,
+            extra_state=self._method.state,
+            load_extra_state=self._method.load_state,
+        )
+        self._fits += 1
+        try:
+            self.steps += fit(job)
+        finally:
+            self.history += job.history
+            self.seconds_before_resume += job.seconds_before_resume
+
+    def _on_step(self, step: int, steps: int, values: Mapping[str, float]) -> None:
+        self._tell("unlearn", step, steps, values)
+        if self.accelerator.log_with:
+            self.accelerator.log(dict(values), step=self.steps + step)
+
+    # ------------------------------------------------------------------ statistics
+
+    def batches(self, split: Role, batch_size: int, *, rows: int | None = None) -> Iterator[Pairs]:
+        """The split once, in row order (the first `rows` rows only, when given). Every process sees all of it. Counts."""
+        store = self._store(split)
+        total = len(store) if rows is None else min(rows, len(store))
+        self._meter.check(split, total)
+        for start in range(0, total, batch_size):
+            index = torch.arange(start, min(start + batch_size, total))
+            self._meter.take(split, len(index))
+            yield Pairs(store, index)
+            self._tell(f"measure {split}", start + len(index), total, {})
+
+    def accumulate(
+        self,
+        measure: Callable[[Pairs], Mapping[str, Tensor]],
+        split: Role,
+        batch_size: int = 64,
+        *,
+        rows: int | None = None,
+    ) -> dict[str, Tensor]:
+        """Sums of what `measure` returns, over `batches`. Runs without gradients.
+
+        Inside `measure`, call `model.encode_image(pairs.image)` or `model.encode_text(pairs.text)` where hooks watch the
+        model: those compute the whole batch on every process, so each has the same sums.
+        """
+        sums: dict[str, Tensor] = {}
+        with torch.no_grad():
+            for pairs in self.batches(split, batch_size, rows=rows):
+                for name, value in measure(pairs).items():
+                    sums[name] = sums[name] + value if name in sums else value.clone()
+        return sums
+
+    def gradients(
+        self,
+        loss: Callable[[DualEncoder, Pairs], Tensor],
+        split: Role,
+        batch_size: int = 64,
+        *,
+        params: Mapping[str, nn.Parameter] | None = None,
+        rows: int | None = None,
+    ) -> Iterator[dict[str, Tensor]]:
+        """The gradient of `loss(model, pairs)` for each batch of `batches`, by parameter name; zeros where the loss does
+        not depend on a parameter. The same on every process. No weight is changed.
+        """
+        named = dict(params) if params is not None else self.parameters()
+        for pairs in self.batches(split, batch_size, rows=rows):
+            value = loss(self.model, pairs)
+            found = torch.autograd.grad(value, list(named.values()), allow_unused=True)
+            result = {}
+            for (name, parameter), gradient in zip(named.items(), found, strict=True):
+                gradient = torch.zeros_like(parameter) if gradient is None else gradient
+                if self.accelerator.num_processes > 1:
+                    dist.all_reduce(gradient)
+                    gradient = gradient / self.accelerator.num_processes
+                result[name] = gradient
+            yield result
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Both towers' parameters by name, without logit scale and bias."""
+        ids = {id(parameter) for parameter in self.model.tower_parameters("both")}
+        return {name: parameter for name, parameter in self.model.named_parameters() if id(parameter) in ids}
+
+    # ------------------------------------------------------------------ models and data
+
+    def frozen_copy(self) -> DualEncoder:
+        """An independent copy of the model as it is now, without gradients: a teacher."""
+        return self.model.frozen_copy()
+
+    def clean_model(self) -> DualEncoder:
+        """The Clean model, for methods marked `oracle`.
+
+        Raises:
+            SalmuError: the method is not marked.
+        """
+        if self._clean is None:
+            raise SalmuError(
+                f"{self._method.name} asks for the Clean model and is not marked oracle.",
+                "Set oracle = True on the method; it is then ranked apart.",
+            )
+        return self._clean().to(self.model.device)
+
+    def rows(self, split: Role) -> int:
+        """Rows of a split."""
+        return len(self._store(split))
+
+    def captions(self, split: Role) -> Sequence[str]:
+        """Captions in the order of `Pairs.index`."""
+        return tuple(self._store(split).captions)
+
+    def columns(self, split: Role) -> Mapping[str, Sequence[Any]]:
+        """Metadata columns (identity_id, data_field, name, value, ...) in the order of `Pairs.index`."""
+        return {name: tuple(values) for name, values in self._store(split).split.columns.items()}
+
+    def tokenize(self, captions: Sequence[str]) -> Int[Tensor, "batch context"]:
+        """Token ids on the run's device."""
+        return self.model.processor.tokenize(captions).to(self.model.device)
+
+    @property
+    def samples(self) -> Mapping[str, int]:
+        """Samples seen so far, per role."""
+        return dict(self._meter.seen)
+
+    def budget_left(self, split: Role) -> int | None:
+        """Samples of a role that may still be seen."""
+        return self._meter.left(split)
+
+    def generator(self, *purpose: object) -> torch.Generator:
+        """A CPU generator for one purpose, seeded from the run's seed."""
+        return torch.Generator().manual_seed(derive_seed(self.seed, self._method.name, *purpose))
+
+    def log(self, **values: float) -> None:
+        """Values for the progress display, the trackers and the run's history."""
+        self.history.append({"fit": self._fits, "step": self.steps, **values})
+        self._tell("log", 0, 0, values)
+        if self.accelerator.log_with:
+            self.accelerator.log(dict(values), step=self.steps)
+
+    def _store(self, split: Role) -> PairStore:
+        if split not in self._method.data or split not in self._stores:
+            raise SalmuError(
+                f"{self._method.name} asks for the {split} split and has not declared it.",
+                f"It declares data = {self._method.data}.",
+            )
+        return self._stores[split]

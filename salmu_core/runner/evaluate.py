@@ -1,0 +1,122 @@
+"""Score a model that some run or somebody else made."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from salmu_core.errors import BadCheckpoint
+from salmu_core.evaluation.embed import EmbeddingCache
+from salmu_core.evaluation.evaluate import evaluate_model
+from salmu_core.files import write_tensors
+from salmu_core.model import DualEncoder, load_model
+from salmu_core.plugins import Plugins, load_plugins
+from salmu_core.records.schema import RunRecord, RunSpec
+from salmu_core.records.store import write_record
+from salmu_core.runner.accelerate_setup import open_accelerator
+from salmu_core.runner.progress import Progress
+from salmu_core.runner.resolve import make_metrics, resolve
+from salmu_core.runner.run import ROWS_FILE, Settings, ensure_built, make_record
+
+
+def evaluate(
+    model: str | Path | DualEncoder,
+    *,
+    benchmark: str = "mini",
+    benchmark_options: Mapping[str, Any] | None = None,
+    out: str | Path | None = None,
+    settings: Settings | None = None,
+    plugins: Plugins | None = None,
+) -> RunRecord:
+    """Score one model on a benchmark.
+
+    Args:
+        model: the words `clean` or `compromised`, a run directory, a checkpoint file, an open_clip `hf-hub:` or
+            `local-dir:` name, or a `DualEncoder`.
+        out: a directory for the record and its per-row values; None: nothing is written.
+
+    Raises:
+        BadCheckpoint: there is no such model, or it is of an architecture that the benchmark's images and captions cannot
+            be compared with.
+        UnknownName, BadOptions, NotBuilt, BadData: about the benchmark.
+    """
+    plugins = plugins or load_plugins()
+    settings = settings or Settings()
+    start = "clean" if model == "clean" else "compromised"
+    spec = RunSpec(method="none", benchmark=benchmark, benchmark_options=dict(benchmark_options or {}), start=start)
+    resolved = resolve(spec, plugins, settings.cache_folder)
+    title = str(model) if not isinstance(model, DualEncoder) else "model"
+
+    def tell(stage: str, done: int, total: int) -> None:
+        plugins.tell("run_progress", event=Progress(title, stage, done, total))
+
+    with open_accelerator(cpu=settings.cpu) as accelerator:
+        # A checkpoint that cannot be read is found before minutes are spent on building the benchmark.
+        words = model in ("clean", "compromised")
+        loaded = None if words else _given(model)
+        ensure_built(resolved.benchmark, accelerator, lambda step: tell(step.stage, step.done, step.total))
+        reference = resolved.benchmark.load_model(start)
+        if loaded is None and not words:  # a bare checkpoint: it must fit the benchmark's own architecture
+            loaded = load_model(str(model), like=reference.config)
+        encoder = (loaded or reference).to(accelerator.device)
+        evaluation = evaluate_model(
+            encoder,
+            resolved.benchmark,
+            make_metrics(plugins, settings.metric_options),
+            EmbeddingCache(settings.cache_folder / "embeddings"),
+            tell,
+        )
+        facts = {
+            "model_fingerprint": encoder.fingerprint(),
+            "start_fingerprint": reference.fingerprint(),
+            "total_parameters": sum(parameter.numel() for parameter in encoder.parameters()),
+        }
+        record = make_record(
+            resolved,
+            plugins,
+            settings,
+            facts,
+            evaluation,
+            accelerator,
+            "ok",
+            None,
+            "reference" if words else "evaluation",
+        )
+    if not words:
+        content = title + "".join(facts["model_fingerprint"].values())
+        record = record.model_copy(
+            update={
+                "id": hashlib.sha256(content.encode()).hexdigest()[:16],
+                "summary": f"The model {title}",
+                "provenance": record.provenance.model_copy(
+                    update={"command": f"salmu evaluate {title} --benchmark {benchmark}"}
+                ),
+            }
+        )
+    if out is not None and accelerator.is_main_process:
+        folder = Path(out)
+        write_tensors(
+            folder / ROWS_FILE, {name: torch.from_numpy(rows.copy()) for name, rows in evaluation.rows.items()}
+        )
+        write_record(folder, record)
+    return record
+
+
+def _given(model: str | Path | DualEncoder) -> DualEncoder | None:
+    """The model, or None for a bare checkpoint file that needs the benchmark to know its architecture."""
+    if isinstance(model, DualEncoder):
+        return model
+    path = Path(str(model))
+    if path.is_file() and not (path.parent / "open_clip_config.json").is_file():
+        return None
+    if not path.exists() and not str(model).startswith(("hf-hub:", "local-dir:")):
+        raise BadCheckpoint(
+            f"There is no model at '{model}'.",
+            "A model is a run directory, a .safetensors/.pt/.bin file, hf-hub:OWNER/NAME, local-dir:PATH, or one of the"
+            " words clean and compromised.",
+        )
+    return load_model(str(model))

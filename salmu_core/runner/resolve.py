@@ -1,0 +1,94 @@
+"""Step one of every command: names and options become objects, and everything that can be wrong is found before work begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from salmu_core.benchmark import Benchmark
+from salmu_core.errors import BadOptions
+from salmu_core.method import UnlearningMethod
+from salmu_core.metric import Metric
+from salmu_core.options import parse_options
+from salmu_core.plugins import Entry, Plugins
+from salmu_core.records.schema import RunSpec
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A spec whose names and options are known to be good."""
+
+    spec: RunSpec  # with resolved benchmark options; method options as given
+    options: dict[str, Any]  # of the method, with defaults
+    id: str
+    method: Entry[type[UnlearningMethod]]
+    benchmark_entry: Entry[type[Benchmark]]
+    benchmark: Benchmark
+
+    def new_method(self) -> UnlearningMethod:
+        """A fresh method object."""
+        cls = self.method.cls
+        return cls(cls.Options(**self.options))
+
+    @property
+    def title(self) -> str:
+        """Short words for progress displays."""
+        if self.spec.method == "none":
+            return self.spec.start
+        budget = "" if self.spec.budget == 1 else f" {self.spec.budget:g}x"
+        return f"{self.spec.method}{budget} seed {self.spec.seed}"
+
+    @property
+    def folder_name(self) -> str:
+        """Name of the run's directory below a comparison's."""
+        if self.spec.method == "none":
+            return f"reference-{self.spec.start}-{self.id[:8]}"
+        return f"{self.spec.method}-b{self.spec.budget:g}-s{self.spec.seed}-{self.id[:8]}"
+
+
+def resolve(spec: RunSpec, plugins: Plugins, cache: Path | None = None, benchmark: Benchmark | None = None) -> Resolved:
+    """Look up names and validate options.
+
+    Args:
+        benchmark: an instance to share between runs; made when not given.
+
+    Raises:
+        UnknownName, BadOptions: see there.
+    """
+    method = plugins.get("method", spec.method)
+    entry = plugins.get("benchmark", spec.benchmark)
+    options = parse_options(method.cls.Options, spec.method_options, spec.method)
+    if spec.start == "clean" and method.cls.data:
+        raise BadOptions(
+            f"{spec.method} cannot start from the Clean model: it holds nothing to forget.",
+            "Only the method 'none' starts there, as the reference.",
+        )
+    benchmark = benchmark or make_benchmark(spec.benchmark, spec.benchmark_options, plugins, cache)
+    resolved = spec.model_copy(update={"benchmark_options": benchmark.options.model_dump(mode="json")})
+    # Options that equal the default must not make another run than options left out.
+    full = resolved.model_copy(update={"method_options": options.model_dump(mode="json")})
+    identity = full.identity(method=method.package.version, benchmark=benchmark.version)
+    return Resolved(resolved, options.model_dump(mode="json"), identity, method, entry, benchmark)
+
+
+def make_benchmark(name: str, options: Mapping[str, Any], plugins: Plugins, cache: Path | None = None) -> Benchmark:
+    """A benchmark object of that name."""
+    entry = plugins.get("benchmark", name)
+    return entry.cls(parse_options(entry.cls.Options, options, name), cache)
+
+
+def make_metrics(plugins: Plugins, options: Mapping[str, Mapping[str, Any]] | None = None) -> list[Metric]:
+    """Every installed metric, in the order of registration.
+
+    Args:
+        options: metric name -> options.
+    """
+    given = dict(options or {})
+    for name in given:
+        plugins.get("metric", name)
+    return [
+        entry.cls(parse_options(entry.cls.Options, given.get(name, {}), name))
+        for name, entry in plugins.metrics.items()
+    ]

@@ -1,0 +1,412 @@
+"""One run, in five steps: resolve, prepare, unlearn, evaluate, record."""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from salmu_core.benchmark import Benchmark, BuildStep, evaluation_locked
+from salmu_core.errors import Diverged, OutputError, SalmuError
+from salmu_core.evaluation.embed import EmbeddingCache
+from salmu_core.evaluation.evaluate import Evaluation, evaluate_model
+from salmu_core.files import check_writable, default_cache, write_json, write_tensors
+from salmu_core.model import WEIGHTS_FILE, DualEncoder, load_model
+from salmu_core.pixels import PairStore
+from salmu_core.plugins import Plugins, load_plugins
+from salmu_core.processes import process_index
+from salmu_core.records.schema import Cost, Provenance, RunRecord, RunSpec, Status
+from salmu_core.records.store import RECORD_FILE, read_record, write_record
+from salmu_core.runner.accelerate_setup import AUTOCAST, open_accelerator
+from salmu_core.runner.budget import SampleMeter
+from salmu_core.runner.checkpoints import Checkpoints
+from salmu_core.runner.context import UnlearnContext
+from salmu_core.runner.progress import Progress
+from salmu_core.runner.provenance import MemoryPeak, command_for, device_name, git_commit, package_versions
+from salmu_core.runner.resolve import Resolved, make_metrics, resolve
+
+SPEC_FILE = "spec.json"
+ROWS_FILE = "rows.safetensors"
+HISTORY_FILE = "history.json"
+UNLEARNED_FILE = "unlearned.json"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How runs are carried out: nothing here changes their numbers, so nothing here is part of their identity.
+
+    Args:
+        cache: folder of benchmarks and embeddings; default: the user's cache folder.
+        overwrite: do a finished run again.
+        checkpoint_seconds: time between checkpoints of a fit.
+        log_with: a tracker that Accelerate knows, e.g. "tensorboard".
+        cpu: stay on the CPU even where there is an accelerator.
+        metric_options: metric name -> options.
+    """
+
+    cache: Path | None = None
+    overwrite: bool = False
+    checkpoint_seconds: float = 30.0
+    log_with: str | None = None
+    cpu: bool = False
+    metric_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def cache_folder(self) -> Path:
+        """The cache folder in force."""
+        return self.cache if self.cache is not None else default_cache()
+
+
+@dataclass
+class _Unlearned:
+    """A model after the method, and what it took."""
+
+    model: DualEncoder
+    facts: dict[str, Any]
+    error: str | None = None
+
+
+def run(
+    method: str | RunSpec,
+    *,
+    benchmark: str = "mini",
+    seed: int = 0,
+    options: Mapping[str, Any] | None = None,
+    benchmark_options: Mapping[str, Any] | None = None,
+    budget: float = 1.0,
+    precision: Literal["no", "bf16", "fp16"] = "no",
+    start: Literal["compromised", "clean"] = "compromised",
+    out: str | Path,
+    settings: Settings | None = None,
+    plugins: Plugins | None = None,
+) -> RunRecord:
+    """Run one method over one benchmark and leave a run directory; a finished run is read back instead of repeated.
+
+    Args:
+        method: a registered name, or a whole `RunSpec` (the other arguments that describe the run are then ignored).
+        options, benchmark_options: as after `--set` and `--bench-set`.
+        out: the run directory: `record.json`, `model.safetensors`, `open_clip_config.json`, `rows.safetensors`,
+            `history.json`, `spec.json`.
+
+    Returns:
+        The record. A loss that stops being finite or a method that raises gives status "diverged" or "failed".
+
+    Raises:
+        SalmuError: names, options, output place or benchmark are not usable; found before anything expensive.
+    """
+    spec = (
+        method
+        if isinstance(method, RunSpec)
+        else RunSpec(
+            method=method,
+            benchmark=benchmark,
+            method_options=dict(options or {}),
+            benchmark_options=dict(benchmark_options or {}),
+            start=start,
+            seed=seed,
+            budget=budget,
+            precision=precision,
+        )
+    )
+    plugins = plugins or load_plugins()
+    settings = settings or Settings()
+    resolved = resolve(spec, plugins, settings.cache_folder)
+    return run_resolved(resolved, Path(out), settings, plugins)
+
+
+def run_resolved(resolved: Resolved, folder: Path, settings: Settings, plugins: Plugins) -> RunRecord:
+    """`run`, after names and options are resolved."""
+    finished = finished_record(folder, resolved)
+    if finished is not None and not settings.overwrite:
+        return finished
+    main = process_index() == 0
+    if main:
+        _claim_folder(resolved, folder, settings)
+        plugins.tell("run_started", spec=resolved.spec)
+
+    def tell(stage: str, done: int, total: int, values: Mapping[str, float] | None = None) -> None:
+        if main:
+            plugins.tell("run_progress", event=Progress(resolved.title, stage, done, total, values or {}))
+
+    with open_accelerator(resolved.spec.precision, settings.log_with, folder / "logs", settings.cpu) as accelerator:
+        ensure_built(resolved.benchmark, accelerator, lambda step: tell(step.stage, step.done, step.total))
+        unlearned = _unlearn_or_resume(resolved, folder, settings, accelerator, tell)
+        record = _evaluate_and_record(resolved, unlearned, folder, settings, accelerator, plugins, tell)
+    if process_index() == 0:
+        plugins.tell("run_finished", record=record)
+    return record
+
+
+def finished_record(folder: Path, resolved: Resolved) -> RunRecord | None:
+    """The record of this very run, when it is complete. A run that failed is not: it is tried again."""
+    if not (folder / RECORD_FILE).is_file():
+        return None
+    record = read_record(folder)
+    return record if record.id == resolved.id and record.status != "failed" else None
+
+
+def ensure_built(benchmark: Benchmark, accelerator: Accelerator | None, report: Callable[[BuildStep], None]) -> None:
+    """Build the benchmark where it is missing: once, by the main process, while the others wait."""
+    if accelerator is None:
+        if not benchmark.ready():
+            benchmark.build(report)
+        return
+    with accelerator.local_main_process_first():
+        if not benchmark.ready():
+            benchmark.build(report)
+
+
+def _claim_folder(resolved: Resolved, folder: Path, settings: Settings) -> None:
+    """Make sure that the folder is writable and is this run's, or nobody's."""
+    check_writable(folder, needed_bytes=64_000_000)
+    spec_path = folder / SPEC_FILE
+    foreign = spec_path.is_file() and json.loads(spec_path.read_text()).get("id") != resolved.id
+    if foreign and not settings.overwrite:
+        raise OutputError(
+            f"'{folder}' holds another run ({json.loads(spec_path.read_text()).get('title')}).",
+            "Choose another --out, or --overwrite to replace it.",
+        )
+    if foreign or settings.overwrite:
+        for name in (RECORD_FILE, UNLEARNED_FILE, WEIGHTS_FILE, ROWS_FILE, HISTORY_FILE):
+            (folder / name).unlink(missing_ok=True)
+        Checkpoints(folder / "checkpoints").clear()
+    content = {
+        "id": resolved.id,
+        "title": resolved.title,
+        "spec": resolved.spec.model_dump(mode="json"),
+        "options": resolved.options,
+    }
+    write_json(spec_path, content)
+
+
+def _unlearn_or_resume(
+    resolved: Resolved, folder: Path, settings: Settings, accelerator: Accelerator, tell: Callable[..., None]
+) -> _Unlearned:
+    done = folder / UNLEARNED_FILE
+    accelerator.wait_for_everyone()
+    if done.is_file():  # killed between unlearning and evaluation
+        model = (
+            load_model(folder)
+            if (folder / WEIGHTS_FILE).is_file()
+            else resolved.benchmark.load_model(resolved.spec.start)
+        )
+        return _Unlearned(_on_device(model, resolved, accelerator), json.loads(done.read_text()))
+    return _unlearn(resolved, folder, settings, accelerator, tell)
+
+
+def _on_device(model: DualEncoder, resolved: Resolved, accelerator: Accelerator) -> DualEncoder:
+    model = model.to(accelerator.device)
+    model.autocast = AUTOCAST[resolved.spec.precision]
+    return model
+
+
+def _unlearn(
+    resolved: Resolved, folder: Path, settings: Settings, accelerator: Accelerator, tell: Callable[..., None]
+) -> _Unlearned:
+    """Give the method its context, keep what it made of the model, and count what that took."""
+    spec, benchmark = resolved.spec, resolved.benchmark
+    tell("load", 0, 0)
+    started = time.perf_counter()
+    model = _on_device(benchmark.load_model(spec.start), resolved, accelerator)
+    start_weights = {name: tensor.detach().cpu().clone() for name, tensor in model.weights().items()}
+    start_fingerprint = model.fingerprint()
+    method = resolved.new_method()
+    stores = {
+        role: PairStore(benchmark.split_for(role), model.processor, accelerator.device) for role in ("forget", "retain")
+    }
+    allowed = benchmark.budget().times(spec.budget)
+    loaded = time.perf_counter()
+    memory = MemoryPeak(accelerator.device)
+    if settings.log_with:
+        accelerator.init_trackers("salmu", config=_flat(resolved.options))
+    checkpoints = Checkpoints(folder / "checkpoints", settings.checkpoint_seconds)
+    ctx = UnlearnContext(
+        model,
+        {role: store for role, store in stores.items() if role in method.data},  # type: ignore[misc]
+        SampleMeter(allowed, spec.method),
+        accelerator,
+        spec.seed,
+        method,
+        checkpoints,
+        tell,
+        clean=(lambda: benchmark.load_model("clean")) if method.oracle else None,
+    )
+    error = None
+    status: Status = "ok"
+    try:
+        with evaluation_locked():
+            method.unlearn(ctx)
+        _same_on_all_processes(model, accelerator)
+    except Diverged as problem:
+        status, error = "diverged", problem.message
+    except SalmuError as problem:
+        status, error = "failed", str(problem)
+    except Exception as problem:  # a method's own bug ends this run, not a comparison
+        status, error = "failed", f"{type(problem).__name__}: {problem}\n{traceback.format_exc(limit=-4)}"
+    seconds = time.perf_counter() - loaded + ctx.seconds_before_resume
+    names = dict(model.named_parameters())
+    trained = sum(names[name].numel() for name in ctx.trained)
+    finite = all(torch.isfinite(t).all() for t in model.weights().values() if t.is_floating_point())
+    facts = {
+        "status": status,
+        "error": error,
+        "finite": bool(finite),
+        "seconds": {"load": loaded - started, "unlearn": seconds},
+        "samples": dict(ctx.samples),
+        "allowed": allowed,
+        "steps": ctx.steps,
+        "global_batch": ctx.global_batch,
+        "trainable_parameters": trained,
+        "total_parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "peak_memory_bytes": memory.bytes(),
+        "weight_change": _relative_change(start_weights, model) if finite else None,
+        "start_fingerprint": start_fingerprint,
+        "model_fingerprint": model.fingerprint(),
+    }
+    if accelerator.is_main_process and status != "failed" and resolved.spec.method != "none":
+        tell("save", 0, 0)
+        if finite:
+            model.save(folder)
+        write_json(folder / HISTORY_FILE, ctx.history)
+    if accelerator.is_main_process and status != "failed":
+        write_json(folder / UNLEARNED_FILE, facts)
+        checkpoints.clear()
+    accelerator.wait_for_everyone()
+    return _Unlearned(model, facts, error)
+
+
+def _evaluate_and_record(
+    resolved: Resolved,
+    unlearned: _Unlearned,
+    folder: Path,
+    settings: Settings,
+    accelerator: Accelerator,
+    plugins: Plugins,
+    tell: Callable[..., None],
+) -> RunRecord:
+    facts = unlearned.facts
+    evaluation = Evaluation({}, {}, {})
+    status: Status = facts["status"]
+    error: str | None = facts["error"]
+    if status != "failed" and facts["finite"]:
+        try:
+            evaluation = evaluate_model(
+                unlearned.model,
+                resolved.benchmark,
+                make_metrics(plugins, settings.metric_options),
+                EmbeddingCache(settings.cache_folder / "embeddings"),
+                tell,
+            )
+        except Diverged as problem:
+            status, error = "diverged", problem.message
+    record = make_record(resolved, plugins, settings, facts, evaluation, accelerator, status, error)
+    if accelerator.is_main_process:
+        if evaluation.rows:
+            write_tensors(
+                folder / ROWS_FILE, {name: torch.from_numpy(rows.copy()) for name, rows in evaluation.rows.items()}
+            )
+        write_record(folder, record)
+        (folder / UNLEARNED_FILE).unlink(missing_ok=True)
+    accelerator.wait_for_everyone()
+    return record
+
+
+def make_record(
+    resolved: Resolved,
+    plugins: Plugins,
+    settings: Settings,
+    facts: Mapping[str, Any],
+    evaluation: Evaluation,
+    accelerator: Accelerator,
+    status: Status,
+    error: str | None,
+    kind: Literal["run", "reference", "evaluation"] | None = None,
+) -> RunRecord:
+    """The record of a run from what its stages found."""
+    spec, method = resolved.spec, resolved.method
+    reference = spec.method == "none"
+    has_model = not reference and status != "failed" and bool(facts.get("finite", True)) and kind is None
+    return RunRecord(
+        id=resolved.id,
+        kind=kind or ("reference" if reference else "run"),
+        status=status,
+        spec=spec,
+        options=resolved.options,
+        family=method.cls.family,
+        summary=method.cls.summary,
+        paper=method.cls.paper,
+        oracle=method.cls.oracle,
+        sees=tuple(method.cls.data),
+        scores=dict(evaluation.scores),
+        skipped=dict(evaluation.skipped),
+        weight_change=facts.get("weight_change"),
+        cost=Cost(
+            seconds={**facts.get("seconds", {}), **evaluation.seconds},
+            samples=facts.get("samples", {}),
+            allowed=facts.get("allowed", {}),
+            steps=facts.get("steps", 0),
+            global_batch=facts.get("global_batch", 0),
+            trainable_parameters=facts.get("trainable_parameters", 0),
+            total_parameters=facts.get("total_parameters", 0),
+            peak_memory_bytes=facts.get("peak_memory_bytes", 0),
+        ),
+        provenance=Provenance(
+            packages=package_versions(),
+            method_package=method.package,
+            benchmark_package=resolved.benchmark_entry.package,
+            benchmark_version=resolved.benchmark.version,
+            metric_packages={name: entry.package for name, entry in plugins.metrics.items()},
+            metric_options={
+                metric.name: metric.options.model_dump(mode="json")
+                for metric in make_metrics(plugins, settings.metric_options)
+            },
+            device=device_name(accelerator.device),
+            processes=accelerator.num_processes,
+            git_commit=git_commit(Path.cwd()),
+            data_fingerprint=resolved.benchmark.fingerprint(),
+            start_fingerprint=facts.get("start_fingerprint", {}),
+            model_fingerprint=facts.get("model_fingerprint", {}),
+            command=command_for(spec),
+        ),
+        error=error,
+        rows_file=ROWS_FILE if evaluation.rows else None,
+        model_file=WEIGHTS_FILE if has_model else None,
+        created_at=datetime.now(UTC),
+    )
+
+
+def _relative_change(before: Mapping[str, torch.Tensor], model: DualEncoder) -> float:
+    """L2 norm of the change of all weights over the L2 norm of the start weights; 0.0 exactly when nothing changed."""
+    change = total = 0.0
+    for name, tensor in model.weights().items():
+        if tensor.is_floating_point():
+            old = before[name].double()
+            change += float((tensor.detach().cpu().double() - old).square().sum())
+            total += float(old.square().sum())
+    return (change / total) ** 0.5 if total else 0.0
+
+
+def _same_on_all_processes(model: DualEncoder, accelerator: Accelerator) -> None:
+    if accelerator.num_processes > 1:
+        found = gather_object([json.dumps(model.fingerprint(), sort_keys=True)])
+        if len(set(found)) > 1:
+            raise SalmuError(
+                "The processes ended with different weights.",
+                "A method must not draw from unseeded randomness or depend on the process it runs in.",
+            )
+
+
+def _flat(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Trackers take numbers and words only."""
+    return {
+        name: value if isinstance(value, int | float | str | bool) else str(value) for name, value in options.items()
+    }
