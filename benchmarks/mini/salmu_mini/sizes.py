@@ -1,0 +1,55 @@
+"""How large an instance is. `mini` fits two cores and minutes, `small` has SALMUBench's own number of people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Size:
+    """Counts of everything that is drawn.
+
+    Attributes:
+        forget_identity: people whose every association is to be forgotten.
+        forget_association: people of whom `forget_fields` of the nine fields are to be forgotten, the rest is held out.
+        holdout_identity: people nobody asked to forget.
+        images_per_association: photos (each with a caption of its own style) per person and field.
+        joint_per_identity: ordinary portraits of each person in forget.
+        strangers, stranger_portraits: other people and their ordinary portraits.
+        objects: ordinary pictures of objects to train on.
+        visible_objects: how many of those an unlearning method may see.
+        fragile: ordinary portraits nearest to the sensitive ones.
+        genknow_per_class: test pictures per zero-shot class.
+        side: pixels of a picture's side.
+    """
+
+    forget_identity: int
+    forget_association: int
+    holdout_identity: int
+    images_per_association: int
+    joint_per_identity: int
+    strangers: int
+    stranger_portraits: int
+    objects: int
+    visible_objects: int
+    fragile: int
+    genknow_per_class: int
+    side: int
+    forget_fields: int = 5
+
+    @property
+    def identities(self) -> int:
+        """People with private data."""
+        return self.forget_identity + self.forget_association + self.holdout_identity
+
+
+SIZES: dict[str, Size] = {
+    "mini": Size(
+        forget_identity=20, forget_association=20, holdout_identity=20, images_per_association=4, joint_per_identity=6,
+        strangers=400, stranger_portraits=1500, objects=3000, visible_objects=1000, fragile=200, genknow_per_class=20, side=32,
+    ),
+    "small": Size(
+        forget_identity=193, forget_association=387, holdout_identity=194, images_per_association=9, joint_per_identity=2,
+        strangers=4000, stranger_portraits=16000, objects=40000, visible_objects=8000, fragile=2000, genknow_per_class=50, side=64,
+    ),
+}  # fmt: skip

@@ -1,0 +1,106 @@
+"""A benchmark from a snapshot in SALMUBench's layout: its splits, and the pair of models beside it."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+from salmu_core.benchmark import Benchmark, Budget, SplitInfo
+from salmu_core.data import Split, join_splits
+
+from salmubench import layout
+from salmubench.snapshot import Snapshot
+
+_SPLITS: dict[str, SplitInfo] = {
+    "forget": SplitInfo("forget", "associations to forget"),
+    "retain": SplitInfo("retain", "ordinary pairs that a method may see"),
+    "forget_identity": SplitInfo("evaluation", "forget rows of people who are forgotten whole"),
+    "forget_association": SplitInfo("evaluation", "forget rows of people who are forgotten in part"),
+    "holdout_identity": SplitInfo("evaluation", "associations of people nobody asked to forget"),
+    "holdout_association": SplitInfo("evaluation", "other associations of people in forget"),
+    "retain_joint": SplitInfo("evaluation", "ordinary portraits of people in forget"),
+    "retain_disjoint": SplitInfo("evaluation", "ordinary portraits of others"),
+    "fragile_set": SplitInfo("evaluation", "ordinary portraits nearest to the sensitive ones"),
+    "genknow": SplitInfo("evaluation", "zero-shot pictures", ("image",)),
+    "genknow_prompts": SplitInfo("evaluation", "captions of the zero-shot classes", ("text",)),
+}
+
+
+class SnapshotBenchmark(Benchmark):
+    """Splits of a snapshot. Subclasses say where it is, how it is built, and where the models are.
+
+    Attributes:
+        passes: the 1x budget in passes over the forget split; as many retain samples are allowed. SALMUBench's unit is
+            not published; the authors' own baseline code trains for 10 epochs on equally large forget and retain batches
+            (lluisgomez/MultiDelete, task_unlearn.py), so 10 it is.
+    """
+
+    passes: ClassVar[int] = 10
+
+    @abstractmethod
+    def snapshot(self) -> Snapshot:
+        """The snapshot; raises NotBuilt when it is not there."""
+
+    def splits(self) -> Mapping[str, SplitInfo]:
+        return _SPLITS
+
+    def load_split(self, name: str) -> Split:
+        snapshot = self.snapshot()
+        match name:
+            case "forget" | "holdout_identity" | "holdout_association":
+                return snapshot.sensitive(name)
+            case "forget_identity" | "forget_association":
+                # The people who are forgotten in part are those with associations outside forget. Only the table is
+                # read: a method may be running.
+                partly = set(snapshot.table("holdout_association").columns["identity_id"])
+                forget = self.split("forget")
+                people = forget.columns["identity_id"]
+                wanted = name == "forget_association"
+                return forget.take([row for row, person in enumerate(people) if (person in partly) == wanted], name)
+            case "retain":
+                tables = [snapshot.table("retain_synth")]
+                if snapshot.has("retain_general"):
+                    tables.append(snapshot.table("retain_general"))
+                return join_splits("retain", tables)
+            case "retain_joint" | "retain_disjoint":
+                synth = snapshot.table("retain_synth")
+                people = synth.columns["identity_id"]
+                wanted = name == "retain_joint"
+                return synth.take([row for row, person in enumerate(people) if (person is not None) == wanted], name)
+            case "fragile_set":
+                chosen = set(snapshot.metadata(layout.FRAGILE_IDS))
+                disjoint = self.split("retain_disjoint")
+                files = disjoint.columns["file_name"]
+                return disjoint.take([row for row, file in enumerate(files) if file in chosen], name)
+            case "genknow":
+                table = snapshot.table("genknow")
+                return Split(name, table.images, None, table.columns)
+            case _:
+                prompts = snapshot.metadata(layout.PROMPTS)
+                return Split(
+                    name, texts=[item["text"] for item in prompts], columns={"label": [item["label"] for item in prompts]}
+                )
+
+    def budget(self) -> Budget:
+        samples = self.passes * len(self.split("forget"))
+        return Budget(forget=samples, retain=samples)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the content of every table and metadata file, by name; read once per object."""
+        cached: str | None = self.__dict__.get("_fingerprint")
+        if cached is None:
+            folder = self.snapshot().folder
+            digest = hashlib.sha256()
+            for path in sorted([*folder.glob("*.json"), *(folder / layout.DATA).glob("*.parquet")]):
+                digest.update(path.name.encode() + b"\0" + _file_digest(path))
+            cached = digest.hexdigest()[:32]
+            self.__dict__["_fingerprint"] = cached
+        return cached
+
+
+def _file_digest(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
