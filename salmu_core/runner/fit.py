@@ -49,6 +49,7 @@ class Fit:
         meter: counts samples.
         seed, number: the batches of fit `number` are drawn from them.
         normalisation_training: batch-norm statistics move (training from scratch); off for unlearning.
+        samplers: which rows each step sees, per role; default: one `EpochSampler` for each store.
         extra_state: tensors to keep with the checkpoint, and how to take them back.
     """
 
@@ -68,6 +69,7 @@ class Fit:
     extra_state: Callable[[], dict[str, Tensor]] = dict
     load_extra_state: Callable[[dict[str, Tensor]], None] = lambda state: None
     normalisation_training: bool = False
+    samplers: Mapping[str, EpochSampler] | None = None
     history: list[dict[str, float]] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
     seconds_before_resume: float = 0.0
@@ -137,7 +139,7 @@ def fit(job: Fit) -> int:
     module.train(job.normalisation_training)
     # A free optimiser for each fit: Accelerate keeps references to all it prepared, dropped again below.
     stepper, prepared = accelerator.prepare(module, optimizer)
-    samplers = {
+    samplers = job.samplers or {
         role: EpochSampler(len(store), options.batch_size, job.seed, job.number, role)
         for role, store in job.stores.items()
     }

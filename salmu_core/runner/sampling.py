@@ -20,15 +20,20 @@ class EpochSampler:
         rows: rows of the split.
         batch_size: rows per batch.
         seed, purpose: what the permutations are drawn from.
+        drawn_from: permute this many rows and leave out those from `rows` on. Two splits of which one is the other plus
+            more rows at its end then meet their common rows in the same order. Default: `rows`.
     """
 
-    def __init__(self, rows: int, batch_size: int, seed: int, *purpose: object) -> None:
+    def __init__(self, rows: int, batch_size: int, seed: int, *purpose: object, drawn_from: int | None = None) -> None:
         self.rows = rows
         self.batch_size = min(batch_size, rows)
         self.per_epoch = rows // self.batch_size
-        self._permutation = lru_cache(maxsize=2)(
-            lambda epoch: numpy_generator(seed, "batches", *purpose, epoch).permutation(rows)
-        )
+
+        def permutation(epoch: int) -> np.ndarray:
+            order = numpy_generator(seed, "batches", *purpose, epoch).permutation(drawn_from or rows)
+            return order[order < rows]
+
+        self._permutation = lru_cache(maxsize=2)(permutation)
 
     def batch(self, step: int) -> Int[Tensor, " batch"]:
         """Row numbers of one step."""

@@ -1,4 +1,4 @@
-"""How large an instance is. `mini` fits two cores and minutes, `small` has SALMUBench's own number of people."""
+"""How large an instance is. `tiny` exercises the code in seconds and measures nothing; `mini` fits two cores and minutes, `small` has SALMUBench's own number of people."""
 
 from __future__ import annotations
 
@@ -44,6 +44,10 @@ class Size:
 
 
 SIZES: dict[str, Size] = {
+    "tiny": Size(
+        forget_identity=4, forget_association=4, holdout_identity=3, images_per_association=2, joint_per_identity=2,
+        strangers=20, stranger_portraits=60, objects=192, visible_objects=96, fragile=20, genknow_per_class=1, side=16,
+    ),
     "mini": Size(
         forget_identity=20, forget_association=20, holdout_identity=20, images_per_association=4, joint_per_identity=6,
         strangers=400, stranger_portraits=1500, objects=3000, visible_objects=1000, fragile=200, genknow_per_class=20, side=32,
