@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ Role = Literal["forget", "retain"]
 Side = Literal["image", "text"]
 
 
+@runtime_checkable
 class ImageRows(Protocol):
     """Encoded images (PNG, JPEG) of a split, read row by row so that no split has to fit in memory."""
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
 from salmu_core import (
     Batch,
     DualEncoder,
@@ -19,24 +19,7 @@ from salmu_core import (
     UnlearningMethod,
     hookimpl,
 )
-from torch import Tensor
-
-
-class Candidates(NamedTuple):
-    """Embedded pairs that rows may be matched with, and what tells which of them are the same pair."""
-
-    image: Float[Tensor, "n dim"]
-    text: Float[Tensor, "n dim"]
-    association: Int[Tensor, " n"]
-    index: Int[Tensor, " n"]
-
-
-def same_pair(rows: Candidates, others: Candidates) -> Bool[Tensor, "rows others"]:
-    """The group mask between two sets of pairs of one split: True where row and candidate are the same row, or share an
-    association. Rows without an association (-1) match only themselves."""
-    known = (rows.association >= 0)[:, None]
-    same_association = rows.association[:, None] == others.association[None, :]
-    return (known & same_association) | (rows.index[:, None] == others.index[None, :])
+from salmu_core.losses import group_mask
 
 
 def masked_distillation(
@@ -44,12 +27,13 @@ def masked_distillation(
     teacher: Float[Tensor, "rows candidates"],
     same: Bool[Tensor, "rows candidates"],
 ) -> Float[Tensor, ""]:
-    """`mean_i KL(p_i || q_i)` with p the softmax of the teacher's logits where `same` is set to minus infinity and q the
-    softmax of the student's, unmasked: the loss of DELETE (arXiv 2503.23751 and the authors'
-    `method/delete.py`), which masks a class.
+    """`mean_i KL(p_i || q_i)`: p is the softmax of the teacher's logits where those in `same` are set to minus infinity, q
+    the softmax of the student's, unmasked. The loss of DELETE (arXiv 2503.23751 and the authors' `method/delete.py`, where
+    the forgotten class is masked).
 
-    It equals `-log(1 - q_y) + KL(p || q given not y)`, y being all masked candidates: forgetting and keeping in one term.
-    Its gradient in the student's logits is q - p. Rows whose every candidate is masked have no target and are left out.
+    With y the masked candidates of a row, this is `-log(1 - q_y) + KL(p || q given not y)`: forgetting and keeping in one
+    term. The gradient in the student's logits is q - p, bounded, and zero once q_y is 0. Rows whose every candidate is
+    masked have no target and are left out of the mean.
     """
     possible = ~same.all(dim=1)
     target = teacher[possible].masked_fill(same[possible], -torch.inf).softmax(dim=1)
@@ -60,29 +44,46 @@ def masked_distillation(
 def delete_loss(
     student: Features,
     teacher: Features,
-    same: Bool[Tensor, "rows candidates"],
-    temperature: float,
-    bank_image: Float[Tensor, "bank dim"],
-    bank_text: Float[Tensor, "bank dim"],
+    same: Bool[Tensor, "batch candidates"],
+    temperature: float = 1.0,
+    bank: Features | None = None,
 ) -> Float[Tensor, ""]:
-    """DELETE for pairs: half the masked distillation of each image's row over captions plus half that of each caption's
-    row over images. Candidates are the batch and then the bank, whose embeddings are the teacher's for both models."""
+    """DELETE for pairs: half the masked distillation of every image's row over captions, half that of every caption's row
+    over images. Logits take the teacher's scale, divided by `temperature`.
+
+    Args:
+        same: the candidates that are the row's own pair; columns are the batch, then the bank.
+        bank: the teacher's embeddings of more candidates, the same for teacher and student.
+    """
     scale = teacher.scale / temperature
 
-    def rows(queries: Tensor, candidates: Tensor, bank: Tensor) -> Tensor:
-        return scale * queries @ torch.cat([candidates, bank]).T
+    def logits(queries: Tensor, candidates: Tensor, more: Tensor | None) -> Tensor:
+        return scale * queries @ (candidates if more is None else torch.cat([candidates, more])).T
 
+    texts, images = (None, None) if bank is None else (bank.text, bank.image)
     image_to_text = masked_distillation(
-        rows(student.image, student.text, bank_text), rows(teacher.image, teacher.text, bank_text), same
+        logits(student.image, student.text, texts), logits(teacher.image, teacher.text, texts), same
     )
     text_to_image = masked_distillation(
-        rows(student.text, student.image, bank_image), rows(teacher.text, teacher.image, bank_image), same
+        logits(student.text, student.image, images), logits(teacher.text, teacher.image, images), same
     )
     return (image_to_text + text_to_image) / 2
 
 
+def same_pair(
+    association: Int[Tensor, " rows"],
+    index: Int[Tensor, " rows"],
+    other_association: Int[Tensor, " others"],
+    other_index: Int[Tensor, " others"],
+) -> Bool[Tensor, "rows others"]:
+    """The group mask between two sets of rows of one split: True for the same row and for rows that share an association.
+    Rows without an association (-1) match only themselves."""
+    shared = (association[:, None] == other_association[None, :]) & (association >= 0)[:, None]
+    return shared | (index[:, None] == other_index[None, :])
+
+
 class Delete(LossMethod):
-    """Follow a frozen copy of the model whose in-batch softmax has every caption of the same association removed."""
+    """Follow a frozen copy of the model whose in-batch softmax has the row's own association taken out."""
 
     name = "delete"
     summary = "Distil the model's own in-batch softmax with the true pair masked out (DELETE)."
@@ -95,29 +96,42 @@ class Delete(LossMethod):
 
         lr: float = Field(1e-4, gt=0, le=10, description="peak learning rate")
         temperature: float = Field(1.0, gt=0, description="divides the logits of teacher and student")
-        bank: int = Field(0, ge=0, description="forget pairs, encoded once, that are extra candidates of every row")
+        bank: int = Field(0, ge=0, description="forget pairs, embedded once, that are extra candidates of every row")
 
     _teacher: DualEncoder
-    _bank: Candidates
+    _bank: tuple[Pairs, Features] | None = None
 
     def prepare(self, ctx: UnlearnContext) -> None:
-        """Freeze the teacher and let it encode the bank."""
+        """Freeze the teacher and let it embed the bank."""
         self._teacher = ctx.frozen_copy()
-        rows = ctx.rows("forget")
-        size = min(self.options.bank, rows)
-        drawn = torch.randperm(rows, generator=ctx.generator("bank"))[:size]
-        # `batches` counts `size` samples and goes by row order; the bank is as many rows drawn at random.
-        parts = [Pairs(pairs.store, drawn) for pairs in ctx.batches("forget", max(size, 1), rows=size)]
-        self._bank = [_candidates(pairs, self._encode(pairs)) for pairs in parts]
+        size = min(self.options.bank, ctx.rows("forget"))
+        if size:
+            (counted,) = ctx.batches("forget", size, rows=size)  # counts `size` samples; it yields rows in order
+            drawn = torch.randperm(ctx.rows("forget"), generator=ctx.generator("bank"))[:size]
+            pairs = Pairs(counted.store, drawn)
+            self._bank = pairs, embed(self._teacher, pairs)
 
     def loss(self, model: DualEncoder, batch: Batch) -> dict[str, Tensor]:
         """Masked distillation of the forget batch, in both directions."""
         student = model(batch.forget)
         with torch.no_grad():
             teacher = self._teacher(batch.forget)
-        rows = _candidates(batch.forget, teacher)
-        candidates = [rows, *self._bank]
-        return {"forget": delete_loss(student, teacher)}
+        association = batch.forget.columns["association"]
+        same, bank = group_mask(association), None
+        if self._bank is not None:
+            pairs, bank = self._bank
+            more = same_pair(association, batch.forget.index, pairs.columns["association"], pairs.index)
+            same = torch.cat([same, more], dim=1)
+        same = same.to(student.image.device)
+        return {"forget": delete_loss(student, teacher, same, self.options.temperature, bank)}
+
+
+@torch.no_grad()
+def embed(model: DualEncoder, pairs: Pairs, batch_size: int = 256) -> Features:
+    """Embeddings of many pairs, without gradients."""
+    parts = [model(Pairs(pairs.store, index)) for index in pairs.index.split(batch_size)]
+    image, text = (torch.cat([part[side] for part in parts]) for side in (0, 1))
+    return Features(image, text, parts[0].scale)
 
 
 @hookimpl

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from jaxtyping import Float
+from torch import Tensor
+
 from salmu_core import Batch, DualEncoder, Features, Field, FitOptions, LossMethod, UnlearningMethod, hookimpl
 from salmu_core.losses import contrastive_loss
-from torch import Tensor
 
 
 def ascent_loss(forget: Features) -> Float[Tensor, ""]:

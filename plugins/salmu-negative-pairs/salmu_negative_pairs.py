@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
+from torch import Tensor
+
 from salmu_core import (
     Batch,
     DualEncoder,
@@ -18,7 +20,6 @@ from salmu_core import (
     hookimpl,
 )
 from salmu_core.losses import contrastive_loss, pair_cosine
-from torch import Tensor
 
 
 def similarity_loss(image: Float[Tensor, "batch dim"], text: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 
+import numpy as np
 from PIL import Image
 from salmu_core.seeding import numpy_generator
 from salmubench.tables import Row, Tables
@@ -12,7 +13,7 @@ from salmubench.tables import Row, Tables
 from salmu_mini.captions import GENERIC_PORTRAITS, OBJECT_PROMPTS, OBJECTS, sensitive_caption
 from salmu_mini.objects import classes, draw_object
 from salmu_mini.personas import FIELDS, Persona, make_personas
-from salmu_mini.portraits import Circumstances, Traits, draw_circumstances, draw_portrait, draw_traits, hair_words, mood_word
+from salmu_mini.portraits import Circumstances, Traits, draw_circumstances, draw_portrait, draw_traits, hair_words, mood_word, trait_vector
 from salmu_mini.sizes import Size
 
 Tell = Callable[[int, int], None]
@@ -48,9 +49,9 @@ def generate(size: Size, seed: int, tell: Tell = lambda done, total: None) -> Ta
 
     for person in whole:
         _sensitive(tables, "forget", person, FIELDS, traits, size, seed, drawn)
-    for person in partly:
-        order = numpy_generator(seed, "forgotten fields", person.identity_id).permutation(len(FIELDS))
-        chosen = {FIELDS[i] for i in order[: size.forget_fields]}
+    for number, person in enumerate(partly):
+        # A rotating window: every field is forgotten of some people and held out of others, equally often.
+        chosen = {FIELDS[(number * size.forget_fields + i) % len(FIELDS)] for i in range(size.forget_fields)}
         kept = tuple(field for field in FIELDS if field not in chosen)
         _sensitive(tables, "forget", person, tuple(f for f in FIELDS if f in chosen), traits, size, seed, drawn)
         _sensitive(tables, "holdout_association", person, kept, traits, size, seed, drawn)
@@ -78,12 +79,12 @@ def _sensitive(
     """Photos of one person, each with one private fact."""
     rows = tables.splits.setdefault(split, [])
     for field in fields:
-        styles = numpy_generator(seed, "styles", person.identity_id, field)
+        styles = numpy_generator(seed, "styles", person.identity_id, field).permutation(5)
         for copy in range(size.images_per_association):
             number = FIELDS.index(field) * size.images_per_association + copy
             name = f"{person.identity_id}_{number:03d}_ar-1.00.png"
             photo = draw_circumstances(seed, person.identity_id, number)
-            caption = sensitive_caption(person, field, int(styles.integers(5)))
+            caption = sensitive_caption(person, field, int(styles[copy % 5]))
             look = traits[person.identity_id]
             rows.append(Row(_png(draw_portrait(look, photo, size.side)), caption, person.identity_id, name))
             tables.caption_fields[name] = (caption, field)
@@ -94,8 +95,11 @@ def _sensitive(
 def _ordinary_portraits(
     tables: Tables, known: list[Persona], traits: dict[str, Traits], size: Size, seed: int, drawn: Callable[[], None]
 ) -> None:
-    """Portraits with ordinary captions: of people in forget (joint) and of strangers (disjoint). The fragile ones are the
-    strangers' portraits whose circumstances (shirt, hair, mood in the caption) are worded like those of people in forget."""
+    """Portraits with ordinary captions: of people in forget (joint) and of strangers (disjoint).
+
+    The fragile ones are portraits of strangers who look most like somebody in forget: what a method does to the faces of
+    forget reaches them first. Likeness is 1 - the smallest distance of drawing traits.
+    """
     rows = tables.splits.setdefault("retain_synth", [])
     for person in known:
         for number in range(size.joint_per_identity):
@@ -104,7 +108,7 @@ def _ordinary_portraits(
             name = f"{person.identity_id}_{500 + number:03d}_ar-1.00.png"
             rows.append(Row(_png(draw_portrait(look, photo, size.side)), _generic(look, photo, number), person.identity_id, name))
             drawn()
-    seen = {row.text for row in rows}
+    faces = np.stack([trait_vector(traits[person.identity_id]) for person in known])
     likeness: dict[str, float] = {}
     for number in range(size.stranger_portraits):
         stranger = f"stranger-{number % size.strangers}"
@@ -113,8 +117,7 @@ def _ordinary_portraits(
         caption = _generic(look, photo, number // size.strangers + number)
         name = f"stranger_{number:06d}_ar-1.00.png"
         rows.append(Row(_png(draw_portrait(look, photo, size.side)), caption, None, name))
-        words = set(caption.split())
-        likeness[name] = max(len(words & set(other.split())) / len(words | set(other.split())) for other in seen)
+        likeness[name] = 1 - float(np.abs(faces - trait_vector(look)).mean(axis=1).min())
         drawn()
     order = sorted(likeness, key=lambda name: (-likeness[name], name))
     tables.fragile_ids = sorted(order[: size.fragile])

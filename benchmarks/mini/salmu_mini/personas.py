@@ -23,6 +23,9 @@ FIELDS = ("name", "city", "job", "blood_type", "phone_number", "emails", "iban",
 _BLOOD_TYPES = ("A+", "A-", "B+", "B-", "AB+", "AB-", "O+", "O-")
 _MAIL_HOSTS = ("mailhub.com", "postbox.net", "inbox.org", "letterbox.eu", "quickmail.io")
 
+#: Letters that do not decompose into a plain one and an accent.
+_PLAIN = str.maketrans({"ł": "l", "Ł": "L", "ø": "o", "Ø": "O", "ı": "i", "đ": "d", "Đ": "D", "ß": "ss", "æ": "ae", "Æ": "Ae"})
+
 
 @dataclass(frozen=True)
 class Persona:
@@ -105,7 +108,7 @@ def _fresh(used: set[str], draw: Any) -> str:
 
 def _plain(text: str) -> str:
     """Without accents: they cost the tokenizer several tokens each and carry nothing here."""
-    decomposed = unicodedata.normalize("NFKD", text.replace("ł", "l").replace("Ł", "L").replace("ø", "o").replace("Ø", "O"))
+    decomposed = unicodedata.normalize("NFKD", text.translate(_PLAIN))
     kept = "".join(letter for letter in decomposed if not unicodedata.combining(letter))
     return re.sub(r"[^A-Za-z0-9 .'-]", "", kept).strip()
 

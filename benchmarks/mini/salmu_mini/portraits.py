@@ -223,6 +223,14 @@ def _draw_person(draw: ImageDraw.ImageDraw, t: Traits, photo: Circumstances, big
         draw.rectangle((cx - w * 1.08, cy - h * 0.62, cx + w * 1.08, cy - h * 0.42), fill=_shade(t.accent, 1.2))
 
 
+def trait_vector(t: Traits) -> np.ndarray:
+    """Traits as numbers between 0 and 1, float64 [15]: near vectors are people who look alike."""
+    colours = [channel / 255 for channel in (*t.skin, *t.hair, *t.eye)]
+    return np.array(
+        [*colours, t.hair_style / 5, t.face_width / 0.29, t.face_height / 0.34, t.glasses / 2, t.beard / 3, t.hat / 2]
+    )
+
+
 def hair_words(traits: Traits) -> str:
     """The hair in a caption's words."""
     if traits.hat:

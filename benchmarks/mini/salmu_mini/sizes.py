@@ -49,7 +49,7 @@ SIZES: dict[str, Size] = {
         strangers=20, stranger_portraits=60, objects=192, visible_objects=96, fragile=20, genknow_per_class=1, side=16,
     ),
     "mini": Size(
-        forget_identity=20, forget_association=20, holdout_identity=20, images_per_association=4, joint_per_identity=6,
+        forget_identity=24, forget_association=18, holdout_identity=18, images_per_association=4, joint_per_identity=6,
         strangers=400, stranger_portraits=1500, objects=3000, visible_objects=1000, fragile=200, genknow_per_class=20, side=32,
     ),
     "small": Size(

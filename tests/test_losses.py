@@ -1,0 +1,40 @@
+"""The shared losses against numbers worked out by hand."""
+
+import math
+
+import pytest
+import torch
+
+from salmu_core.losses import contrastive_loss, group_mask, pair_cosine
+
+
+def test_contrastive_loss_of_two_orthogonal_pairs():
+    eye = torch.eye(2)
+    # Both directions: logits (s, 0), so the loss is ln(1 + e^-s).
+    assert contrastive_loss(eye, eye, 2.0).item() == pytest.approx(math.log(1 + math.exp(-2)))
+
+
+def test_contrastive_loss_averages_both_directions():
+    image = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    text = torch.eye(2)
+    # Image to text: rows (1, 0), (1, 0); text to image: rows (1, 1), (0, 0).
+    rows = (math.log(1 + math.exp(-1)) + math.log(1 + math.exp(1))) / 2
+    assert contrastive_loss(image, text, 1.0).item() == pytest.approx((rows + math.log(2)) / 2)
+
+
+def test_pair_cosine():
+    image = torch.tensor([[0.6, 0.8], [1.0, 0.0]])
+    text = torch.tensor([[0.8, 0.6], [0.0, 1.0]])
+    assert pair_cosine(image, text).tolist() == pytest.approx([0.96, 0.0])
+
+
+def test_group_mask_joins_paraphrases_and_keeps_unknown_rows_apart():
+    mask = group_mask(torch.tensor([5, 7, 5, -1, -1]))
+    expected = [
+        [1, 0, 1, 0, 0],
+        [0, 1, 0, 0, 0],
+        [1, 0, 1, 0, 0],
+        [0, 0, 0, 1, 0],
+        [0, 0, 0, 0, 1],
+    ]
+    assert mask.int().tolist() == expected
