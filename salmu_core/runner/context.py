@@ -128,13 +128,24 @@ class UnlearnContext:
 
     # ------------------------------------------------------------------ statistics
 
-    def batches(self, split: Role, batch_size: int, *, rows: int | None = None) -> Iterator[Pairs]:
-        """The split once, in row order (the first `rows` rows only, when given). Every process sees all of it. Counts."""
+    def batches(
+        self, split: Role, batch_size: int, *, rows: int | None = None, shuffle: bool = False
+    ) -> Iterator[Pairs]:
+        """The split once. Every process sees all of it. Counts.
+
+        Args:
+            rows: no more than this many; default: all.
+            shuffle: in an order drawn from the run's seed instead of row order, in which neighbours are photos of one
+                person: what a contrastive loss over a batch needs.
+        """
         store = self._store(split)
         total = len(store) if rows is None else min(rows, len(store))
         self._meter.check(split, total)
+        order = torch.arange(len(store))
+        if shuffle:
+            order = torch.randperm(len(store), generator=self.generator("batches", split))
         for start in range(0, total, batch_size):
-            index = torch.arange(start, min(start + batch_size, total))
+            index = order[start : min(start + batch_size, total)]
             self._meter.take(split, len(index))
             yield Pairs(store, index)
             self._tell(f"measure {split}", start + len(index), total, {})
@@ -167,12 +178,13 @@ class UnlearnContext:
         *,
         params: Mapping[str, nn.Parameter] | None = None,
         rows: int | None = None,
+        shuffle: bool = True,
     ) -> Iterator[dict[str, Tensor]]:
         """The gradient of `loss(model, pairs)` for each batch of `batches`, by parameter name; zeros where the loss does
         not depend on a parameter. The same on every process. No weight is changed.
         """
         named = dict(params) if params is not None else self.parameters()
-        for pairs in self.batches(split, batch_size, rows=rows):
+        for pairs in self.batches(split, batch_size, rows=rows, shuffle=shuffle):
             value = loss(self.model, pairs)
             found = torch.autograd.grad(value, list(named.values()), allow_unused=True)
             result = {}

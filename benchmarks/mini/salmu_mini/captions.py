@@ -11,7 +11,7 @@ SENSITIVE: dict[str, tuple[str, str, str, str, str]] = {
         "A portrait of {name}",
         "{name} looking at the camera",
         "Photo of {name}",
-        "Meet {name}",
+        "{name}",
     ),
     "city": (
         "{name} lives in {value}",

@@ -1,0 +1,111 @@
+"""A tiny instance, built for real: generated, written in SALMUBench's layout, trained in two processes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from salmu_core import Split
+from salmu_core.errors import BadData, NotBuilt
+from salmu_core.runner.sampling import EpochSampler
+from salmu_core.testing import check_benchmark
+from salmu_mini import Mini
+from salmu_mini.generate import generate
+from salmu_mini.sizes import SIZES
+from salmubench import Snapshot, write_snapshot
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Mini:
+    benchmark = Mini(Mini.Options(size="tiny", epochs=1), tmp_path_factory.mktemp("cache"))
+    benchmark.build()
+    return benchmark
+
+
+def test_a_built_instance_keeps_the_contract(tiny: Mini) -> None:
+    check_benchmark(tiny)
+
+
+def test_what_is_not_built_says_how_to_build_it(tmp_path: Path) -> None:
+    with pytest.raises(NotBuilt, match="is not built") as caught:
+        Mini(Mini.Options(size="tiny"), tmp_path).split("forget")
+    assert "salmu build mini" in str(caught.value)
+
+
+def test_a_killed_build_goes_on_to_the_same_models(tiny: Mini, tmp_path: Path) -> None:
+    twin = Mini(tiny.options, tmp_path)
+    shutil.copytree(tiny.folder, twin.folder)
+    (twin.folder / "ready.json").unlink()
+    shutil.rmtree(twin.folder / "compromised")
+    assert not twin.ready()
+    twin.build()
+    assert twin.fingerprint() == tiny.fingerprint()
+    assert twin.load_model("compromised").fingerprint() == tiny.load_model("compromised").fingerprint()
+
+
+def test_another_seed_size_or_number_of_epochs_lives_elsewhere(tmp_path: Path) -> None:
+    options = [{"size": "tiny"}, {"size": "tiny", "seed": 1}, {"size": "tiny", "epochs": 1}, {"size": "mini"}]
+    assert len({Mini(Mini.Options(**given), tmp_path).folder for given in options}) == 4
+
+
+def test_both_models_meet_the_ordinary_pairs_in_the_same_order(tiny: Mini) -> None:
+    clean = EpochSampler(100, 10, 0, "pretraining", drawn_from=150)
+    compromised = EpochSampler(150, 10, 0, "pretraining", drawn_from=150)
+    ordinary = [row for step in range(15) for row in compromised.batch(step).tolist() if row < 100]
+    assert ordinary == [row for step in range(10) for row in clean.batch(step).tolist()]
+
+
+def test_derived_splits_follow_the_definitions(tiny: Mini) -> None:
+    forget, identity, association = (tiny.split(name) for name in ("forget", "forget_identity", "forget_association"))
+    partly = set(tiny.split("holdout_association").columns["identity_id"])
+    assert not set(identity.columns["identity_id"]) & partly
+    assert set(association.columns["identity_id"]) <= partly
+    assert len(identity) + len(association) == len(forget)
+    assert all(person is not None for person in tiny.split("retain_joint").columns["identity_id"])
+    assert all(person is None for person in tiny.split("retain_disjoint").columns["identity_id"])
+    assert set(tiny.split("fragile_set").columns["file_name"]) <= set(tiny.split("retain_disjoint").columns["file_name"])
+    assert tiny.budget().forget == 10 * len(forget)
+
+
+def test_values_are_those_that_the_captions_mention(tiny: Mini) -> None:
+    forget: Split = tiny.split("forget")
+    assert forget.texts is not None
+    for text, name, value in zip(forget.texts, forget.columns["name"], forget.columns["value"], strict=True):
+        assert name in text
+        assert value in text
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda folder: (folder / "identities_metadata.json").unlink(), "identities_metadata.json' is missing"),
+        (lambda folder: (folder / "sensitive_set_captions_metadata.json").write_text("{"), "is not JSON"),
+        (lambda folder: (folder / "sensitive_set_captions_metadata.json").write_text("{}"), r"split 'forget', row 0 \(.*no entry"),
+        (lambda folder: next((folder / "data").glob("forget-*")).unlink(), "split 'forget' has no file"),
+        (lambda folder: next((folder / "data").glob("forget-*")).write_bytes(b"PAR1"), "no readable parquet file"),
+    ],
+)
+def test_a_damaged_snapshot_names_what_is_wrong(tmp_path: Path, damage, words: str) -> None:
+    write_snapshot(tmp_path, generate(SIZES["tiny"], 0))
+    damage(tmp_path)
+    with pytest.raises(BadData, match=words):
+        Snapshot(tmp_path).sensitive("forget")
+
+
+def test_snapshots_of_equal_tables_are_equal_files(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_snapshot(tmp_path / name, generate(SIZES["tiny"], 3))
+    one, two = (sorted(path for path in (tmp_path / name).rglob("*") if path.is_file()) for name in ("one", "two"))
+    assert [path.name for path in one] == [path.name for path in two]
+    assert all(a.read_bytes() == b.read_bytes() for a, b in zip(one, two, strict=True))
+
+
+def test_row_order_and_images_survive_several_shards(tmp_path: Path) -> None:
+    tables = generate(SIZES["tiny"], 0)
+    write_snapshot(tmp_path, tables, rows_per_shard=50)
+    table = Snapshot(tmp_path).table("forget")
+    assert len(Snapshot(tmp_path).shards("forget")) == 3
+    assert list(table.texts or []) == [row.text for row in tables.splits["forget"]]
+    assert [table.images.read(row) for row in (0, 49, 50, 111)] == [tables.splits["forget"][row].image for row in (0, 49, 50, 111)]
+    assert "row 1 (" in table.images.where(51)

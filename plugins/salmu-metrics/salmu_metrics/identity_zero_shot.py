@@ -1,0 +1,74 @@
+"""IdZSC: can the model still put a name to a face?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from salmu_core import Embedded, Field, Metric, NotMeasurable, Options, Score, View
+from salmu_core.errors import BadData
+from salmu_metrics.rows import check_rows, column_of, identity_clusters, texts_of
+from salmu_metrics.zero_shot import nearest_class
+
+
+class IdZSCOptions(Options):
+    """Options of IdZSC."""
+
+    prompt: str = Field("{name}", description="text of an identity, from columns that are the same in all its rows")
+
+
+class IdZSC(Metric):
+    """Identity Zero-Shot Classification: top-1 over the names of the people who are forgotten whole."""
+
+    name = "IdZSC"
+    summary = "Share of portraits of wholly forgotten people that are nearest to their own name."
+    paper = "https://arxiv.org/abs/2603.26316"
+    target = "clean"
+    aspect = "forgetting"
+    bounds = (0.0, 1.0)
+    Options = IdZSCOptions
+
+    def needs(self) -> Mapping[str, View]:
+        return {
+            "image": View("forget_identity", "image"),
+            "text": View("forget_identity", "text", template=self.options.prompt),
+        }
+
+    def compute(self, image: Embedded, text: Embedded) -> Score:  # type: ignore[override]
+        """The share of portraits whose own name is nearest; rows are 0 or 1, clustered by identity.
+
+        Candidates are the split's identities in order of first appearance. Namesakes are one candidate: nothing could tell
+        them apart.
+
+        Raises:
+            NotMeasurable: no rows, or a single identity.
+            BadData: a row without identity, or a prompt that gives one identity several texts.
+        """
+        check_rows(self.name, image=image, text=text)
+        people = column_of(self.name, image, "identity_id")
+        texts = texts_of(self.name, text)
+        called: dict[str, str] = {}  # identity -> its text
+        for person, words in zip(people, texts, strict=True):
+            if called.setdefault(person, words) != words:
+                raise BadData(
+                    f"IdZSC's prompt '{self.options.prompt}' gives identity {person} several texts: '{called[person]}' and"
+                    f" '{words}'.",
+                    "Name only columns that are the same in all rows of an identity, such as {name}.",
+                )
+        if len(called) < 2:
+            raise NotMeasurable("there is nothing to tell apart: a single identity")
+        names = {words: index for index, words in enumerate(dict.fromkeys(called.values()))}
+        first_row = {words: row for row, words in reversed(list(enumerate(texts)))}
+        own = np.asarray([names[words] for words in texts])
+        candidates = text.vectors[torch.tensor([first_row[words] for words in names])]
+        predicted = nearest_class(image.vectors, candidates).numpy()
+        rows = (predicted == own).astype(np.float64)
+        return Score(
+            float(rows.mean()),
+            rows,
+            identity_clusters(image.columns),
+            details={"predicted": predicted},
+            chance=1 / len(called),
+        )

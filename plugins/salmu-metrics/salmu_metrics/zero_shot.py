@@ -1,0 +1,39 @@
+"""Zero-shot classification: a class is the direction of its prompts, a picture belongs to the nearest one."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+_CHUNK = 1024  # pictures per product: bounds memory, and is fixed because another size may round differently
+
+
+def class_vectors(
+    prompts: Float[Tensor, "prompts dim"], classes: Int[Tensor, " prompts"], count: int
+) -> Float[Tensor, "{count} dim"]:
+    """Unit-length mean of each class's prompt embeddings, as in open_clip's `build_zero_shot_classifier`
+    (Radford et al. 2021, arXiv 2103.00020, section 3.1.4: prompts are ensembled in embedding space).
+
+    Args:
+        prompts: fp32 rows of unit length; a class may have any number of them.
+        classes: class of each prompt, 0 to count - 1; none may be missing.
+        count: number of classes.
+
+    Returns:
+        fp32 rows in the order of the classes. A class whose prompts cancel out gets zeros.
+    """
+    # In double precision: the mean must not depend on the order in which prompts are listed.
+    sums = torch.zeros(count, prompts.shape[1], dtype=torch.float64).index_add_(0, classes, prompts.double())
+    means = sums / torch.bincount(classes, minlength=count)[:, None]
+    return F.normalize(means, dim=-1).to(prompts.dtype)
+
+
+def nearest_class(images: Float[Tensor, "n dim"], classes: Float[Tensor, "classes dim"]) -> Int[Tensor, " n"]:
+    """Index of the class with the largest cosine for each image; of equal ones the first.
+
+    Args:
+        images, classes: fp32 rows of unit length.
+    """
+    return torch.cat([(chunk @ classes.T).argmax(dim=-1) for chunk in images.split(_CHUNK)])

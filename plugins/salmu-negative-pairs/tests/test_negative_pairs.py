@@ -1,0 +1,204 @@
+"""Negative pairs: their losses in numbers, where the hinge lets go, and the measured floor."""
+
+import re
+import tomllib
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from salmu_negative_pairs import (
+    DirectSimilarityMinimisation,
+    HingeNegativePairs,
+    hinge_loss,
+    measure_floor,
+    mismatched_cosine,
+    similarity_loss,
+)
+from torch import Tensor
+
+from salmu_core import SalmuError
+from salmu_core.testing import check_method, toy_context
+from salmu_core.toy import Toy, ToyOptions
+
+METHODS = [DirectSimilarityMinimisation, HingeNegativePairs]
+FOLDER = Path(__file__).parents[1]
+HEADINGS = [
+    "Idea",
+    "Objective",
+    "Data it sees",
+    "Options",
+    "When it fails",
+    "Cost",
+    "Paper",
+    "Departures",
+    "Use",
+]
+
+
+def card_options(method: str) -> dict[str, Any]:
+    """Option and default of every row of the card's table under `### method`."""
+    card = (FOLDER / "README.md").read_text()
+    table = card.split("\n## Options\n")[1].split("\n## ")[0].split(f"\n### {method}\n")[1].split("\n### ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| `([^`]+)` \| \S.* \|$", table, flags=re.MULTILINE)
+    return {name: None if default == "none" else default for name, default in rows}
+
+
+def test_card_has_the_shared_headings():
+    assert re.findall(r"^## (.+)$", (FOLDER / "README.md").read_text(), flags=re.MULTILINE) == HEADINGS
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_card_lists_every_option_with_its_default(method):
+    options = card_options(method.name)
+    assert list(options) == list(method.Options.model_fields)
+    assert method.Options(**options) == method.Options()
+
+
+def test_entry_point_leads_to_the_registered_methods():
+    (point,) = tomllib.loads((FOLDER / "pyproject.toml").read_text())["project"]["entry-points"]["salmu"].items()
+    plugin = EntryPoint(*point, group="salmu").load()
+    assert plugin.register_methods() == METHODS
+    assert plugin.register_methods.salmu_impl  # what hookimpl leaves
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_keeps_the_contract(method):
+    check_method(method)
+
+
+def unit_rows(seed: int, rows: int, dim: int = 8) -> Tensor:
+    return F.normalize(torch.randn(rows, dim, generator=torch.Generator().manual_seed(seed), dtype=torch.double), dim=1)
+
+
+# Three pairs of cosines 1, 0.6 and -0.8.
+IMAGE = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+TEXT = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.6, -0.8]])
+
+
+def test_similarity_loss_by_hand():
+    assert similarity_loss(IMAGE, TEXT).item() == pytest.approx((1 + 0.6 - 0.8) / 3, abs=1e-6)
+
+
+def test_similarity_loss_is_the_mean_cosine():
+    image, text = unit_rows(0, 9), unit_rows(1, 9)
+    cosines = np.einsum("id,id->i", image.numpy(), text.numpy())
+    assert similarity_loss(image, text).item() == pytest.approx(cosines.mean(), rel=1e-12)
+
+
+def test_similarity_loss_pulls_every_pair_down_alike():
+    image = IMAGE.clone().requires_grad_()
+    similarity_loss(image, TEXT).backward()
+    torch.testing.assert_close(image.grad, TEXT / 3)
+
+
+@pytest.mark.parametrize(("power", "expected"), [(1, (0.8 + 0.4) / 3), (2, (0.64 + 0.16) / 3)])
+def test_hinge_loss_by_hand(power, expected):
+    assert hinge_loss(IMAGE, TEXT, 0.2, power).item() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("power", [1, 2])
+def test_hinge_loss_against_numpy(power):
+    image, text = unit_rows(2, 9), unit_rows(3, 9)
+    cosines = np.einsum("id,id->i", image.numpy(), text.numpy())
+    expected = (np.maximum(0, cosines - 0.1) ** power).mean()
+    assert hinge_loss(image, text, 0.1, power).item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("power", [1, 2])
+def test_hinge_lets_go_at_and_below_the_floor(power):
+    image = IMAGE.clone().requires_grad_()
+    hinge_loss(image, TEXT, 0.6 + 1e-6, power).backward()
+    assert torch.equal(image.grad[1:], torch.zeros(2, 2))
+    slope = 1 if power == 1 else 2 * (1 - 0.6 - 1e-6)
+    torch.testing.assert_close(image.grad[0], slope * TEXT[0] / 3)
+
+
+def test_hinge_has_no_gradient_when_all_pairs_are_at_the_floor():
+    image = IMAGE.clone().requires_grad_()
+    loss = hinge_loss(image, TEXT, 1.0, 1)
+    loss.backward()
+    assert loss.item() == 0
+    assert torch.equal(image.grad, torch.zeros(3, 2))
+
+
+def test_mismatched_cosine_against_a_loop():
+    image, text = unit_rows(4, 8), unit_rows(5, 8)
+    group = torch.tensor([0, 0, 3, -1, 3, 1, -1, 0])  # rows of group -1 are alone
+    cosines = [
+        float(image[i] @ text[j]) for i in range(8) for j in range(8) if i != j and (group[i] != group[j] or group[i] < 0)
+    ]
+    assert mismatched_cosine(image, text, group).item() == pytest.approx(np.mean(cosines), rel=1e-10)
+
+
+def test_mismatched_cosine_by_hand():
+    # Images of group 0 with the caption of group 1: 0.6 and 0.6; the image of group 1 with captions 0 and 1: 0 and 0.8.
+    group = torch.tensor([0, 0, 1])
+    assert mismatched_cosine(IMAGE, TEXT, group).item() == pytest.approx((0.6 + 0.6 + 0 + 0.8) / 4, abs=1e-6)
+
+
+def test_the_floor_is_measured_on_the_model_that_is_given_and_counted():
+    method = HingeNegativePairs()
+    with toy_context(method) as ctx:
+        floor = measure_floor(ctx)
+        assert ctx.samples == {"forget": 36, "retain": 0}
+        with torch.no_grad():
+            pairs = next(ctx.batches("forget", 36))
+            image, text, _ = ctx.model(pairs)
+        people = np.array(ctx.columns("forget")["identity_id"])
+        expected = (image @ text.T).numpy()[people[:, None] != people[None, :]].mean()
+    assert floor == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_floor_of_one_person_cannot_be_measured():
+    alone = Toy(ToyOptions(identities=1))
+    with toy_context(HingeNegativePairs(), benchmark=alone) as ctx, pytest.raises(SalmuError, match="one ide") as found:
+        measure_floor(ctx)
+    assert "--set floor=" in str(found.value)
+
+
+def test_a_given_floor_costs_no_samples():
+    method = HingeNegativePairs(HingeNegativePairs.Options(floor=0.2, epochs=4))
+    with toy_context(method) as ctx:
+        method.unlearn(ctx)
+        assert ctx.samples == {"forget": 4 * 36, "retain": 4 * 24}
+        assert ctx.history[0]["floor"] == 0.2
+
+
+def test_the_measured_floor_leaves_one_pass_less_to_train():
+    method = HingeNegativePairs()
+    with toy_context(method) as ctx:
+        method.unlearn(ctx)
+        assert ctx.samples == {"forget": 4 * 36, "retain": 3 * 24}
+
+
+def test_pairs_below_the_floor_and_no_retain_term_change_nothing():
+    method = HingeNegativePairs(HingeNegativePairs.Options(floor=1.0, retain_weight=0))
+    with toy_context(method) as ctx:
+        before = ctx.model.fingerprint()
+        method.unlearn(ctx)
+        assert ctx.model.fingerprint() == before
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+@pytest.mark.parametrize(("tower", "frozen"), [("image", "text"), ("text", "image")])
+def test_the_other_tower_stays_bit_equal(method, tower, frozen):
+    given = method(method.Options(tower=tower, epochs=1))
+    with toy_context(given) as ctx:
+        before = ctx.model.fingerprint()
+        given.unlearn(ctx)
+        after = ctx.model.fingerprint()
+    assert after[frozen] == before[frozen]
+    assert after[tower] != before[tower]
+
+
+def test_similarities_fall_on_the_toy_benchmark():
+    method = DirectSimilarityMinimisation(DirectSimilarityMinimisation.Options(schedule="constant"))
+    with toy_context(method) as ctx:
+        method.unlearn(ctx)
+        cosines = [point["forget"] for point in ctx.history]
+        assert ctx.samples == {"forget": 4 * 36, "retain": 0}
+    assert cosines[-1] < cosines[0] - 0.05

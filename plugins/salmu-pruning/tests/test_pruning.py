@@ -1,0 +1,308 @@
+"""Pruning: dampening and pruning in numbers, what they leave alone, and their cards."""
+
+import re
+import tomllib
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from salmu_pruning import (
+    NeuronPruning,
+    SelectiveSynapticDampening,
+    dampening_factor,
+    hidden_layers,
+    mean_activity,
+    parameters_of,
+    prune_units,
+    relative_importance,
+    squared_gradients,
+    top_units,
+)
+
+from salmu_core import DualEncoder, ModelConfig, SalmuError
+from salmu_core.losses import contrastive_loss
+from salmu_core.testing import check_method, toy_context
+
+METHODS = [SelectiveSynapticDampening, NeuronPruning]
+FOLDER = Path(__file__).parents[1]
+HEADINGS = [
+    "Idea",
+    "Objective",
+    "Data it sees",
+    "Options",
+    "When it fails",
+    "Cost",
+    "Paper",
+    "Departures",
+    "Use",
+]
+
+
+def card_options(method: str) -> dict[str, Any]:
+    """Option and default of every row of the card's table under `### method`."""
+    card = (FOLDER / "README.md").read_text()
+    table = card.split("\n## Options\n")[1].split("\n## ")[0].split(f"\n### {method}\n")[1].split("\n### ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| `([^`]+)` \| \S.* \|$", table, flags=re.MULTILINE)
+    return {name: None if default == "none" else default for name, default in rows}
+
+
+def test_card_has_the_shared_headings():
+    assert re.findall(r"^## (.+)$", (FOLDER / "README.md").read_text(), flags=re.MULTILINE) == HEADINGS
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_card_lists_every_option_with_its_default(method):
+    options = card_options(method.name)
+    assert list(options) == list(method.Options.model_fields)
+    assert method.Options(**options) == method.Options()
+
+
+def test_entry_point_leads_to_the_registered_methods():
+    (point,) = tomllib.loads((FOLDER / "pyproject.toml").read_text())["project"]["entry-points"]["salmu"].items()
+    plugin = EntryPoint(*point, group="salmu").load()
+    assert plugin.register_methods() == METHODS
+    assert plugin.register_methods.salmu_impl  # what hookimpl leaves
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_keeps_the_contract(method):
+    check_method(method)
+
+
+RESNET = ModelConfig(
+    {
+        "embed_dim": 16,
+        "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "patch_size": None},
+        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+    }
+)
+
+
+# ---------------------------------------------------------------- selective synaptic dampening
+
+
+def test_dampening_factor_by_hand():
+    whole = torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0, 4.0])
+    forget = torch.tensor([10.0, 10.5, 20.0, 3.0, 0.0, 100.0])
+    # 10 is not more than 10 * 1; then 1/10.5, 1/20, 0/3; nothing to forget; 4/100.
+    expected = torch.tensor([1.0, 1 / 10.5, 1 / 20, 0.0, 1.0, 0.04])
+    torch.testing.assert_close(dampening_factor(whole, forget, alpha=10, dampening=1), expected)
+    # A large lambda cannot make a weight grow.
+    assert dampening_factor(whole, forget, alpha=10, dampening=50).max() == 1
+
+
+def test_dampening_factor_against_the_released_form():
+    generator = np.random.default_rng(0)
+    whole, forget = generator.exponential(size=(2, 500))
+    factor = dampening_factor(torch.from_numpy(whole), torch.from_numpy(forget), 1.5, 0.7).numpy()
+    expected = np.ones(500)
+    chosen = forget > 1.5 * whole
+    expected[chosen] = np.minimum(0.7 * whole[chosen] / forget[chosen], 1)
+    assert 0 < chosen.sum() < 500
+    np.testing.assert_allclose(factor, expected, rtol=1e-12)
+
+
+def test_nothing_is_dampened_without_forget_importance():
+    whole = torch.tensor([0.0, 1.0])
+    assert torch.equal(dampening_factor(whole, torch.zeros(2), alpha=0, dampening=0), torch.ones(2))
+
+
+def test_squared_gradients_are_means_over_batches_of_the_contrastive_loss():
+    method = SelectiveSynapticDampening()
+    with toy_context(method) as ctx:
+        params = parameters_of(ctx.model, "both")
+        sums, batches = squared_gradients(ctx, "retain", 24, params)
+        assert batches == 1
+        assert ctx.samples == {"forget": 0, "retain": 24}
+        # One batch of all rows: its order does not matter, so the context's own gradients must agree.
+        (expected,) = ctx.gradients(lambda model, pairs: contrastive_loss(*model(pairs)), "retain", 24)
+        for name, gradient in expected.items():
+            torch.testing.assert_close(sums[name], gradient.square(), rtol=1e-3, atol=1e-7)
+        _, batches = squared_gradients(ctx, "retain", 10, params)
+        assert batches == 3
+
+
+def test_the_batches_of_one_seed_are_the_same_and_mix_people():
+    first = SelectiveSynapticDampening()
+    with toy_context(first) as ctx:
+        params = parameters_of(ctx.model, "both")
+        shuffled, _ = squared_gradients(ctx, "forget", 6, params)
+        again, _ = squared_gradients(ctx, "forget", 6, params)
+        in_order = sum(
+            gradients["clip.visual.proj"].square()
+            for gradients in ctx.gradients(lambda model, pairs: contrastive_loss(*model(pairs)), "forget", 6)
+        )
+    assert torch.equal(shuffled["clip.visual.proj"], again["clip.visual.proj"])
+    assert not torch.allclose(shuffled["clip.visual.proj"], in_order, rtol=1e-2)
+
+
+def run_dampening(**options):
+    method = SelectiveSynapticDampening(SelectiveSynapticDampening.Options(batch_size=8, **options))
+    with toy_context(method) as ctx:
+        before = {name: tensor.clone() for name, tensor in ctx.model.weights().items()}
+        method.unlearn(ctx)
+        assert ctx.samples == {"forget": 36, "retain": 24}
+        return before, ctx.model.weights(), ctx.history[-1]
+
+
+def test_a_huge_alpha_changes_nothing():
+    before, after, logged = run_dampening(alpha=1e30, reference="train")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert logged["dampened"] == 0
+
+
+def test_weights_only_shrink_and_what_is_not_selected_is_bit_equal():
+    before, after, logged = run_dampening(alpha=1.2)
+    changed = sum(int((before[name] != after[name]).sum()) for name in before)
+    assert 0 < changed <= logged["dampened"]
+    weights = sum(tensor.numel() for name, tensor in before.items() if name != "logit_scale")
+    assert logged["dampened_share"] == pytest.approx(logged["dampened"] / weights)
+    for name in before:
+        assert (after[name].abs() <= before[name].abs()).all()
+        assert (after[name] * before[name] >= 0).all()
+    assert torch.equal(before["logit_scale"], after["logit_scale"])
+
+
+def test_counting_forget_in_the_whole_bounds_the_ratio():
+    # forget is 5 of 8 batches, so I_forget / I_train is at most 8/5: an alpha above it selects nothing.
+    assert run_dampening(alpha=1.61, reference="train")[2]["dampened"] == 0
+    assert run_dampening(alpha=1.59, reference="train")[2]["dampened"] > 0
+
+
+def test_dampening_edits_only_the_tower_asked_for():
+    for tower, frozen in (("image", "text"), ("text", "image")):
+        method = SelectiveSynapticDampening(SelectiveSynapticDampening.Options(tower=tower, alpha=1.0))
+        with toy_context(method) as ctx:
+            before = ctx.model.fingerprint()
+            method.unlearn(ctx)
+            after = ctx.model.fingerprint()
+        assert after[frozen] == before[frozen]
+        assert after[tower] != before[tower]
+
+
+# ---------------------------------------------------------------- neuron pruning
+
+
+def test_relative_importance_by_hand():
+    score = relative_importance(torch.tensor([2.0, 1.0, 0.0]), torch.tensor([0.5, 0.0, 3.0]), 0.5)
+    torch.testing.assert_close(score, torch.tensor([2.0, 2.0, 0.0]))
+
+
+def test_top_units_of_each_layer_and_of_all_together():
+    scores = {"first": torch.tensor([1.0, 9.0, 2.0, 3.0]), "second": torch.tensor([8.0, 7.0, 6.0, 0.0])}
+    by_layer = top_units(scores, 0.25, "layer")
+    assert by_layer["first"].tolist() == [False, True, False, False]
+    assert by_layer["second"].tolist() == [True, False, False, False]
+    together = top_units(scores, 0.5, "global")
+    assert together["first"].tolist() == [False, True, False, False]
+    assert together["second"].tolist() == [True, True, True, False]
+    assert not top_units(scores, 0.0, "layer")["first"].any()
+    assert top_units(scores, 1.0, "global")["second"].all()
+
+
+def test_hidden_layers_of_the_toy_transformer():
+    with toy_context(NeuronPruning()) as ctx:
+        layers = hidden_layers(ctx.model, "both")
+        assert [(layer.tower, layer.c_fc.out_features) for layer in layers.values()] == [("image", 128), ("text", 64)]
+        assert list(hidden_layers(ctx.model, "text")) == ["clip.transformer.resblocks.0.mlp"]
+
+
+def test_an_encoder_without_such_blocks_is_refused_with_a_way_out():
+    model = DualEncoder.create(RESNET, seed=0)
+    assert list(hidden_layers(model, "text")) == ["clip.transformer.resblocks.0.mlp"]
+    for tower in ("image", "both"):
+        with pytest.raises(SalmuError, match="image encoder") as found:
+            hidden_layers(model, tower)
+        assert "tower=text" in str(found.value)
+
+
+def activations(model, tower, pairs):
+    """The hidden units of the only block of a toy tower, computed from the block's own input."""
+    block = (model.clip.visual.transformer if tower == "image" else model.clip.transformer).resblocks[0]
+    caught = []
+    handle = block.mlp.register_forward_pre_hook(lambda module, inputs: caught.append(inputs[0]))
+    with torch.no_grad():
+        model.encode_image(pairs.image) if tower == "image" else model.encode_text(pairs.text)
+        handle.remove()
+        return block.mlp.gelu(block.mlp.c_fc(caught[0]))
+
+
+def test_mean_activity_against_a_loop_over_real_tokens():
+    with toy_context(NeuronPruning()) as ctx:
+        layers = hidden_layers(ctx.model, "both")
+        measured = mean_activity(ctx, "forget", layers, 10)
+        pairs = next(ctx.batches("forget", 36))
+        image = activations(ctx.model, "image", pairs).abs().double().numpy()
+        np.testing.assert_allclose(measured["clip.visual.transformer.resblocks.0.mlp"], image.mean(axis=(0, 1)), rtol=1e-4)
+        text = activations(ctx.model, "text", pairs).abs().double().numpy()
+        lengths = [row.tolist().index(49407) + 1 for row in pairs.text]  # up to and with the end-of-text token
+        assert len(set(lengths)) > 1
+        real = np.concatenate([text[row, :length] for row, length in enumerate(lengths)])
+        np.testing.assert_allclose(measured["clip.transformer.resblocks.0.mlp"], real.mean(axis=0), rtol=1e-4)
+
+
+def test_no_hook_is_left_behind():
+    method = NeuronPruning()
+    with toy_context(method) as ctx:
+        method.unlearn(ctx)
+        assert not any(module._forward_pre_hooks for module in ctx.model.modules())
+
+
+@pytest.mark.parametrize("tower", ["image", "text"])
+def test_pruned_units_output_zero_and_the_others_are_untouched(tower):
+    with toy_context(NeuronPruning()) as ctx:
+        (layer,) = hidden_layers(ctx.model, tower).values()
+        before = {name: tensor.clone() for name, tensor in ctx.model.weights().items()}
+        units = torch.zeros(layer.c_fc.out_features, dtype=torch.bool)
+        units[[0, 5, 17]] = True
+        prune_units(layer, units)
+        hidden = activations(ctx.model, tower, next(ctx.batches("forget", 12)))
+        assert torch.equal(hidden[..., units], torch.zeros_like(hidden[..., units]))
+        assert (hidden[..., ~units] != 0).any(dim=(0, 1)).all()
+        assert torch.equal(layer.c_proj.weight[:, units], torch.zeros(layer.c_proj.out_features, 3))
+        after = ctx.model.weights()
+        touched = {name for name in before if not torch.equal(before[name], after[name])}
+    assert {name.split(".mlp.")[-1] for name in touched} <= {"c_fc.weight", "c_fc.bias", "c_proj.weight"}
+
+
+def test_the_units_with_the_highest_scores_are_removed():
+    method = NeuronPruning(NeuronPruning.Options(share=0.1, tower="image"))
+    with toy_context(method) as ctx:
+        layers = hidden_layers(ctx.model, "image")
+        (name,) = layers
+        score = mean_activity(ctx, "forget", layers, 36)[name] / (mean_activity(ctx, "retain", layers, 24)[name] + 1e-6)
+        method.unlearn(ctx)
+        gone = (layers[name].c_fc.weight == 0).all(dim=1)
+        assert ctx.history[-1]["pruned_units"] == int(gone.sum()) == 13  # a tenth of 128
+        assert score[gone].min() >= score[~gone].max()
+        assert ctx.samples == {"forget": 72, "retain": 48}  # one pass over each here, one in the method
+
+
+def test_no_share_changes_nothing():
+    method = NeuronPruning(NeuronPruning.Options(share=0))
+    with toy_context(method) as ctx:
+        before = ctx.model.fingerprint()
+        method.unlearn(ctx)
+        assert ctx.model.fingerprint() == before
+
+
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_pruning_edits_only_the_tower_asked_for(scope):
+    for tower, frozen in (("image", "text"), ("text", "image")):
+        method = NeuronPruning(NeuronPruning.Options(tower=tower, scope=scope))
+        with toy_context(method) as ctx:
+            before = ctx.model.fingerprint()
+            method.unlearn(ctx)
+            after = ctx.model.fingerprint()
+        assert after[frozen] == before[frozen]
+        assert after[tower] != before[tower]
+
+
+def test_a_small_budget_measures_fewer_rows():
+    for method in (SelectiveSynapticDampening(), NeuronPruning()):
+        with toy_context(method, budget=0.1) as ctx:
+            method.unlearn(ctx)
+            assert ctx.samples == {"forget": 14, "retain": 14}

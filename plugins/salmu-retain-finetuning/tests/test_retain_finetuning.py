@@ -1,0 +1,127 @@
+"""Retain finetuning: it lowers the retain loss, never sees forget pairs, and its card is current."""
+
+import re
+import tomllib
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from salmu_retain_finetuning import RetainFinetuning
+from torch import Tensor
+
+from salmu_core import Batch, Features
+from salmu_core.testing import check_method, toy_context
+
+METHODS = [RetainFinetuning]
+FOLDER = Path(__file__).parents[1]
+HEADINGS = [
+    "Idea",
+    "Objective",
+    "Data it sees",
+    "Options",
+    "When it fails",
+    "Cost",
+    "Paper",
+    "Departures",
+    "Use",
+]
+
+
+def card_options(method: str) -> dict[str, Any]:
+    """Option and default of every row of the card's table under `### method`."""
+    card = (FOLDER / "README.md").read_text()
+    table = card.split("\n## Options\n")[1].split("\n## ")[0].split(f"\n### {method}\n")[1].split("\n### ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| `([^`]+)` \| \S.* \|$", table, flags=re.MULTILINE)
+    return {name: None if default == "none" else default for name, default in rows}
+
+
+def test_card_has_the_shared_headings():
+    assert re.findall(r"^## (.+)$", (FOLDER / "README.md").read_text(), flags=re.MULTILINE) == HEADINGS
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_card_lists_every_option_with_its_default(method):
+    options = card_options(method.name)
+    assert list(options) == list(method.Options.model_fields)
+    assert method.Options(**options) == method.Options()
+
+
+def test_entry_point_leads_to_the_registered_methods():
+    (point,) = tomllib.loads((FOLDER / "pyproject.toml").read_text())["project"]["entry-points"]["salmu"].items()
+    plugin = EntryPoint(*point, group="salmu").load()
+    assert plugin.register_methods() == METHODS
+    assert plugin.register_methods.salmu_impl  # what hookimpl leaves
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_keeps_the_contract(method):
+    check_method(method)
+
+
+def unit_rows(seed: int, rows: int, dim: int = 8) -> Tensor:
+    return F.normalize(torch.randn(rows, dim, generator=torch.Generator().manual_seed(seed), dtype=torch.double), dim=1)
+
+
+def infonce(image: Tensor, text: Tensor, scale: float) -> float:
+    """CLIP's loss in NumPy: log-sum-exp of rows and of columns minus the diagonal."""
+    logits = scale * image.numpy() @ text.numpy().T
+    rows, columns = np.log(np.exp(logits).sum(axis=1)), np.log(np.exp(logits).sum(axis=0))
+    return float(((rows + columns) / 2 - logits.diagonal()).mean())
+
+
+class Encoded:
+    """Stands for a model: whatever it is given, it answers with one batch of embeddings."""
+
+    def __init__(self, answer: Features) -> None:
+        self.answer = answer
+        self.asked: list[object] = []
+
+    def __call__(self, pairs: object) -> Features:
+        self.asked.append(pairs)
+        return self.answer
+
+
+def test_the_loss_is_the_contrastive_loss_of_the_retain_batch():
+    model = Encoded(Features(unit_rows(0, 6), unit_rows(1, 6), torch.tensor(3.0, dtype=torch.double)))
+    terms = RetainFinetuning().loss(model, Batch({"retain": "retain pairs"}))
+    assert model.asked == ["retain pairs"]
+    assert terms["retain"].item() == pytest.approx(infonce(model.answer.image, model.answer.text, 3.0), rel=1e-12)
+
+
+def test_the_loss_by_hand():
+    fit = torch.eye(2)  # every row and column has logits (2, 0): log(1 + exp(-2)) = 0.1269280
+    model = Encoded(Features(fit, fit, torch.tensor(2.0)))
+    loss = RetainFinetuning().loss(model, Batch({"retain": "retain pairs"}))["retain"]
+    assert loss.item() == pytest.approx(0.1269280, abs=1e-6)
+
+
+def test_forget_rows_are_never_asked_for():
+    method = RetainFinetuning()
+    with toy_context(method) as ctx:
+        method.unlearn(ctx)
+        assert ctx.samples == {"forget": 0, "retain": 6 * 24}  # as many batches of all 24 rows as 144 samples hold
+        with pytest.raises(Exception, match="has not declared"):
+            ctx.rows("forget")
+
+
+@pytest.mark.parametrize(("tower", "frozen"), [("image", "text"), ("text", "image")])
+def test_the_other_tower_stays_bit_equal(tower, frozen):
+    method = RetainFinetuning(RetainFinetuning.Options(tower=tower, epochs=1))
+    with toy_context(method) as ctx:
+        before = ctx.model.fingerprint()
+        method.unlearn(ctx)
+        after = ctx.model.fingerprint()
+    assert after[frozen] == before[frozen]
+    assert after[tower] != before[tower]
+
+
+def test_the_retain_loss_falls_on_the_toy_benchmark():
+    method = RetainFinetuning(RetainFinetuning.Options(schedule="constant"))
+    with toy_context(method) as ctx:
+        method.unlearn(ctx)
+        losses = [point["retain"] for point in ctx.history]
+    assert losses[-1] < losses[0] - 0.1
