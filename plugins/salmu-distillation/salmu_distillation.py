@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -82,6 +85,14 @@ def same_pair(
     return shared | (index[:, None] == other_index[None, :])
 
 
+class Bank(NamedTuple):
+    """Embedded pairs of the forget split that are candidates of every row."""
+
+    features: Features
+    association: Int[Tensor, " bank"]
+    rows: Int[Tensor, " bank"]
+
+
 class Delete(LossMethod):
     """Follow a frozen copy of the model whose in-batch softmax has the row's own association taken out."""
 
@@ -99,17 +110,13 @@ class Delete(LossMethod):
         bank: int = Field(0, ge=0, description="forget pairs, embedded once, that are extra candidates of every row")
 
     _teacher: DualEncoder
-    _bank: tuple[Pairs, Features] | None = None
+    _bank: Bank | None = None
 
     def prepare(self, ctx: UnlearnContext) -> None:
         """Freeze the teacher and let it embed the bank."""
         self._teacher = ctx.frozen_copy()
-        size = min(self.options.bank, ctx.rows("forget"))
-        if size:
-            (counted,) = ctx.batches("forget", size, rows=size)  # counts `size` samples; it yields rows in order
-            drawn = torch.randperm(ctx.rows("forget"), generator=ctx.generator("bank"))[:size]
-            pairs = Pairs(counted.store, drawn)
-            self._bank = pairs, embed(self._teacher, pairs)
+        if self.options.bank:
+            self._bank = embed(self._teacher, ctx.batches("forget", 256, rows=self.options.bank, shuffle=True))
 
     def loss(self, model: DualEncoder, batch: Batch) -> dict[str, Tensor]:
         """Masked distillation of the forget batch, in both directions."""
@@ -119,19 +126,23 @@ class Delete(LossMethod):
         association = batch.forget.columns["association"]
         same, bank = group_mask(association), None
         if self._bank is not None:
-            pairs, bank = self._bank
-            more = same_pair(association, batch.forget.index, pairs.columns["association"], pairs.index)
+            bank = self._bank.features
+            more = same_pair(association, batch.forget.index, self._bank.association, self._bank.rows)
             same = torch.cat([same, more], dim=1)
         same = same.to(student.image.device)
         return {"forget": delete_loss(student, teacher, same, self.options.temperature, bank)}
 
 
 @torch.no_grad()
-def embed(model: DualEncoder, pairs: Pairs, batch_size: int = 256) -> Features:
-    """Embeddings of many pairs, without gradients."""
-    parts = [model(Pairs(pairs.store, index)) for index in pairs.index.split(batch_size)]
-    image, text = (torch.cat([part[side] for part in parts]) for side in (0, 1))
-    return Features(image, text, parts[0].scale)
+def embed(model: DualEncoder, batches: Iterable[Pairs]) -> Bank:
+    """Embed pairs without gradients, and keep what tells which of them are the same pair."""
+    parts = [(model(pairs), pairs) for pairs in batches]
+    image, text = (torch.cat([features[side] for features, _ in parts]) for side in (0, 1))
+    return Bank(
+        Features(image, text, parts[0][0].scale),
+        torch.cat([pairs.columns["association"] for _, pairs in parts]),
+        torch.cat([pairs.index for _, pairs in parts]),
+    )
 
 
 @hookimpl

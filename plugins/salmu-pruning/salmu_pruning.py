@@ -89,21 +89,21 @@ def squared_gradients(
 ) -> tuple[dict[str, Tensor], int]:
     """Sums of squared batch gradients of the contrastive loss over a split, and the number of batches.
 
-    One pass in random order, over as many rows as the budget holds. (`ctx.gradients` goes by row order: its batches would
-    hold many photos of few people, whose paraphrases are then each other's negatives.)
+    One pass in random order, over as many rows as the budget holds.
     """
-    rows = measured_rows(ctx, split)
-    (counted,) = ctx.batches(split, rows, rows=rows)  # counts them; pixels are read batch by batch below
-    order = torch.randperm(ctx.rows(split), generator=ctx.generator("batches", split))[:rows]
     sums = {name: torch.zeros_like(parameter) for name, parameter in params.items()}
-    chunks = order.split(batch_size)
-    for chunk in chunks:
-        value = contrastive_loss(*ctx.model(Pairs(counted.store, chunk)))
-        found = torch.autograd.grad(value, list(params.values()), allow_unused=True)
-        for name, gradient in zip(params, found, strict=True):
-            if gradient is not None:
-                sums[name] += ctx.accelerator.reduce(gradient, "mean").square()
-    return sums, len(chunks)
+    batches = 0
+    rows = measured_rows(ctx, split)
+    for gradients in ctx.gradients(pairs_loss, split, batch_size, params=params, rows=rows, shuffle=True):
+        batches += 1
+        for name, gradient in gradients.items():
+            sums[name] += gradient.square()
+    return sums, batches
+
+
+def pairs_loss(model: DualEncoder, pairs: Pairs) -> Float[Tensor, ""]:
+    """CLIP's own loss: the importance of a weight is measured with what the model was trained on."""
+    return contrastive_loss(*model(pairs))
 
 
 # ---------------------------------------------------------------- neuron pruning
@@ -151,8 +151,8 @@ def relative_importance(
 
 
 def top_units(
-    scores: Mapping[str, Float[Tensor, " units"]], share: float, scope: Literal["layer", "global"]
-) -> dict[str, Bool[Tensor, " units"]]:
+    scores: Mapping[str, Float[Tensor, _]], share: float, scope: Literal["layer", "global"]
+) -> dict[str, Bool[Tensor, _]]:
     """The units to prune: the `share` with the highest scores, of every layer or of all layers together."""
     if scope == "layer":
         return {name: _largest(score, share) for name, score in scores.items()}
@@ -215,7 +215,7 @@ class NeuronPruning(UnlearningMethod):
 
 def mean_activity(
     ctx: UnlearnContext, split: Literal["forget", "retain"], layers: Mapping[str, Layer], batch_size: int
-) -> dict[str, Float[Tensor, " units"]]:
+) -> dict[str, Float[Tensor, _]]:
     """`mean|a|` of every unit over a split's rows and tokens, over as many rows as the budget holds."""
     image, text = ({name: layer for name, layer in layers.items() if layer.tower == side} for side in ("image", "text"))
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from salmu_distillation import Delete, delete_loss, embed, masked_distillation, same_pair
 from torch import Tensor
 
-from salmu_core import Batch, Features, Pairs
+from salmu_core import Batch, Features
 from salmu_core.losses import group_mask
 from salmu_core.testing import check_method, toy_context
 
@@ -254,10 +254,10 @@ def test_a_bank_is_counted_and_a_function_of_the_seed():
         with toy_context(method, seed=seed) as ctx:
             method.prepare(ctx)
             assert ctx.samples == {"forget": 10, "retain": 0}
-            pairs, embedded = method._bank
-            drawn.append(pairs.index.tolist())
-            assert len(set(drawn[-1])) == embedded.image.shape[0] == embedded.text.shape[0] == 10
-            assert not embedded.image.requires_grad
+            drawn.append(method._bank.rows.tolist())
+            image, text, _ = method._bank.features
+            assert len(set(drawn[-1])) == image.shape[0] == text.shape[0] == 10
+            assert not image.requires_grad
     assert drawn[0] == drawn[1] != drawn[2]
 
 
@@ -266,18 +266,20 @@ def test_a_bank_adds_candidates_and_keeps_the_contract():
     method = Delete(Delete.Options(bank=1000))  # more than there are: all of them
     with toy_context(method) as ctx:
         method.prepare(ctx)
-        pairs, _ = method._bank
-        assert sorted(pairs.index.tolist()) == list(range(36))
-        batch = Pairs(pairs.store, torch.arange(6))
-        loss = method.loss(ctx.model, Batch({"forget": batch}))["forget"]
-        assert torch.isfinite(loss)
+        assert sorted(method._bank.rows.tolist()) == list(range(36))
+        pairs = next(ctx.batches("forget", 6))
+        own = same_pair(pairs.columns["association"], pairs.index, method._bank.association, method._bank.rows)
+        assert own.sum(dim=1).tolist() == [2] * 6  # the toy has two photos of each association
+        assert torch.isfinite(method.loss(ctx.model, Batch({"forget": pairs}))["forget"])
 
 
 def test_embedding_in_chunks_is_embedding_at_once():
     method = Delete()
     with toy_context(method) as ctx:
-        pairs = next(ctx.batches("forget", 36))
-        torch.testing.assert_close(embed(ctx.model, pairs, 7).image, embed(ctx.model, pairs, 100).image)
+        pieces, whole = embed(ctx.model, ctx.batches("forget", 7)), embed(ctx.model, ctx.batches("forget", 36))
+    torch.testing.assert_close(pieces.features.image, whole.features.image)
+    torch.testing.assert_close(pieces.features.text, whole.features.text)
+    assert torch.equal(pieces.association, whole.association)
 
 
 @pytest.mark.parametrize(("tower", "frozen"), [("image", "text"), ("text", "image")])

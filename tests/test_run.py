@@ -1,0 +1,256 @@
+"""Runs: what they leave, what they refuse, and that nothing is lost when they are killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from salmu_core import UnlearningMethod, load_model
+from salmu_core.errors import BadOptions, EvaluationLocked, OutputError, SalmuError, UnknownName
+from salmu_core.records.schema import RunSpec
+from salmu_core.records.store import read_record
+from salmu_core.runner.run import Settings, run
+from salmu_core.toy import Toy
+from toy_methods import Hooks, toy_plugins
+
+SCRIPT = Path(__file__).parent / "scripts" / "toy_run.py"
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return Settings(cache=tmp_path / "cache", cpu=True)
+
+
+def _run(method, out, settings, plugins=None, **more):
+    return run(method, benchmark="toy", out=out, settings=settings, plugins=plugins or toy_plugins(), **more)
+
+
+def test_a_run_leaves_a_record_a_model_rows_and_its_options(tmp_path, settings):
+    record = _run("ascent", tmp_path / "run", settings, options={"lr": "1e-4"})
+    assert record.status == "ok"
+    assert read_record(tmp_path / "run") == record
+    assert record.options["lr"] == 1e-4
+    assert record.options["batch_size"] == 12  # defaults are written out
+    assert record.spec.seed == 0
+    assert record.cost.samples == {"forget": 144, "retain": 144}
+    assert record.cost.allowed == {"forget": 144, "retain": 144}
+    assert record.cost.steps == 12
+    assert 0 < record.cost.trainable_parameters < record.cost.total_parameters
+    assert record.cost.peak_memory_bytes > 0
+    assert record.weight_change > 0
+    assert record.provenance.method_package.name == "toy-methods"
+    assert record.provenance.packages["torch"] == torch.__version__.split("+")[0]
+    assert record.provenance.model_fingerprint == load_model(tmp_path / "run").fingerprint()
+    assert record.provenance.start_fingerprint == Toy().load_model("compromised").fingerprint()
+    rows = load_file(tmp_path / "run" / "rows.safetensors")["MeanCosine/rows"]
+    assert rows.mean().item() == pytest.approx(record.scores["MeanCosine"].value)
+    score = record.scores["MeanCosine"]
+    assert score.low <= score.value <= score.high
+    assert (score.n, score.clusters) == (36, 6)
+    history = json.loads((tmp_path / "run" / "history.json").read_text())
+    assert [point["step"] for point in history] == list(range(1, 13))
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path, settings):
+    prints = [
+        _run("two-stages", tmp_path / str(i), settings, seed=seed).provenance.model_fingerprint
+        for i, seed in enumerate([0, 0, 1])
+    ]
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_a_finished_run_is_read_back_and_overwrite_repeats_it(tmp_path, settings):
+    first = _run("ascent", tmp_path / "run", settings)
+    again = _run("ascent", tmp_path / "run", settings)
+    assert again.created_at == first.created_at
+    repeated = _run("ascent", tmp_path / "run", Settings(cache=settings.cache, cpu=True, overwrite=True))
+    assert repeated.created_at > first.created_at
+    assert repeated.provenance.model_fingerprint == first.provenance.model_fingerprint
+
+
+def test_options_equal_to_the_defaults_are_the_same_run():
+    from salmu_core.runner.resolve import resolve
+
+    plugins = toy_plugins()
+    bare = resolve(RunSpec(method="ascent", benchmark="toy"), plugins)
+    spelt = resolve(RunSpec(method="ascent", benchmark="toy", method_options={"lr": "1e-3"}), plugins)
+    other = resolve(RunSpec(method="ascent", benchmark="toy", method_options={"lr": "2e-3"}), plugins)
+    assert bare.id == spelt.id != other.id
+
+
+def test_a_folder_with_another_run_is_not_overwritten(tmp_path, settings):
+    _run("ascent", tmp_path / "run", settings)
+    with pytest.raises(OutputError, match="holds another run"):
+        _run("two-stages", tmp_path / "run", settings)
+    assert read_record(tmp_path / "run").spec.method == "ascent"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"method": "ascend"}, UnknownName, "Did you mean ascent"),
+        ({"method": "ascent", "options": {"lr": "-1"}}, BadOptions, "'lr' of ascent"),
+        ({"method": "ascent", "benchmark_options": {"sed": 1}}, BadOptions, "Did you mean seed"),
+        ({"method": "ascent", "start": "clean"}, BadOptions, "holds nothing to forget"),
+    ],
+)
+def test_bad_names_and_options_are_found_before_anything_is_written(tmp_path, settings, arguments, error, words):
+    with pytest.raises(error) as caught:
+        _run(arguments.pop("method"), tmp_path / "run", settings, **arguments)
+    assert words in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_output_place_that_is_a_file_or_full_is_found_before_training(tmp_path, settings, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="is a file"):
+        _run("ascent", tmp_path / "file", settings)
+    with pytest.raises(OutputError, match="cannot be written"):
+        _run("ascent", Path("/proc/no-such-place/run"), settings)
+    usage = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: usage)
+    with pytest.raises(OutputError, match="MB free"):
+        _run("ascent", tmp_path / "full", settings)
+
+
+def test_a_diverging_run_is_a_result_with_the_last_finite_weights(tmp_path, settings):
+    record = _run("explodes", tmp_path / "run", settings)
+    assert record.status == "diverged"
+    assert "step 4" in record.error
+    assert record.scores
+    assert load_model(tmp_path / "run").fingerprint() == record.provenance.model_fingerprint
+
+
+def test_a_method_with_a_bug_is_a_failed_record_that_says_why_and_is_tried_again(tmp_path, settings):
+    record = _run("raises", tmp_path / "run", settings)
+    assert record.status == "failed"
+    assert "ZeroDivisionError: a bug of the method" in record.error
+    assert _run("raises", tmp_path / "run", settings).created_at > record.created_at
+
+
+def test_the_budget_is_enforced(tmp_path, settings):
+    record = _run("greedy", tmp_path / "run", settings)
+    assert record.status == "failed"
+    assert "greedy asks for 36 more forget samples, and 0 of 144 are left" in record.error
+    assert record.cost.samples["forget"] == 144
+    assert _run("greedy", tmp_path / "more", settings, budget=2.5).cost.samples["forget"] == 360
+
+
+def test_evaluation_data_and_undeclared_splits_are_out_of_reach(tmp_path, settings):
+    benchmark = Toy()
+    caught = []
+
+    class Peeks(UnlearningMethod):
+        """Tries to look."""
+
+        name, summary, family, data = "peeks", "Peeks.", "baseline", ("forget",)
+
+        def unlearn(self, ctx):
+            for look in (
+                lambda: benchmark.split("holdout_identity"),
+                lambda: ctx.captions("retain"),
+                lambda: ctx.captions("genknow"),
+                ctx.clean_model,
+            ):
+                with pytest.raises(SalmuError) as error:
+                    look()
+                caught.append(error.value)
+
+    assert _run("peeks", tmp_path / "run", settings, toy_plugins(Peeks)).status == "ok"
+    assert len(caught) == 4
+    assert isinstance(caught[0], EvaluationLocked)
+
+
+def test_an_oracle_sees_the_clean_model_and_is_marked(tmp_path, settings):
+    class Oracle(UnlearningMethod):
+        """Copies Clean."""
+
+        name, summary, family, data, oracle = "oracle", "Copies Clean.", "baseline", ("forget",), True
+
+        def unlearn(self, ctx):
+            ctx.model.clip.load_state_dict(ctx.clean_model().weights())
+
+    record = _run("oracle", tmp_path / "run", settings, toy_plugins(Oracle))
+    assert record.oracle
+    assert record.provenance.model_fingerprint == Toy().load_model("clean").fingerprint()
+
+
+def test_observers_see_start_steps_and_end(tmp_path, settings):
+    seen = []
+    plugins = toy_plugins()
+    plugins.watch(
+        Hooks(
+            run_started=lambda spec: seen.append(("started", spec.method)),
+            run_progress=lambda event: seen.append((event.stage, event.done)),
+            run_finished=lambda record: seen.append(("finished", record.status)),
+        )
+    )
+    _run("ascent", tmp_path / "run", settings, plugins)
+    assert seen[0] == ("started", "ascent")
+    assert seen[-1] == ("finished", "ok")
+    assert [done for stage, done in seen if stage == "unlearn"] == list(range(1, 13))
+
+
+@pytest.mark.parametrize(("method", "last_step"), [("ascent", 5), ("two-stages", 4)])
+def test_a_run_killed_with_sigkill_resumes_to_the_weights_of_an_uninterrupted_one(tmp_path, settings, method, last_step):
+    command = [sys.executable, str(SCRIPT), method, str(tmp_path / "cut")]
+    expected = _run(method, tmp_path / "whole", settings)
+    process = subprocess.Popen([*command, "0.2"], stdout=subprocess.PIPE, text=True)
+    seen = 0
+    for line in process.stdout:
+        seen += line.startswith("step")
+        if seen == last_step:
+            os.kill(process.pid, signal.SIGKILL)
+            break
+    assert process.wait() == -signal.SIGKILL
+    folder = tmp_path / "cut" / method
+    assert not (folder / "record.json").exists()
+    assert list((folder / "checkpoints").iterdir())
+
+    resumed = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert 0 < resumed.stdout.count("step") <= expected.cost.steps - last_step + 1
+    record = read_record(folder)
+    assert record.provenance.model_fingerprint == expected.provenance.model_fingerprint
+    assert record.cost.samples == expected.cost.samples
+    assert record.cost.steps == expected.cost.steps
+    assert record.scores == expected.scores
+
+
+def test_two_processes_give_the_metrics_of_one(tmp_path, settings):
+    methods = ("ascent", "two-stages", "weight-edit")
+    launch = ["-m", "accelerate.commands.launch", "--num_processes", "2", "--cpu", "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    command = [sys.executable, *launch, str(SCRIPT), ",".join(methods), str(tmp_path / "two")]
+    two = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert two.returncode == 0, two.stderr[-2000:]
+    for method in methods:
+        single = _run(method, tmp_path / "one" / method, settings)
+        double = read_record(tmp_path / "two" / method)
+        assert double.provenance.processes == 2
+        assert double.cost.samples == single.cost.samples
+        for name, score in single.scores.items():
+            assert double.scores[name].value == pytest.approx(score.value, abs=1e-3)
+
+
+def test_bf16_runs_and_is_recorded(tmp_path, settings):
+    record = _run("ascent", tmp_path / "run", settings, precision="bf16")
+    assert record.status == "ok"
+    assert record.spec.precision == "bf16"
+
+
+def test_an_unavailable_tracker_is_one_clear_error(tmp_path, settings):
+    with pytest.raises(SalmuError):
+        _run("ascent", tmp_path / "run", Settings(cache=settings.cache, cpu=True, log_with="no-such-tracker"))
+
+
+def test_tensorboard_gets_the_curves(tmp_path, settings):
+    pytest.importorskip("tensorboard")
+    _run("ascent", tmp_path / "run", Settings(cache=settings.cache, cpu=True, log_with="tensorboard"))
+    assert list((tmp_path / "run" / "logs").rglob("events*"))
