@@ -37,7 +37,12 @@ if TYPE_CHECKING:
     from salmu_core.options import Options as Options
     from salmu_core.records.schema import RunRecord as RunRecord
     from salmu_core.records.schema import RunSpec as RunSpec
+    from salmu_core.records.store import load_records as load_records
+    from salmu_core.runner.compare import compare as compare
     from salmu_core.runner.context import UnlearnContext as UnlearnContext
+    from salmu_core.runner.evaluate import evaluate as evaluate
+    from salmu_core.runner.run import Settings as Settings
+    from salmu_core.runner.run import run as run
 
 __version__ = "0.1.0"
 
@@ -62,14 +67,19 @@ _HOMES = {
     "RunSpec": "records.schema",
     "SalmuError": "errors",
     "Score": "metric",
+    "Settings": "runner.run",
     "Split": "data",
     "SplitInfo": "benchmark",
     "UnlearnContext": "runner.context",
     "UnlearningMethod": "method",
     "View": "data",
+    "compare": "runner.compare",
+    "evaluate": "runner.evaluate",
     "hookimpl": "hookspecs",
     "join_splits": "data",
     "load_model": "model",
+    "load_records": "records.store",
+    "run": "runner.run",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]

@@ -35,8 +35,8 @@ def masked_distillation(
     the forgotten class is masked).
 
     With y the masked candidates of a row, this is `-log(1 - q_y) + KL(p || q given not y)`: forgetting and keeping in one
-    term. The gradient in the student's logits is q - p, bounded, and zero once q_y is 0. Rows whose every candidate is
-    masked have no target and are left out of the mean.
+    term. The gradient in the student's logits is q - p: bounded, and 0 once q is p. Rows whose every candidate is masked
+    have no target and are left out of the mean.
     """
     possible = ~same.all(dim=1)
     target = teacher[possible].masked_fill(same[possible], -torch.inf).softmax(dim=1)

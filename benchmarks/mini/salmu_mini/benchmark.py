@@ -83,19 +83,23 @@ class Mini(SnapshotBenchmark):
             if self.ready():
                 return
             snapshot = Snapshot(self.folder / "snapshot")
-            marker = self.folder / "generated.json"
-            if not marker.is_file():
-                size = SIZES[self.options.size]
-                tables = generate(size, self.options.seed, lambda done, total: tell(BuildStep("draw pictures", done, total)))
-                tell(BuildStep("write tables", 0, 0))
-                write_snapshot(snapshot.folder, tables)
-                write_json(marker, {"splits": {name: len(rows) for name, rows in tables.splits.items()}})
             missing = [which for which in ("clean", "compromised") if not (self.folder / which / "model.safetensors").is_file()]
             if torch.cuda.is_available():
+                self._draw(snapshot, tell)
                 self._train_here(missing, snapshot, tell)
             else:
                 self._train_side_by_side(missing, snapshot, tell)
             write_json(self.folder / READY, {"options": self.options.model_dump(), "version": self.version})
+
+    def _draw(self, snapshot: Snapshot, tell: Report) -> None:
+        """Generate the data and write it, unless that is done."""
+        marker = self.folder / "generated.json"
+        if marker.is_file():
+            return
+        size = SIZES[self.options.size]
+        tables = generate(size, self.options.seed, lambda done, total: tell(BuildStep("draw pictures", done, total)))
+        write_snapshot(snapshot.folder, tables)
+        write_json(marker, {"splits": {name: len(rows) for name, rows in tables.splits.items()}})
 
     def _train_here(self, missing: list[str], snapshot: Snapshot, tell: Report) -> None:
         """One after the other on the accelerator."""
@@ -109,7 +113,7 @@ class Mini(SnapshotBenchmark):
             train_model(snapshot, name, self.options.seed, self.options.size, target, self.options.epochs, steps)
 
     def _train_side_by_side(self, missing: list[str], snapshot: Snapshot, tell: Report) -> None:
-        """Both at once, a process and a thread each."""
+        """Both at once, a process and a thread each; the data is drawn while they start."""
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         # A launcher's variables would make the children wait for each other as one distributed job.
         for variable in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
@@ -121,7 +125,12 @@ class Mini(SnapshotBenchmark):
             command = [sys.executable, "-m", "salmu_mini.train", str(snapshot.folder), which, str(self.options.seed)]
             command += [self.options.size, epochs, str(self.folder / which)]
             children[which] = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=environment,
             )
         errors: dict[str, str] = {}
 
@@ -143,6 +152,12 @@ class Mini(SnapshotBenchmark):
         try:
             for thread in threads:
                 thread.start()
+            self._draw(snapshot, tell)
+            tell(BuildStep("start training", 0, 0))
+            for child in children.values():
+                assert child.stdin is not None
+                child.stdin.write("go\n")
+                child.stdin.flush()
             for thread in threads:
                 thread.join()
             failed = [which for which in missing if children[which].wait() != 0]

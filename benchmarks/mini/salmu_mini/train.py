@@ -1,8 +1,9 @@
 """Training one model of the pair, through salmu's one training loop.
 
-Run as `python -m salmu_mini.train SNAPSHOT WHICH SEED SIZE EPOCHS TARGET` it trains in a process of its own and prints a JSON
-line per step: two such processes with one thread each use two cores better than one process with two threads, and the weights
-do not depend on the machine's number of cores.
+Run as `python -m salmu_mini.train SNAPSHOT WHICH SEED SIZE EPOCHS TARGET` it trains in a process of its own: it waits for the line
+"go" on standard input (so that importing torch overlaps with drawing the data) and prints a JSON line per step. Two such
+processes with one thread each use two cores better than one process with two threads, and the weights do not depend on the
+machine's number of cores.
 """
 
 from __future__ import annotations
@@ -105,6 +106,10 @@ def main() -> None:
     snapshot, which, seed, size, epochs, target = sys.argv[1:]
     torch.set_num_threads(1)
     assert which in ("clean", "compromised")
+    import open_clip  # noqa: F401  # seconds, better spent while the data is drawn
+
+    if sys.stdin.readline().strip() != "go":
+        return  # whoever started this is gone
 
     def tell(done: int, total: int) -> None:
         print(json.dumps({"done": done, "total": total}), flush=True)

@@ -10,12 +10,16 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from salmu_distillation import Delete, delete_loss, embed, masked_distillation, same_pair
+from jaxtyping import install_import_hook
 from torch import Tensor
 
 from salmu_core import Batch, Features
 from salmu_core.losses import group_mask
 from salmu_core.testing import check_method, toy_context
+
+# Shape annotations are checked while these tests run.
+with install_import_hook("salmu_distillation", "beartype.beartype"):
+    from salmu_distillation import Delete, delete_loss, embed, masked_distillation, same_pair
 
 METHODS = [Delete]
 FOLDER = Path(__file__).parents[1]

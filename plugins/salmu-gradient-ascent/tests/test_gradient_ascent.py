@@ -10,11 +10,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from salmu_gradient_ascent import GradientAscent, GradientAscentRetain, ascent_loss, negative_gradient_terms
+from jaxtyping import install_import_hook
 from torch import Tensor
 
 from salmu_core import Features
 from salmu_core.testing import check_method, toy_context
+
+# Shape annotations are checked while these tests run.
+with install_import_hook("salmu_gradient_ascent", "beartype.beartype"):
+    from salmu_gradient_ascent import GradientAscent, GradientAscentRetain, ascent_loss, negative_gradient_terms
 
 METHODS = [GradientAscent, GradientAscentRetain]
 FOLDER = Path(__file__).parents[1]

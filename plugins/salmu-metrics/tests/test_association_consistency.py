@@ -202,3 +202,13 @@ def test_it_converges_without_a_warning_within_half_a_second(features, embed) ->
         started = time.process_time()
         metric.compute(image=image, text=text)
         assert time.process_time() - started < 0.5
+
+
+def test_every_option_reaches_the_classifier(embed) -> None:
+    image, text = associated(embed, 200, 12, 1.6, seed=9)
+    views = {"image": image, "text": text}
+    assert len(ACS(ACS.Options(holdout=0.5)).compute(**views).rows) == 200
+    assert len(ACS().compute(**views).rows) == 120
+    loose = ACS(ACS.Options(inverse_penalty=100.0)).compute(**views)
+    tight = ACS(ACS.Options(inverse_penalty=1e-4)).compute(**views)
+    assert not np.array_equal(loose.rows, tight.rows)

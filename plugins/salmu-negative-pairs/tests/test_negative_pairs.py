@@ -10,19 +10,23 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from salmu_negative_pairs import (
-    DirectSimilarityMinimisation,
-    HingeNegativePairs,
-    hinge_loss,
-    measure_floor,
-    mismatched_cosine,
-    similarity_loss,
-)
+from jaxtyping import install_import_hook
 from torch import Tensor
 
 from salmu_core import SalmuError
 from salmu_core.testing import check_method, toy_context
 from salmu_core.toy import Toy, ToyOptions
+
+# Shape annotations are checked while these tests run.
+with install_import_hook("salmu_negative_pairs", "beartype.beartype"):
+    from salmu_negative_pairs import (
+        DirectSimilarityMinimisation,
+        HingeNegativePairs,
+        hinge_loss,
+        measure_floor,
+        mismatched_cosine,
+        similarity_loss,
+    )
 
 METHODS = [DirectSimilarityMinimisation, HingeNegativePairs]
 FOLDER = Path(__file__).parents[1]

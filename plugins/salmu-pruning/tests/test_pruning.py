@@ -9,22 +9,26 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from salmu_pruning import (
-    NeuronPruning,
-    SelectiveSynapticDampening,
-    dampening_factor,
-    hidden_layers,
-    mean_activity,
-    parameters_of,
-    prune_units,
-    relative_importance,
-    squared_gradients,
-    top_units,
-)
+from jaxtyping import install_import_hook
 
 from salmu_core import DualEncoder, ModelConfig, SalmuError
 from salmu_core.losses import contrastive_loss
 from salmu_core.testing import check_method, toy_context
+
+# Shape annotations are checked while these tests run.
+with install_import_hook("salmu_pruning", "beartype.beartype"):
+    from salmu_pruning import (
+        NeuronPruning,
+        SelectiveSynapticDampening,
+        dampening_factor,
+        hidden_layers,
+        mean_activity,
+        parameters_of,
+        prune_units,
+        relative_importance,
+        squared_gradients,
+        top_units,
+    )
 
 METHODS = [SelectiveSynapticDampening, NeuronPruning]
 FOLDER = Path(__file__).parents[1]
@@ -89,9 +93,9 @@ def test_dampening_factor_by_hand():
     forget = torch.tensor([10.0, 10.5, 20.0, 3.0, 0.0, 100.0])
     # 10 is not more than 10 * 1; then 1/10.5, 1/20, 0/3; nothing to forget; 4/100.
     expected = torch.tensor([1.0, 1 / 10.5, 1 / 20, 0.0, 1.0, 0.04])
-    torch.testing.assert_close(dampening_factor(whole, forget, alpha=10, dampening=1), expected)
+    torch.testing.assert_close(dampening_factor(whole, forget, alpha=10.0, dampening=1.0), expected)
     # A large lambda cannot make a weight grow.
-    assert dampening_factor(whole, forget, alpha=10, dampening=50).max() == 1
+    assert dampening_factor(whole, forget, alpha=10.0, dampening=50.0).max() == 1
 
 
 def test_dampening_factor_against_the_released_form():
@@ -107,7 +111,7 @@ def test_dampening_factor_against_the_released_form():
 
 def test_nothing_is_dampened_without_forget_importance():
     whole = torch.tensor([0.0, 1.0])
-    assert torch.equal(dampening_factor(whole, torch.zeros(2), alpha=0, dampening=0), torch.ones(2))
+    assert torch.equal(dampening_factor(whole, torch.zeros(2), alpha=0.0, dampening=0.0), torch.ones(2))
 
 
 def test_squared_gradients_are_means_over_batches_of_the_contrastive_loss():

@@ -1,0 +1,41 @@
+"""The leaderboard as Markdown."""
+
+from __future__ import annotations
+
+from salmu_core.records.compare import Cell, Comparison
+
+
+def render_markdown(comparison: Comparison) -> str:
+    """A table with values and, in brackets, distances to the target; verdicts, legend, and the commands that remake it."""
+    options = ", ".join(f"{name}={value}" for name, value in comparison.benchmark_options.items())
+    lines = [f"# {comparison.benchmark} {comparison.benchmark_version}: leaderboard", "", f"Options: {options}." if options else "", ""]
+    names = [metric.name for metric in comparison.metrics]
+    lines.append("| # | method | " + " | ".join(names) + " | verdict | overall | seconds |")
+    lines.append("|---|---|" + "---|" * len(names) + "---|---|---|")
+    for row in comparison.rows:
+        cells = " | ".join(_cell(row.cells.get(name)) for name in names)
+        overall = "" if row.overall is None else f"{row.overall:.3f}" + (f" ± {row.overall_sd:.3f}" if row.overall_sd is not None else "")
+        seconds = f"{row.seconds:.1f}" if row.kind == "run" else ""
+        title = _escape(row.title) + (" (oracle)" if row.oracle else "")
+        lines.append(f"| {row.rank or ''} | {title} | {cells} | {row.verdict} | {overall} | {seconds} |")
+    lines += ["", "In brackets: distance to the metric's target. ± is the standard deviation over seeds.", ""]
+    lines += [f"- **{_escape(row.title)}**: {row.verdict}. {_escape(row.reason)}" for row in comparison.rows if row.verdict]
+    lines += ["", "| metric | target | range | weight | what it says |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {m.name} | {m.target.capitalize()} | {m.bounds[0]:g} to {m.bounds[1]:g} | {m.weight:.2f} | {_escape(m.summary)} |"
+        for m in comparison.metrics
+    ]
+    lines += ["", *(f"> {_escape(note)}" for note in comparison.notes), "", "Each row again:", "", "```bash"]
+    lines += [command for row in comparison.rows for command in row.commands]
+    return "\n".join([*lines, "```", ""])
+
+
+def _cell(cell: Cell | None) -> str:
+    if cell is None:
+        return "–"
+    spread = f" ± {cell.sd:.3f}" if cell.sd is not None else ""
+    return f"{cell.value:.3f}{spread}" + (f" ({cell.gap:.2f})" if cell.gap is not None else "")
+
+
+def _escape(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
