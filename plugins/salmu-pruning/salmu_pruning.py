@@ -231,7 +231,7 @@ def mean_activity(
                 ctx.model.encode_text(tokens)
         return sums
 
-    sums = ctx.accumulate(measure, split, batch_size, rows=measured_rows(ctx, split))
+    sums = ctx.accumulate(measure, split, batch_size, rows=measured_rows(ctx, split), shuffle=True)
     return {name: sums[name] / sums[f"{name} tokens"] for name in layers}
 
 

@@ -12,54 +12,61 @@ _json_flag = click.option("--json", "as_json", is_flag=True, help="Print as JSON
 
 
 def _list(kind: Any, as_json: bool, columns: dict[str, str]) -> int:
-    """Print the entries of a kind; `columns` maps a heading to the attribute shown below it."""
+    """Print the entries of a kind; `columns` maps a word to the attribute shown behind it."""
     from salmu_core.cli import render
     from salmu_core.plugins import load_plugins
 
     plugins = load_plugins()
     listed = []
     for name, entry in sorted(plugins.of(kind).items()):
-        facts = {"name": name}
+        facts: dict[str, Any] = {"name": name, "summary": entry.cls.summary}
+        facts |= {"package": entry.package.name, "version": entry.package.version}
         for attribute in columns.values():
             value = getattr(entry.cls, attribute, None)
-            facts[attribute] = value if isinstance(value, str | bool) or value is None else ", ".join(value)
-        listed.append({**facts, "package": entry.package.name, "version": entry.package.version})
+            key = "benchmark_version" if attribute == "version" else attribute
+            facts[key] = value if isinstance(value, str | bool) or value is None else ", ".join(value)
+        listed.append(facts)
     if as_json:
         render.print_json(listed)
     else:
-        keys = ["name", *columns.values()]
-        rows = [[_cell(item.get(key)) for key in keys] + [f"{item['package']} {item['version']}"] for item in listed]
-        render.out.print(render.make_table(("Name", *columns, "Package"), rows))
+        render.show_entries(
+            (
+                str(item["name"]),
+                str(item["summary"]),
+                [f"{item['package']} {item['version']}", *(_fact(word, item["benchmark_version" if key == "version" else key]) for word, key in columns.items())],
+            )
+            for item in listed
+        )
     render.show_problems(plugins.problems)
     return 0
 
 
-def _cell(value: object) -> str:
-    if value is None or value is False:
+def _fact(word: str, value: object) -> str:
+    """A fact in words; empty where there is nothing to say."""
+    if not value:
         return ""
-    return "yes" if value is True else str(value)
+    return word if value is True else f"{word} {value}".strip()
 
 
 @click.command("list-methods", epilog="\b\nExample:\n  salmu list-methods --json")
 @_json_flag
 def list_methods_command(as_json: bool) -> int:
     """List the installed unlearning methods: family, data they see, package, paper."""
-    columns = {"Family": "family", "Sees": "data", "Oracle": "oracle", "Summary": "summary", "Paper": "paper"}
-    return _list("method", as_json, columns)
+    return _list("method", as_json, {"family:": "family", "sees:": "data", "oracle": "oracle", "": "paper"})
 
 
 @click.command("list-metrics", epilog="\b\nExample:\n  salmu list-metrics --json")
 @_json_flag
 def list_metrics_command(as_json: bool) -> int:
     """List the installed metrics: what they look at, whose value is the target, package."""
-    return _list("metric", as_json, {"Aspect": "aspect", "Target": "target", "Summary": "summary", "Paper": "paper"})
+    return _list("metric", as_json, {"looks at:": "aspect", "target:": "target", "primary": "primary", "": "paper"})
 
 
 @click.command("list-benchmarks", epilog="\b\nExample:\n  salmu list-benchmarks --json")
 @_json_flag
 def list_benchmarks_command(as_json: bool) -> int:
     """List the installed benchmarks: version, package, paper."""
-    return _list("benchmark", as_json, {"Benchmark version": "version", "Summary": "summary", "Paper": "paper"})
+    return _list("benchmark", as_json, {"benchmark version": "version", "": "paper"})
 
 
 def _complete_any(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:

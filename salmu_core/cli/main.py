@@ -86,4 +86,8 @@ def main(argv: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         click.echo("Stopped. Run the same command again to go on where it was.", err=True)
         sys.exit(130)
+    finally:
+        setup = sys.modules.get("salmu_core.runner.accelerate_setup")
+        if setup is not None:
+            setup.leave_process_group()
     sys.exit(result if isinstance(result, int) else 0)

@@ -41,11 +41,19 @@ def make_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str
     table = Table(
         title=title, title_justify="left", header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0)
     )
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for number, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=number == 0)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     return table
+
+
+def show_entries(entries: Iterable[tuple[str, str, Sequence[str]]]) -> None:
+    """Named things with a sentence and a line of facts each: reads well at any width."""
+    for name, sentence, facts in entries:
+        out.print(Text(name, style="bold"))
+        out.print(Text(f"  {sentence}"))
+        out.print(Text("  " + " · ".join(fact for fact in facts if fact), style="dim"))
 
 
 def seconds_text(seconds: float) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import DistributedDataParallelKwargs
@@ -53,5 +54,13 @@ def open_accelerator(
     try:
         yield accelerator
     finally:
-        accelerator.end_training()
+        # Not `end_training`: it takes the process group down, and a comparison has more runs to come.
+        for tracker in accelerator.trackers:
+            tracker.finish()
         accelerator.free_memory()
+
+
+def leave_process_group() -> None:
+    """At the end of the program: tell the other processes that this one is done."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()

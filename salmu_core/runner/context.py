@@ -165,7 +165,7 @@ class UnlearnContext:
         """
         sums: dict[str, Tensor] = {}
         with torch.no_grad():
-            for pairs in self.batches(split, batch_size, rows=rows):
+            for pairs in self.batches(split, batch_size, rows=rows, shuffle=shuffle):
                 for name, value in measure(pairs).items():
                     sums[name] = sums[name] + value if name in sums else value.clone()
         return sums

@@ -83,13 +83,16 @@ class Mini(SnapshotBenchmark):
             if self.ready():
                 return
             snapshot = Snapshot(self.folder / "snapshot")
-            missing = [which for which in ("clean", "compromised") if not (self.folder / which / "model.safetensors").is_file()]
+            missing = [which for which in ("clean", "compromised") if not self._trained(which)]
             if torch.cuda.is_available():
                 self._draw(snapshot, tell)
                 self._train_here(missing, snapshot, tell)
             else:
                 self._train_side_by_side(missing, snapshot, tell)
             write_json(self.folder / READY, {"options": self.options.model_dump(), "version": self.version})
+
+    def _trained(self, which: str) -> bool:
+        return (self.folder / which / "model.safetensors").is_file()
 
     def _draw(self, snapshot: Snapshot, tell: Report) -> None:
         """Generate the data and write it, unless that is done."""
@@ -160,7 +163,8 @@ class Mini(SnapshotBenchmark):
                 child.stdin.flush()
             for thread in threads:
                 thread.join()
-            failed = [which for which in missing if children[which].wait() != 0]
+            # A child that ends well and leaves no model was told to stop.
+            failed = [which for which in missing if children[which].wait() != 0 or not self._trained(which)]
         finally:
             for child in children.values():
                 if child.poll() is None:

@@ -209,6 +209,8 @@ def test_every_option_reaches_the_classifier(embed) -> None:
     views = {"image": image, "text": text}
     assert len(ACS(ACS.Options(holdout=0.5)).compute(**views).rows) == 200
     assert len(ACS().compute(**views).rows) == 120
-    loose = ACS(ACS.Options(inverse_penalty=100.0)).compute(**views)
-    tight = ACS(ACS.Options(inverse_penalty=1e-4)).compute(**views)
+    # With as many features as pairs the penalty decides what is learnt.
+    wide = dict(zip(("image", "text"), associated(embed, 60, 48, 2.0, seed=9), strict=True))
+    loose = ACS(ACS.Options(inverse_penalty=1e4)).compute(**wide)
+    tight = ACS(ACS.Options(inverse_penalty=1e-4)).compute(**wide)
     assert not np.array_equal(loose.rows, tight.rows)
