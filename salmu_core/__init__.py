@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from salmu_core.data import Split as Split
     from salmu_core.data import View as View
     from salmu_core.data import join_splits as join_splits
+    from salmu_core.errors import BadData as BadData
     from salmu_core.errors import SalmuError as SalmuError
     from salmu_core.hookspecs import hookimpl as hookimpl
     from salmu_core.method import FitOptions as FitOptions
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "BadData": "errors",
     "Batch": "data",
     "Benchmark": "benchmark",
     "Budget": "benchmark",

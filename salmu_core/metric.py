@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from salmu_core.data import Embedded, View
+from salmu_core.data import View
 from salmu_core.options import Options
 from salmu_core.records.schema import Aspect, Target
 
@@ -65,8 +65,8 @@ class Metric(ABC):
         """Argument name of `compute` -> the view to pass there."""
 
     @abstractmethod
-    def compute(self, **views: Embedded) -> Score:
-        """The score of one model from the views named in `needs`.
+    def compute(self, *args: Any, **views: Any) -> Score:
+        """The score of one model. Subclasses name the views of `needs` as parameters, each an `Embedded`.
 
         Deterministic: anything drawn comes from a generator made here from an option.
         """

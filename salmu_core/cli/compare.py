@@ -106,7 +106,7 @@ def compare_command(
     if as_json:
         render.print_json(result.comparison.model_dump(mode="json"))
     else:
-        for renderable in leaderboard_renderables(result.comparison):
+        for renderable in leaderboard_renderables(result.comparison, render.out.width):
             render.out.print(renderable)
         for path in result.files.values():
             render.out.print(f"Written: {path}", markup=False, highlight=False)

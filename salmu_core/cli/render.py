@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -52,8 +53,8 @@ def show_entries(entries: Iterable[tuple[str, str, Sequence[str]]]) -> None:
     """Named things with a sentence and a line of facts each: reads well at any width."""
     for name, sentence, facts in entries:
         out.print(Text(name, style="bold"))
-        out.print(Text(f"  {sentence}"))
-        out.print(Text("  " + " · ".join(fact for fact in facts if fact), style="dim"))
+        out.print(Padding(Text(sentence), (0, 0, 0, 2)))
+        out.print(Padding(Text(" · ".join(fact for fact in facts if fact), style="dim"), (0, 0, 0, 2)))
 
 
 def seconds_text(seconds: float) -> str:

@@ -37,7 +37,7 @@ def report_command(folders: tuple[Path, ...], out: Path | None, as_json: bool) -
     if as_json:
         render.print_json(comparison.model_dump(mode="json"))
         return 0
-    for renderable in leaderboard_renderables(comparison):
+    for renderable in leaderboard_renderables(comparison, render.out.width):
         render.out.print(renderable)
     for path in files.values():
         render.out.print(f"Written: {path}", markup=False, highlight=False)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from salmu_core.benchmark import Benchmark
-from salmu_core.errors import PluginFailure
+from salmu_core.errors import PluginFailure, SalmuError
 from salmu_core.evaluation.bootstrap import clustered_interval
 from salmu_core.evaluation.embed import EmbeddingCache, Tell, embed_views
 from salmu_core.evaluation.plan import plan_evaluation
@@ -55,6 +55,8 @@ def evaluate_model(
         except NotMeasurable as reason:
             skipped[metric.name] = str(reason)
             continue
+        except SalmuError as error:
+            raise type(error)(f"The metric {metric.name}: {error.message}", error.hint) from error
         except Exception as error:
             raise PluginFailure(f"The metric {metric.name} failed: {type(error).__name__}: {error}") from error
         scores[metric.name] = _record(metric, score)

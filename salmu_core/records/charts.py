@@ -13,6 +13,7 @@ _MARKS = {
     "selective": ("star", "#009E73"), "over-generalised": ("diamond", "#E69F00"), "ineffective": ("circle", "#56B4E9"),
     "catastrophic": ("x", "#D55E00"), "no effect": ("circle-open", "#999999"), "reference": ("square", "#CC79A7"),
 }  # fmt: skip
+LOWEST = -0.35  # models farther away are drawn at the edge; hovering tells where they are
 _LAYOUT = {
     "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "font": {"color": "#888", "family": "system-ui, sans-serif"},
     "margin": {"l": 60, "r": 20, "t": 20, "b": 50}, "hoverlabel": {"namelength": -1},
@@ -35,18 +36,29 @@ def trade_off(comparison: Comparison) -> dict[str, Any] | None:
         if gap is None or not kept or any(value is None for value in kept):
             continue
         groups.setdefault(row.verdict or "reference", []).append((row, 1 - gap, 1 - max(value for value in kept if value is not None)))
+    positions = _label_positions([(row.title, x, y) for points in groups.values() for row, x, y in points])
     for verdict, points in groups.items():
         symbol, colour = _MARKS.get(verdict, ("cross", "#888888"))
         figure.add_scatter(
-            x=[x for _, x, _ in points], y=[y for _, _, y in points], mode="markers+text", name=verdict,
-            text=[_safe(row.title) for row, _, _ in points], textposition="top center", cliponaxis=False,
+            x=[max(x, LOWEST) for _, x, _ in points], y=[max(y, LOWEST) for _, _, y in points], mode="markers+text",
+            name=verdict, text=[_safe(row.title) for row, _, _ in points], cliponaxis=False,
+            textposition=[positions[row.title] for row, _, _ in points], customdata=[[x, y] for _, x, y in points],
             marker={"symbol": symbol, "size": 13, "color": colour, "line": {"width": 2, "color": colour}},
-            hovertemplate="%{text}<br>forgotten %{x:.2f}<br>holdouts kept %{y:.2f}<extra></extra>",
+            hovertemplate="%{text}<br>forgotten %{customdata[0]:.2f}<br>holdouts kept %{customdata[1]:.2f}<extra></extra>",
         )  # fmt: skip
-    figure.update_layout(**_LAYOUT, height=460, legend={"orientation": "h", "y": -0.18})
-    figure.update_xaxes(title=f"forgotten: {forgetting}, 0 Compromised, 1 Clean", gridcolor="rgba(128,128,128,.25)", zeroline=False)
-    figure.update_yaxes(title="holdout associations kept, 1 all", gridcolor="rgba(128,128,128,.25)", zeroline=False)
+    figure.update_layout(**_LAYOUT, height=520, legend={"orientation": "h", "y": -0.16})
+    figure.update_xaxes(range=[LOWEST - 0.05, 1.18], title=f"forgotten: {forgetting}, 0 Compromised, 1 Clean", gridcolor="rgba(128,128,128,.25)", zeroline=False)
+    figure.update_yaxes(range=[LOWEST - 0.08, 1.12], title="holdout associations kept, 1 all", gridcolor="rgba(128,128,128,.25)", zeroline=False)
     return _plain(figure)
+
+
+def _label_positions(points: list[tuple[str, float, float]]) -> dict[str, str]:
+    """Where each label stands: on the side of the middle, and above or below in turn, so that near points stay readable."""
+    result = {}
+    for number, (title, x, _) in enumerate(sorted(points, key=lambda point: -point[2])):
+        side = "left" if x > 0.5 else "right"
+        result[title] = f"{('top', 'middle', 'bottom')[number % 3]} {side}"
+    return result
 
 
 def strips(comparison: Comparison) -> list[tuple[str, dict[str, Any]]]:
@@ -66,10 +78,14 @@ def strips(comparison: Comparison) -> list[tuple[str, dict[str, Any]]]:
         )  # fmt: skip
         for value, dash, words in ((metric.clean, "dash", "Clean"), (metric.compromised, "dot", "Compromised")):
             if value is not None:
-                position = "top right" if words == "Clean" else "bottom right"
+                leftmost = value <= min(v for v in (metric.clean, metric.compromised) if v is not None)
+                position = f"top {'right' if leftmost else 'left'}" if words == "Clean" else f"bottom {'right' if leftmost else 'left'}"
                 figure.add_vline(x=value, line_dash=dash, line_color="#CC79A7", annotation_text=words, annotation_position=position)
         figure.update_layout(**{**_LAYOUT, "margin": {"l": 10, "r": 10, "t": 24, "b": 30}}, height=60 + 26 * max(4, len(rows)))
-        figure.update_xaxes(gridcolor="rgba(128,128,128,.25)", zeroline=False)
+        ends = [c.value for c in cells] + [v for v in (metric.clean, metric.compromised) if v is not None]
+        margin = 0.12 * (max(ends, default=1.0) - min(ends, default=0.0)) or 0.1
+        span = [min(ends, default=0.0) - margin, max(ends, default=1.0) + margin]
+        figure.update_xaxes(gridcolor="rgba(128,128,128,.25)", zeroline=False, range=span)
         figure.update_yaxes(automargin=True)
         result.append((metric.name, _plain(figure)))
     return result

@@ -3,61 +3,90 @@
 from __future__ import annotations
 
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from salmu_core.records.compare import Cell, Comparison, Row
+from salmu_core.records.compare import Cell, Comparison, MetricColumn, Row
 
 _VERDICT_STYLES = {
     "selective": "bold green", "over-generalised": "yellow", "ineffective": "yellow", "catastrophic": "red",
     "no effect": "dim", "diverged": "red", "failed": "red", "unknown": "dim",
 }  # fmt: skip
-_SHORT = {"over-generalised": "over-gen.", "catastrophic": "catastr.", "ineffective": "ineffect."}
 
 
-def leaderboard_renderables(comparison: Comparison) -> list[RenderableType]:
-    """What `salmu compare` and `salmu report` print: values, distances, reasons, legend. Fits 80 columns and uses more."""
-    parts: list[RenderableType] = [Text(""), _values(comparison), Text(""), _distances(comparison), Text("")]
+WIDE = 132  # columns from which all ten metrics fit in one table
+
+
+def leaderboard_renderables(comparison: Comparison, width: int = 80) -> list[RenderableType]:
+    """What `salmu compare` and `salmu report` print: values, distances, reasons, legend.
+
+    Args:
+        width: columns of the terminal. On narrow ones the metrics are shown in two tables: forgetting, and the rest.
+    """
+    parts: list[RenderableType] = []
+    forgetting = [metric for metric in comparison.metrics if metric.aspect == "forgetting"]
+    others = [metric for metric in comparison.metrics if metric.aspect != "forgetting"]
+    narrow = width < WIDE and forgetting and others
+    blocks = [("forgetting, target Clean", forgetting), ("the rest, target Compromised", others)] if narrow else [("", list(comparison.metrics))]
+    title = f"{comparison.benchmark} {comparison.benchmark_version}"
+    for number, (words, metrics) in enumerate(blocks):
+        last = number == len(blocks) - 1
+        heading = f"{title}: leaderboard" + (f" ({words})" if words else "")
+        parts += [Text(""), _values(heading, comparison, metrics, verdict=number == 0, overall=last)]
+    for number, (words, metrics) in enumerate(blocks):
+        last = number == len(blocks) - 1
+        heading = "Distance to the target" + (f" ({words})" if words else "")
+        parts += [Text(""), _distances(heading, comparison, metrics, cost=last)]
     reasons = [row for row in comparison.rows if row.verdict]
     if reasons:
-        parts.append(Text("Why", style="bold"))
-        parts += [Text.assemble("  ", (row.title, "bold"), f": {row.verdict}. {row.reason}") for row in reasons]
-        parts.append(Text(""))
-    parts.append(_legend(comparison))
+        parts += [Text(""), Text("Why", style="bold")]
+        parts += [
+            Padding(Text.assemble((row.title, "bold"), f": {row.verdict}. {row.reason}"), (0, 0, 0, 2)) for row in reasons
+        ]
+    parts += [Text(""), _legend(comparison)]
     parts += [Text(note, style="yellow") for note in comparison.notes]
     return [Group(*parts)]
 
 
-def _values(comparison: Comparison) -> Table:
-    table = _table(f"{comparison.benchmark} {comparison.benchmark_version}: leaderboard")
+def _values(heading: str, comparison: Comparison, metrics: list[MetricColumn], *, verdict: bool, overall: bool) -> Table:
+    table = _table(heading)
     table.add_column("#", justify="right")
-    table.add_column("", no_wrap=True, min_width=12)
-    for metric in comparison.metrics:
-        table.add_column(_heading(metric.name), justify="right")
-    table.add_column("verdict")
-    table.add_column("overall", justify="right")
+    table.add_column("", overflow="fold", min_width=16)
+    for metric in metrics:
+        table.add_column(_heading(metric.name), justify="right", no_wrap=True)
+    if verdict:
+        table.add_column("verdict", no_wrap=True)
+    if overall:
+        table.add_column("overall", justify="right", no_wrap=True)
     for row in comparison.rows:
-        name = Text(row.title, style="italic" if row.kind == "reference" else "bold")
-        cells = [_value(row.cells.get(metric.name)) for metric in comparison.metrics]
-        verdict = Text(_SHORT.get(row.verdict, row.verdict), style=_VERDICT_STYLES.get(row.verdict, ""))
-        table.add_row(str(row.rank or ""), name, *cells, verdict, _overall(row), end_section=row.title == "Compromised")
+        cells = [_value(row.cells.get(metric.name)) for metric in metrics]
+        if verdict:
+            cells.append(Text(row.verdict, style=_VERDICT_STYLES.get(row.verdict, "")))
+        if overall:
+            cells.append(Text(_overall(row)))
+        table.add_row(str(row.rank or ""), _name(row), *cells, end_section=row.title == "Compromised")
     return table
 
 
-def _distances(comparison: Comparison) -> Table:
-    table = _table("Distance to each metric's target (0 is the target; for forgetting metrics Compromised is at 1), and cost")
-    table.add_column("", no_wrap=True, min_width=12)
-    for metric in comparison.metrics:
-        table.add_column(_heading(metric.name), justify="right")
-    for heading in ("sec", "samples", "params"):
-        table.add_column(heading, justify="right")
+def _distances(heading: str, comparison: Comparison, metrics: list[MetricColumn], *, cost: bool) -> Table:
+    table = _table(heading)
+    table.add_column("", overflow="fold", min_width=16)
+    for metric in metrics:
+        table.add_column(_heading(metric.name), justify="right", no_wrap=True)
+    if cost:
+        for word in ("sec", "samples", "params"):
+            table.add_column(word, justify="right", no_wrap=True)
     for row in comparison.rows:
-        cells = [_gap(row.cells.get(metric.name)) for metric in comparison.metrics]
-        cost = ["", "", ""]
-        if row.kind == "run":
-            cost = [f"{row.seconds:.1f}", f"{sum(row.samples.values()):,}", _count(row.trainable_parameters)]
-        table.add_row(Text(row.title), *cells, *cost, end_section=row.title == "Compromised")
+        cells = [_gap(row.cells.get(metric.name)) for metric in metrics]
+        if cost and row.kind == "run":
+            cells += [Text(f"{row.seconds:.1f}"), Text(_count(sum(row.samples.values()))), Text(_count(row.trainable_parameters))]
+        table.add_row(_name(row), *cells, end_section=row.title == "Compromised")
     return table
+
+
+def _name(row: Row) -> Text:
+    return Text(row.title + (" (oracle)" if row.oracle else ""), style="italic" if row.kind == "reference" else "bold")
 
 
 def _table(title: str) -> Table:
@@ -123,7 +152,8 @@ def _legend(comparison: Comparison) -> RenderableType:
         table.add_row(name, metric.target.capitalize(), f"{low:g} to {high:g}", f"{metric.weight:.2f}", metric.summary)
     words = Text(
         "* the verdict rests on these. Overall: 1 - D/D(Compromised), D the weighted distance to the ideal point:"
-        " 0 at Compromised, 1 at the goal. Colours: distance up to 0.1 green, up to 0.5 yellow, above red.",
+        " 0 at Compromised, 1 at the goal. A distance of 1 is that of Compromised (forgetting) or of Clean (holdouts)."
+        " Colours: up to 0.1 green, up to 0.5 yellow, above red.",
         style="dim",
     )
     return Group(table, words)

@@ -117,7 +117,7 @@ class MeanCosine(Metric):
     def needs(self) -> Mapping[str, View]:
         return {"image": View("forget", "image"), "text": View("forget", "text")}
 
-    def compute(self, image: Embedded, text: Embedded) -> Score:  # type: ignore[override]
+    def compute(self, image: Embedded, text: Embedded) -> Score:
         rows = pair_cosine(image.vectors, text.vectors).numpy()
         return Score(float(rows.mean()), rows, image.columns["identity_id"])
 

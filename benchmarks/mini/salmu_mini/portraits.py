@@ -112,11 +112,11 @@ def draw_circumstances(seed: int, *photo: object) -> Circumstances:
         pattern=int(g.integers(5)),
         shirt_name=str(g.choice(list(SHIRTS))),
         smile=float(g.uniform(-0.3, 1.0)),
-        light=float(g.uniform(0.82, 1.14)),
-        tint=tuple(int(v) for v in g.integers(-14, 15, 3)),  # type: ignore[arg-type]
-        shift=(float(g.uniform(-0.07, 0.07)), float(g.uniform(-0.05, 0.05))),
-        zoom=float(g.uniform(0.88, 1.14)),
-        turn=float(g.uniform(-9, 9)),
+        light=float(g.uniform(0.9, 1.08)),
+        tint=tuple(int(v) for v in g.integers(-6, 7, 3)),  # type: ignore[arg-type]
+        shift=(float(g.uniform(-0.05, 0.05)), float(g.uniform(-0.04, 0.04))),
+        zoom=float(g.uniform(0.92, 1.1)),
+        turn=float(g.uniform(-7, 7)),
         clutter=clutter,
         noise_seed=int(g.integers(2**31)),
     )

@@ -52,6 +52,6 @@ def _options(epochs: float, lr: float, batch_size: int) -> FitOptions:
 
 RECIPES: dict[str, Recipe] = {
     "tiny": Recipe(_clip(16, 8, 32, 1, 32, 1, 16), _options(epochs=2, lr=2e-3, batch_size=64)),
-    "mini": Recipe(_clip(32, 8, 64, 3, 64, 1, 64), _options(epochs=30, lr=2e-3, batch_size=256)),
+    "mini": Recipe(_clip(32, 8, 96, 3, 64, 1, 64), _options(epochs=28, lr=2e-3, batch_size=256)),
     "small": Recipe(_clip(64, 8, 192, 6, 192, 4, 128), _options(epochs=30, lr=1e-3, batch_size=1024)),
 }

@@ -50,7 +50,7 @@ SIZES: dict[str, Size] = {
     ),
     "mini": Size(
         forget_identity=24, forget_association=18, holdout_identity=18, images_per_association=4, joint_per_identity=6,
-        strangers=400, stranger_portraits=1500, objects=3000, visible_objects=1000, fragile=200, genknow_per_class=20, side=32,
+        strangers=400, stranger_portraits=1200, objects=2700, visible_objects=1000, fragile=200, genknow_per_class=20, side=32,
     ),
     "small": Size(
         forget_identity=193, forget_association=387, holdout_identity=194, images_per_association=9, joint_per_identity=2,

@@ -159,7 +159,7 @@ class ACS(Metric):
     def needs(self) -> Mapping[str, View]:
         return {"image": View("forget", "image"), "text": View("forget", "text")}
 
-    def compute(self, image: Embedded, text: Embedded) -> Score:  # type: ignore[override]
+    def compute(self, image: Embedded, text: Embedded) -> Score:
         """The share of held-out pairs that are told right; rows are 0 or 1, clustered by the identity in the picture.
 
         Raises:

@@ -41,7 +41,7 @@ class CoreAssoc(Metric):
             "value_first": View("forget", "text", template="{value} {name}"),
         }
 
-    def compute(self, image: Embedded, name_first: Embedded, value_first: Embedded) -> Score:  # type: ignore[override]
+    def compute(self, image: Embedded, name_first: Embedded, value_first: Embedded) -> Score:
         """The mean over rows of the stronger cosine; rows are clustered by identity.
 
         Raises:

@@ -27,7 +27,7 @@ class GenKnow(Metric):
     def needs(self) -> Mapping[str, View]:
         return {"image": View("genknow", "image"), "prompts": View("genknow_prompts", "text")}
 
-    def compute(self, image: Embedded, prompts: Embedded) -> Score:  # type: ignore[override]
+    def compute(self, image: Embedded, prompts: Embedded) -> Score:
         """The share of pictures whose own class is nearest; rows are 0 or 1, clustered by class.
 
         Raises:

@@ -36,7 +36,7 @@ class IdZSC(Metric):
             "text": View("forget_identity", "text", template=self.options.prompt),
         }
 
-    def compute(self, image: Embedded, text: Embedded) -> Score:  # type: ignore[override]
+    def compute(self, image: Embedded, text: Embedded) -> Score:
         """The share of portraits whose own name is nearest; rows are 0 or 1, clustered by identity.
 
         Candidates are the split's identities in order of first appearance. Namesakes are one candidate: nothing could tell

@@ -32,7 +32,7 @@ class _PairSimilarity(Metric):
     def needs(self) -> Mapping[str, View]:
         return {"image": View(self.split, "image"), "text": View(self.split, "text")}
 
-    def compute(self, image: Embedded, text: Embedded) -> Score:  # type: ignore[override]
+    def compute(self, image: Embedded, text: Embedded) -> Score:
         """The mean cosine; rows are the cosines, clustered by identity.
 
         Raises:

@@ -91,7 +91,7 @@ class RetFail(Metric):
             "retain_text": View("retain_disjoint", "text"),
         }
 
-    def compute(self, image: Embedded, text: Embedded, retain_text: Embedded) -> Score:  # type: ignore[override]
+    def compute(self, image: Embedded, text: Embedded, retain_text: Embedded) -> Score:
         """The mean reciprocal rank, with R@1 beside it; rows are reciprocal ranks, clustered by identity.
 
         Raises:

@@ -1,0 +1,92 @@
+"""Leaderboards: grouping over seeds, order, refusals."""
+
+import pytest
+
+from records import COMPROMISED, record, references
+from salmu_core.errors import BadRecord
+from salmu_core.records.compare import compare_records
+
+
+def _with(**changes):
+    return {**COMPROMISED, **changes}
+
+
+def _titles(comparison):
+    return [row.title for row in comparison.rows]
+
+
+def test_seeds_of_one_method_are_one_row_with_mean_and_spread():
+    runs = [record("m", _with(RetFail=value), seed=seed) for seed, value in enumerate([0.01, 0.02, 0.06])]
+    [row] = [row for row in compare_records([*references(), *runs]).rows if row.kind == "run"]
+    assert row.seeds == (0, 1, 2)
+    assert row.cells["RetFail"].value == pytest.approx(0.03)
+    assert row.cells["RetFail"].sd == pytest.approx(0.0264575, abs=1e-6)
+    assert row.cells["RetFail"].n == 3
+    assert row.cells["RetFail"].low is None  # an interval of one seed says nothing of three
+    assert row.overall_sd > 0
+    assert len(row.commands) == 3
+
+
+def test_a_single_seed_keeps_its_interval():
+    [row] = [r for r in compare_records([*references(), record("m", _with(RetFail=0.01))]).rows if r.kind == "run"]
+    assert (row.cells["RetFail"].low, row.cells["RetFail"].high) == (pytest.approx(0.0), pytest.approx(0.02))
+    assert row.cells["RetFail"].sd is None
+
+
+def test_the_worst_seed_gives_the_verdict_and_all_are_counted():
+    runs = [record("m", _with(RetFail=0.01), seed=0), record("m", _with(RetFail=0.01, GenKnow=0.5), seed=1)]
+    [row] = [row for row in compare_records([*references(), *runs]).rows if row.kind == "run"]
+    assert row.verdict == "catastrophic"
+    assert row.verdicts == {"selective": 1, "catastrophic": 1}
+    assert row.rank is None
+
+
+def test_other_options_and_budgets_are_other_rows_with_telling_titles():
+    runs = [
+        record("m", _with(RetFail=0.01), options={"lr": 1e-4, "a": 1}),
+        record("m", _with(RetFail=0.02), options={"lr": 1e-3, "a": 1}),
+        record("m", _with(RetFail=0.03), options={"lr": 1e-4, "a": 1}, budget=5.0),
+    ]
+    assert set(_titles(compare_records([*references(), *runs]))[2:]) == {"m lr=0.0001", "m lr=0.001", "m 5x"}
+
+
+def test_references_come_first_then_ranked_then_unranked_then_oracles():
+    runs = [
+        record("oracle", _with(RetFail=0.001, AssocStr=0.1417), oracle=True),
+        record("broken", {}, status="failed", error="boom"),
+        record("fair", _with(RetFail=0.1, AssocStr=0.25)),
+        record("best", _with(RetFail=0.002, AssocStr=0.1417)),
+    ]
+    comparison = compare_records([*references(), *runs])
+    assert _titles(comparison) == ["Clean", "Compromised", "best", "fair", "broken", "oracle"]
+    assert [row.rank for row in comparison.rows] == [None, None, 1, 2, None, None]
+
+
+def test_a_failing_run_is_a_row_that_says_why():
+    row = compare_records([*references(), record("m", {}, status="failed", error="ZeroDivisionError: boom\ntrace")]).rows[-1]
+    assert row.verdict == "failed"
+    assert row.reason == "ZeroDivisionError: boom"
+    assert "trace" in row.error
+
+
+@pytest.mark.parametrize("change", [{"benchmark_version": "2"}])
+def test_records_of_other_benchmark_versions_share_no_table(change):
+    with pytest.raises(BadRecord, match="2 different benchmarks"):
+        compare_records([*references(), record("m", COMPROMISED, **change)])
+
+
+def test_a_missing_reference_is_said_and_ends_nothing():
+    comparison = compare_records([references()[1], record("m", _with(RetFail=0.01))])
+    assert any("Clean reference row is missing" in note for note in comparison.notes)
+    assert comparison.rows[-1].verdict == "unknown"
+    assert comparison.rows[-1].rank is None
+
+
+def test_no_records_is_an_error_that_says_what_to_do():
+    with pytest.raises(BadRecord, match="no records"):
+        compare_records([])
+
+
+def test_metrics_that_were_not_measured_are_named():
+    comparison = compare_records([*references(), record("m", COMPROMISED, skipped={"X": "no split"})])
+    assert "X: not measured (no split)" in comparison.notes

@@ -1,0 +1,85 @@
+"""Reports: complete, self-contained, safe, and made without torch."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from rich.console import Console
+
+from records import COMPROMISED, record, references
+from salmu_core.records.compare import compare_records
+from salmu_core.records.markdown import render_markdown
+from salmu_core.records.report import render_html, write_reports
+from salmu_core.records.table import leaderboard_renderables
+
+EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+
+
+@pytest.fixture
+def comparison():
+    good = record("good", {**COMPROMISED, "RetFail": 0.01, "InterIdSim": 0.25}, seed=0)
+    return compare_records([*references(), good, record("broken", {}, status="failed", error="boom")])
+
+
+def test_files_are_written(tmp_path, comparison):
+    files = write_reports(tmp_path, comparison)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["leaderboard.json", "leaderboard.md", "report.html"]
+    content = json.loads(files["json"].read_text())
+    assert [row["title"] for row in content["rows"]] == ["Clean", "Compromised", "good", "broken"]
+
+
+def test_the_page_needs_nothing_from_elsewhere(comparison):
+    page = render_html(comparison)
+    without_library = page.split("<script>", 1)[0] + page.rsplit("<script>", 1)[1]
+    assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//""", without_library)
+    assert "Plotly.newPlot" in page
+
+
+def test_the_page_shows_every_row_value_and_reason(comparison):
+    page = render_html(comparison)
+    for row in comparison.rows:
+        assert f">{row.title}" in page
+    assert "moved 40% of the way" in page
+    assert "boom" in page
+
+
+def test_names_from_plugins_cannot_inject_markup():
+    evil = record(EVIL, {**COMPROMISED, "RetFail": 0.01}, summary=EVIL, family=EVIL, options={"x": EVIL})
+    page = render_html(compare_records([*references(), evil]))
+    assert "alert(1)</script>" not in page
+    assert "<img src=x" not in page
+    charts = re.search(r'<script type="application/json" id="charts">(.*?)</script>', page, re.S).group(1)
+    assert "<img" not in charts
+    assert json.loads(charts)["cost"]["data"][0]["y"] == [EVIL.replace("<", "&lt;").replace(">", "&gt;")]
+
+
+def test_the_markdown_table_has_one_width(comparison):
+    table = [line for line in render_markdown(comparison).splitlines() if line.startswith("|")][:6]
+    assert len({line.replace("\\|", "").count("|") for line in table}) == 1
+
+
+@pytest.mark.parametrize("width", [80, 120, 160])
+def test_the_terminal_table_fits_and_names_every_row(comparison, width):
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    for renderable in leaderboard_renderables(comparison, width):
+        console.print(renderable)
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= width
+    assert all(row.title in text for row in comparison.rows)
+
+
+def test_reports_are_made_without_torch_or_plugins(tmp_path, comparison):
+    for number, item in enumerate([*references(), record("m", COMPROMISED)]):
+        from salmu_core.records.store import write_record
+
+        write_record(tmp_path / str(number), item)
+    code = (
+        "import sys; from salmu_core.cli.main import cli; cli.main(['report', sys.argv[1]], standalone_mode=False);"
+        "heavy = {'torch', 'open_clip', 'accelerate', 'salmu_core.plugins'} & set(sys.modules); assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "leaderboard" in done.stdout
+    assert (tmp_path / "report.html").is_file()
