@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from salmu_core.data import Role, Split
 from salmu_core.errors import EvaluationLocked
-from salmu_core.options import Options
+from salmu_core.options import AnyOptions, Options
 
 if TYPE_CHECKING:
     from salmu_core.model import DualEncoder
@@ -77,7 +77,7 @@ class Benchmark(ABC):
     paper: ClassVar[str | None] = None
     Options: ClassVar[type[Options]] = Options
 
-    def __init__(self, options: Options | None = None, cache: Path | None = None) -> None:
+    def __init__(self, options: AnyOptions | None = None, cache: Path | None = None) -> None:
         from salmu_core.files import default_cache
 
         self.options: Any = options if options is not None else self.Options()

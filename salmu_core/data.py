@@ -100,8 +100,7 @@ class Split:
             return list(self.texts)
         try:
             return [
-                template.format(**{name: values[row] for name, values in self.columns.items()})
-                for row in range(len(self))
+                template.format(**{name: values[row] for name, values in self.columns.items()}) for row in range(len(self))
             ]
         except KeyError as missing:
             raise BadData(
@@ -143,9 +142,7 @@ def join_splits(name: str, splits: Sequence[Split]) -> Split:
     images = [split.images for split in splits if split.images is not None]
     texts = [split.texts for split in splits if split.texts is not None]
     if len(images) not in (0, len(splits)) or len(texts) not in (0, len(splits)):
-        raise BadData(
-            f"Cannot join {[split.name for split in splits]}: some have images or captions and some have not."
-        )
+        raise BadData(f"Cannot join {[split.name for split in splits]}: some have images or captions and some have not.")
     return Split(
         name=name,
         images=_JoinedImages(images) if images else None,

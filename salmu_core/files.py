@@ -46,9 +46,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
-        raise OutputError(
-            f"'{path}' cannot be written: {error.strerror or error}.", "Free some space there."
-        ) from error
+        raise OutputError(f"'{path}' cannot be written: {error.strerror or error}.", "Free some space there.") from error
     finally:
         temporary.unlink(missing_ok=True)
 

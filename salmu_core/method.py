@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from torch import Tensor, nn
 
 from salmu_core.data import Batch, Role
-from salmu_core.options import Field, Options
+from salmu_core.options import AnyOptions, Field, Options
 
 if TYPE_CHECKING:
     from salmu_core.model import DualEncoder
@@ -45,9 +45,7 @@ class FitOptions(Options):
     beta1: float = Field(0.9, ge=0, lt=1, description="first AdamW decay, or the momentum of sgd")
     beta2: float = Field(0.999, ge=0, lt=1, description="second AdamW decay")
     eps: float = Field(1e-8, gt=0, description="AdamW epsilon")
-    weight_decay: float = Field(
-        0.0, ge=0, description="decoupled for adamw; never on biases, norms and other 1-D tensors"
-    )
+    weight_decay: float = Field(0.0, ge=0, description="decoupled for adamw; never on biases, norms and other 1-D tensors")
     schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="learning rate after warm-up")
     warmup: float = Field(0.0, ge=0, lt=1, description="share of the steps with rising learning rate")
     clip_norm: float | None = Field(1.0, gt=0, description="largest global gradient norm; none: no clipping")
@@ -65,7 +63,7 @@ class UnlearningMethod(ABC):
     oracle: ClassVar[bool] = False  # True when it sees the Clean model: ranked apart
     Options: ClassVar[type[Options]] = Options
 
-    def __init__(self, options: Options | None = None) -> None:
+    def __init__(self, options: AnyOptions | None = None) -> None:
         self.options: Any = options if options is not None else self.Options()
 
     @abstractmethod
@@ -76,7 +74,7 @@ class UnlearningMethod(ABC):
         """Tensors of the method's own that change while it trains; they are saved with every checkpoint."""
         return {}
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
+    def load_state(self, state: dict[str, Tensor]) -> None:  # noqa: B027  # most methods keep nothing
         """Take back what `state` gave, when a killed run is resumed."""
 
 

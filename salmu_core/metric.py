@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from salmu_core.data import View
-from salmu_core.options import Options
+from salmu_core.options import AnyOptions, Options
 from salmu_core.records.schema import Aspect, Target
 
 
@@ -57,7 +57,7 @@ class Metric(ABC):
     chance: ClassVar[float] = 0.0
     Options: ClassVar[type[Options]] = Options
 
-    def __init__(self, options: Options | None = None) -> None:
+    def __init__(self, options: AnyOptions | None = None) -> None:
         self.options: Any = options if options is not None else self.Options()
 
     @abstractmethod

@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -153,7 +153,7 @@ class DualEncoder(nn.Module):
     @property
     def scale(self) -> Float[Tensor, ""]:
         """What cosines are multiplied with to become logits."""
-        scale: Tensor = self.clip.logit_scale.exp().reshape(())  # type: ignore[operator, union-attr]
+        scale: Tensor = self.clip.logit_scale.exp().reshape(())  # type: ignore[operator]
         return scale
 
     def encode_image(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
@@ -187,9 +187,10 @@ class DualEncoder(nn.Module):
         x = clip.token_embedding(tokens).to(dtype) + clip.positional_embedding[:length].to(dtype)
         x = clip.ln_final(clip.transformer(x, attn_mask=clip.attn_mask[:length, :length]))
         x = x[torch.arange(len(x), device=x.device), tokens.argmax(dim=-1)]
-        if clip.text_projection is None:
-            return x
-        return clip.text_projection(x) if isinstance(clip.text_projection, nn.Linear) else x @ clip.text_projection
+        if clip.text_projection is not None:
+            x = clip.text_projection(x) if isinstance(clip.text_projection, nn.Linear) else x @ clip.text_projection
+        pooled: Tensor = x
+        return pooled
 
     def forward(self, pairs: Pairs) -> Features:
         """Embeddings of a global batch, gathered from all processes in row order."""
@@ -222,9 +223,7 @@ class DualEncoder(nn.Module):
             tower = tower_of(name)
             if tower is not None:
                 digests[tower].update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-                digests[tower].update(
-                    tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-                )
+                digests[tower].update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         architecture = json.dumps(self.config.as_json()["model_cfg"], sort_keys=True, default=list).encode()
         for digest in digests.values():
             digest.update(architecture)
@@ -313,9 +312,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 def _with_weights(config: ModelConfig, weights: dict[str, Tensor], source: str) -> DualEncoder:
     model = DualEncoder.create(config, seed=0)
     expected = model.weights()
-    weights = {
-        name: tensor for name, tensor in weights.items() if name in expected or not name.endswith("position_ids")
-    }
+    weights = {name: tensor for name, tensor in weights.items() if name in expected or not name.endswith("position_ids")}
     if "logit_scale" in weights and weights["logit_scale"].shape != expected["logit_scale"].shape:
         weights["logit_scale"] = weights["logit_scale"].reshape(expected["logit_scale"].shape)
     missing = sorted(expected.keys() - weights.keys())
@@ -390,15 +387,16 @@ def _build(config: ModelConfig) -> nn.Module:
     previous = logging.root.manager.disable
     logging.disable(logging.INFO)
     try:
-        return (CustomTextCLIP if custom else CLIP)(**settings)
+        built: nn.Module = (CustomTextCLIP if custom else CLIP)(**settings)
+        return built
     except TypeError as error:
         raise BadCheckpoint(f"open_clip cannot build this architecture: {error}.") from error
     finally:
         logging.disable(previous)
 
 
-def _towers(tower: Literal["both", "image", "text"]) -> Iterator[str]:
-    return iter(("image", "text") if tower == "both" else (tower,))
+def _towers(tower: Literal["both", "image", "text"]) -> tuple[Tower, ...]:
+    return ("image", "text") if tower == "both" else (tower,)
 
 
 def _all_gather(tensor: Tensor) -> Sequence[Tensor]:

@@ -29,6 +29,10 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
+#: For classes that have an attribute called Options themselves.
+AnyOptions = Options
+
+
 @dataclass(frozen=True)
 class OptionInfo:
     """One option as `salmu describe` shows it."""
@@ -72,9 +76,7 @@ def describe_options(cls: type[Options]) -> list[OptionInfo]:
         bounds = [_bound_text(item) for item in field.metadata]
         default = None if field.default is PydanticUndefined else field.default
         rows.append(
-            OptionInfo(
-                name, _type_text(field.annotation), default, ", ".join(filter(None, bounds)), field.description or ""
-            )
+            OptionInfo(name, _type_text(field.annotation), default, ", ".join(filter(None, bounds)), field.description or "")
         )
     return rows
 

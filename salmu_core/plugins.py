@@ -80,7 +80,12 @@ class Plugins:
 
     def of(self, kind: Kind) -> dict[str, Entry[Any]]:
         """The entries of a kind."""
-        return {"method": self.methods, "metric": self.metrics, "benchmark": self.benchmarks}[kind]
+        entries: dict[Kind, dict[str, Entry[Any]]] = {
+            "method": self.methods,
+            "metric": self.metrics,
+            "benchmark": self.benchmarks,
+        }
+        return entries[kind]
 
     def get(self, kind: Kind, name: str) -> Entry[Any]:
         """The entry of that kind and name.
@@ -142,9 +147,7 @@ def load_plugins(
     for point in sorted(found, key=_load_order):
         package = _package_of(point)
         identity = (package.name, point.name, point.value)
-        if identity in seen or (
-            only is not None and package.name != "salmu" and not {package.name, point.name} & {*only}
-        ):
+        if identity in seen or (only is not None and package.name != "salmu" and not {package.name, point.name} & {*only}):
             continue
         seen.add(identity)
         try:
@@ -173,13 +176,9 @@ def add_plugin(plugins: Plugins, plugin: ModuleType | object, package: Package, 
     others = [other for other in manager.get_plugins() if other is not plugin]
     for kind, (hook, base) in _KINDS.items():
         try:
-            offered = [
-                cls for group in manager.subset_hook_caller(hook, remove_plugins=others)() for cls in group or ()
-            ]
+            offered = [cls for group in manager.subset_hook_caller(hook, remove_plugins=others)() for cls in group or ()]
         except Exception as error:  # the plugin's own code
-            plugins.problems.append(
-                PluginProblem(package, entry_point, f"{hook} raised {type(error).__name__}: {error}")
-            )
+            plugins.problems.append(PluginProblem(package, entry_point, f"{hook} raised {type(error).__name__}: {error}"))
             continue
         for cls in offered:
             cause = _fault(kind, cls, base)
@@ -200,9 +199,14 @@ def require_class(kind: Kind, cls: Any) -> None:
 
 
 def _fault(kind: Kind, cls: Any, base: type) -> str | None:
+    """Why a class cannot be registered; None when it can."""
     shown = getattr(cls, "__name__", repr(cls))
-    if not inspect.isclass(cls) or not issubclass(cls, base):
+    if not (isinstance(cls, type) and issubclass(cls, base)):
         return f"it offers {shown} as a {kind}, which is not a subclass of {base.__name__}"
+    return _class_fault(kind, cls, shown)
+
+
+def _class_fault(kind: Kind, cls: Any, shown: str) -> str | None:
     missing = [attribute for attribute in _REQUIRED[kind] if not isinstance(getattr(cls, attribute, None), str)]
     if missing:
         return f"its {kind} {shown} lacks {', '.join(missing)}"

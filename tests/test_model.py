@@ -62,7 +62,7 @@ class _Evil:
 
 def test_a_pickle_that_runs_code_is_refused_and_not_run(tmp_path, capsys):
     (tmp_path / "evil.pt").write_bytes(pickle.dumps({"state_dict": _Evil()}))
-    with pytest.raises(BadCheckpoint, match="cannot be read safely|not a checkpoint"):
+    with pytest.raises(BadCheckpoint, match=r"cannot be read safely|not a checkpoint"):
         load_model(tmp_path / "evil.pt", like=TOY_MODEL)
     assert "code of a checkpoint" not in capsys.readouterr().out
 

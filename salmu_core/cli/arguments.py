@@ -21,9 +21,7 @@ def complete_names(kind: str) -> Callable[[click.Context, click.Parameter, str],
 
         entries = load_plugins().of(kind)  # type: ignore[arg-type]
         return [
-            CompletionItem(name, help=entry.cls.summary)
-            for name, entry in entries.items()
-            if name.startswith(incomplete)
+            CompletionItem(name, help=entry.cls.summary) for name, entry in entries.items() if name.startswith(incomplete)
         ]
 
     return complete
@@ -71,9 +69,7 @@ def benchmark_choice(command: F) -> F:
             metavar="NAME=VALUE",
             help="An option of the benchmark; repeatable.",
         ),
-        click.option(
-            "--bench-seed", type=click.IntRange(min=0), help="The benchmark's seed (same as --bench-set seed=N)."
-        ),
+        click.option("--bench-seed", type=click.IntRange(min=0), help="The benchmark's seed (same as --bench-set seed=N)."),
         click.option(
             "--benchmark",
             "-b",
@@ -116,9 +112,7 @@ def run_settings(command: F) -> F:
             show_default=True,
             help="Autocast of the encoders; weights and losses stay fp32.",
         ),
-        click.option(
-            "--metric-set", multiple=True, metavar="METRIC.NAME=VALUE", help="An option of a metric; repeatable."
-        ),
+        click.option("--metric-set", multiple=True, metavar="METRIC.NAME=VALUE", help="An option of a metric; repeatable."),
     ):
         command = decorate(command)
     return command

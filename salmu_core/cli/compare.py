@@ -31,9 +31,7 @@ Examples:
 @benchmark_choice
 @click.option("--seeds", default="0", show_default=True, metavar="N,N,...", help="Training seeds.")
 @click.option("--budget", "budgets", default="1", show_default=True, metavar="X,X,...", help="Multiples of the budget.")
-@click.option(
-    "--set", "settings", multiple=True, metavar="METHOD.NAME=VALUE", help="An option of a method; repeatable."
-)
+@click.option("--set", "settings", multiple=True, metavar="METHOD.NAME=VALUE", help="An option of a method; repeatable.")
 @click.option("--out", type=click.Path(path_type=Path), help="Results directory. Default: results/BENCHMARK.")
 @click.option("--overwrite", is_flag=True, help="Do finished runs again.")
 @run_settings

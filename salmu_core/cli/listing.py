@@ -33,7 +33,10 @@ def _list(kind: Any, as_json: bool, columns: dict[str, str]) -> int:
             (
                 str(item["name"]),
                 str(item["summary"]),
-                [f"{item['package']} {item['version']}", *(_fact(word, item["benchmark_version" if key == "version" else key]) for word, key in columns.items())],
+                [
+                    f"{item['package']} {item['version']}",
+                    *(_fact(word, item["benchmark_version" if key == "version" else key]) for word, key in columns.items()),
+                ],
             )
             for item in listed
         )
@@ -70,9 +73,7 @@ def list_benchmarks_command(as_json: bool) -> int:
 
 
 def _complete_any(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
-    return [
-        item for kind in ("method", "metric", "benchmark") for item in complete_names(kind)(ctx, parameter, incomplete)
-    ]
+    return [item for kind in ("method", "metric", "benchmark") for item in complete_names(kind)(ctx, parameter, incomplete)]
 
 
 @click.command("describe", epilog="\b\nExamples:\n  salmu describe gradient-ascent\n  salmu describe RetFail --json")

@@ -28,9 +28,7 @@ Examples:
 @click.command("run", epilog=_EXAMPLES)
 @click.argument("method", shell_complete=complete_names("method"))
 @benchmark_choice
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all that the method draws."
-)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all that the method draws.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="An option of the method; repeatable.")
 @click.option(
     "--budget",

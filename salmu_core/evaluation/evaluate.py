@@ -77,9 +77,7 @@ def _record(metric: Metric, score: Score) -> ScoreRecord:
     if score.rows is not None:
         values = np.asarray(score.rows, dtype=np.float64)
         if not np.isclose(values.mean(), value, rtol=1e-5, atol=1e-6):
-            raise PluginFailure(
-                f"The metric {metric.name} gave {value}, which is not the mean {values.mean()} of its rows."
-            )
+            raise PluginFailure(f"The metric {metric.name} gave {value}, which is not the mean {values.mean()} of its rows.")
         low, high, clusters = clustered_interval(values, score.clusters, metric.name)
     return ScoreRecord(
         value=value,

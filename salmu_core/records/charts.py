@@ -28,14 +28,18 @@ def trade_off(comparison: Comparison) -> dict[str, Any] | None:
     if forgetting is None or not holdouts:
         return None
     figure = go.Figure()
-    figure.add_shape(type="rect", x0=0.8, x1=1.05, y0=0.9, y1=1.05, fillcolor="rgba(0,158,115,0.15)", line_width=0, layer="below")
+    figure.add_shape(
+        type="rect", x0=0.8, x1=1.05, y0=0.9, y1=1.05, fillcolor="rgba(0,158,115,0.15)", line_width=0, layer="below"
+    )
     groups: dict[str, list[tuple[Row, float, float]]] = {}
     for row in comparison.rows:
         gap = row.cells[forgetting].gap if forgetting in row.cells else None
         kept = [row.cells[name].gap for name in holdouts if name in row.cells]
         if gap is None or not kept or any(value is None for value in kept):
             continue
-        groups.setdefault(row.verdict or "reference", []).append((row, 1 - gap, 1 - max(value for value in kept if value is not None)))
+        groups.setdefault(row.verdict or "reference", []).append(
+            (row, 1 - gap, 1 - max(value for value in kept if value is not None))
+        )
     positions = _label_positions([(row.title, x, y) for points in groups.values() for row, x, y in points])
     for verdict, points in groups.items():
         symbol, colour = _MARKS.get(verdict, ("cross", "#888888"))
@@ -47,8 +51,18 @@ def trade_off(comparison: Comparison) -> dict[str, Any] | None:
             hovertemplate="%{text}<br>forgotten %{customdata[0]:.2f}<br>holdouts kept %{customdata[1]:.2f}<extra></extra>",
         )  # fmt: skip
     figure.update_layout(**_LAYOUT, height=520, legend={"orientation": "h", "y": -0.16})
-    figure.update_xaxes(range=[LOWEST - 0.05, 1.18], title=f"forgotten: {forgetting}, 0 Compromised, 1 Clean", gridcolor="rgba(128,128,128,.25)", zeroline=False)
-    figure.update_yaxes(range=[LOWEST - 0.08, 1.12], title="holdout associations kept, 1 all", gridcolor="rgba(128,128,128,.25)", zeroline=False)
+    figure.update_xaxes(
+        range=[LOWEST - 0.05, 1.18],
+        title=f"forgotten: {forgetting}, 0 Compromised, 1 Clean",
+        gridcolor="rgba(128,128,128,.25)",
+        zeroline=False,
+    )
+    figure.update_yaxes(
+        range=[LOWEST - 0.08, 1.12],
+        title="holdout associations kept, 1 all",
+        gridcolor="rgba(128,128,128,.25)",
+        zeroline=False,
+    )
     return _plain(figure)
 
 
@@ -79,9 +93,17 @@ def strips(comparison: Comparison) -> list[tuple[str, dict[str, Any]]]:
         for value, dash, words in ((metric.clean, "dash", "Clean"), (metric.compromised, "dot", "Compromised")):
             if value is not None:
                 leftmost = value <= min(v for v in (metric.clean, metric.compromised) if v is not None)
-                position = f"top {'right' if leftmost else 'left'}" if words == "Clean" else f"bottom {'right' if leftmost else 'left'}"
-                figure.add_vline(x=value, line_dash=dash, line_color="#CC79A7", annotation_text=words, annotation_position=position)
-        figure.update_layout(**{**_LAYOUT, "margin": {"l": 10, "r": 10, "t": 24, "b": 30}}, height=60 + 26 * max(4, len(rows)))
+                position = (
+                    f"top {'right' if leftmost else 'left'}"
+                    if words == "Clean"
+                    else f"bottom {'right' if leftmost else 'left'}"
+                )
+                figure.add_vline(
+                    x=value, line_dash=dash, line_color="#CC79A7", annotation_text=words, annotation_position=position
+                )
+        figure.update_layout(
+            **{**_LAYOUT, "margin": {"l": 10, "r": 10, "t": 24, "b": 30}}, height=60 + 26 * max(4, len(rows))
+        )
         ends = [c.value for c in cells] + [v for v in (metric.clean, metric.compromised) if v is not None]
         margin = 0.12 * (max(ends, default=1.0) - min(ends, default=0.0)) or 0.1
         span = [min(ends, default=0.0) - margin, max(ends, default=1.0) + margin]

@@ -125,7 +125,11 @@ def compare_records(records: Sequence[RunRecord]) -> Comparison:
     compromised = references["compromised"].scores if "compromised" in references else {}
     common = {name: score for name, score in compromised.items() if name in clean}
     weights = metric_weights(common)
-    rows = [_reference_row(which, references[which], clean, compromised) for which in ("clean", "compromised") if which in references]
+    rows = [
+        _reference_row(which, references[which], clean, compromised)
+        for which in ("clean", "compromised")
+        if which in references
+    ]
     groups: dict[str, list[RunRecord]] = {}
     for record in records:
         if record.kind != "reference":
@@ -185,9 +189,7 @@ def _title(record: RunRecord, rivals: Sequence[RunRecord]) -> str:
     if record.spec.precision != "no":
         title += f" {record.spec.precision}"
     different = {
-        name: value
-        for name, value in record.options.items()
-        if any(rival.options.get(name) != value for rival in rivals)
+        name: value for name, value in record.options.items() if any(rival.options.get(name) != value for rival in rivals)
     }
     return title + "".join(f" {name}={value}" for name, value in different.items())
 
@@ -224,9 +226,7 @@ def _row(
     worst = min(verdicts, key=lambda verdict: _SEVERITY.index(verdict.name))
     start = gaps_of(compromised, clean, compromised)
     overall = [
-        overall_score(gaps, start, weights)
-        for record in group
-        if (gaps := gaps_of(record.scores, clean, compromised))
+        overall_score(gaps, start, weights) for record in group if (gaps := gaps_of(record.scores, clean, compromised))
     ]
     package = first.provenance.method_package
     costs = [record.cost for record in group]
@@ -249,7 +249,10 @@ def _row(
         overall=statistics.fmean(overall) if overall else None,
         overall_sd=statistics.stdev(overall) if len(overall) > 1 else None,
         seconds=statistics.fmean(cost.seconds.get("unlearn", 0.0) for cost in costs),
-        samples={role: max(cost.samples.get(role, 0) for cost in costs) for role in dict.fromkeys(r for c in costs for r in c.samples)},
+        samples={
+            role: max(cost.samples.get(role, 0) for cost in costs)
+            for role in dict.fromkeys(r for c in costs for r in c.samples)
+        },
         trainable_parameters=max(cost.trainable_parameters for cost in costs),
         peak_memory_bytes=max(cost.peak_memory_bytes for cost in costs),
         weight_change=next((record.weight_change for record in group if record.weight_change is not None), None),
@@ -295,7 +298,10 @@ def _ranked(rows: Sequence[Row]) -> list[Row]:
 
 
 def _columns(
-    records: Sequence[RunRecord], clean: dict[str, ScoreRecord], compromised: dict[str, ScoreRecord], weights: dict[str, float]
+    records: Sequence[RunRecord],
+    clean: dict[str, ScoreRecord],
+    compromised: dict[str, ScoreRecord],
+    weights: dict[str, float],
 ) -> tuple[MetricColumn, ...]:
     found = {name: score for record in reversed(records) for name, score in record.scores.items()}
     names = dict.fromkeys([*compromised, *found])

@@ -29,4 +29,8 @@ def gaps_of(
     scores: Mapping[str, ScoreRecord], clean: Mapping[str, ScoreRecord], compromised: Mapping[str, ScoreRecord]
 ) -> dict[str, float]:
     """The gap of every metric that all three models have."""
-    return {name: gap_of(score, clean[name], compromised[name]) for name, score in scores.items() if name in clean and name in compromised}
+    return {
+        name: gap_of(score, clean[name], compromised[name])
+        for name, score in scores.items()
+        if name in clean and name in compromised
+    }

@@ -8,13 +8,22 @@ from salmu_core.records.compare import Cell, Comparison
 def render_markdown(comparison: Comparison) -> str:
     """A table with values and, in brackets, distances to the target; verdicts, legend, and the commands that remake it."""
     options = ", ".join(f"{name}={value}" for name, value in comparison.benchmark_options.items())
-    lines = [f"# {comparison.benchmark} {comparison.benchmark_version}: leaderboard", "", f"Options: {options}." if options else "", ""]
+    lines = [
+        f"# {comparison.benchmark} {comparison.benchmark_version}: leaderboard",
+        "",
+        f"Options: {options}." if options else "",
+        "",
+    ]
     names = [metric.name for metric in comparison.metrics]
     lines.append("| # | method | " + " | ".join(names) + " | verdict | overall | seconds |")
     lines.append("|---|---|" + "---|" * len(names) + "---|---|---|")
     for row in comparison.rows:
         cells = " | ".join(_cell(row.cells.get(name)) for name in names)
-        overall = "" if row.overall is None else f"{row.overall:.3f}" + (f" ± {row.overall_sd:.3f}" if row.overall_sd is not None else "")
+        overall = (
+            ""
+            if row.overall is None
+            else f"{row.overall:.3f}" + (f" ± {row.overall_sd:.3f}" if row.overall_sd is not None else "")
+        )
         seconds = f"{row.seconds:.1f}" if row.kind == "run" else ""
         title = _escape(row.title) + (" (oracle)" if row.oracle else "")
         lines.append(f"| {row.rank or ''} | {title} | {cells} | {row.verdict} | {overall} | {seconds} |")

@@ -3,6 +3,7 @@ Compromised)."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 from salmu_core.records.schema import ScoreRecord
@@ -27,4 +28,4 @@ def overall_score(gaps: Mapping[str, float], start: Mapping[str, float], weights
 
 
 def _distance(gaps: Mapping[str, float], weights: Mapping[str, float], names: Iterable[str]) -> float:
-    return sum(weights[name] * gaps[name] ** 2 for name in names if name in weights) ** 0.5
+    return math.sqrt(sum(weights[name] * gaps[name] ** 2 for name in names if name in weights))

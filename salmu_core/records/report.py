@@ -43,7 +43,13 @@ def render_html(comparison: Comparison, title: str | None = None) -> str:
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         aspects=_ASPECTS,
         verdicts={name: words for name, words in VERDICTS.items() if any(row.verdict == name for row in comparison.rows)},
-        charts=_json({"trade-off": chart, "cost": costs(comparison), **{f"strip-{i}": c for i, (_, c) in enumerate(strips(comparison))}}),
+        charts=_json(
+            {
+                "trade-off": chart,
+                "cost": costs(comparison),
+                **{f"strip-{i}": c for i, (_, c) in enumerate(strips(comparison))},
+            }
+        ),
         strips=[(f"strip-{i}", metric) for i, metric in enumerate(comparison.metrics)],
         has_trade_off=chart is not None,
         plotlyjs=get_plotlyjs(),
@@ -64,7 +70,13 @@ def _json(content: object) -> str:
     import json
 
     text = json.dumps(content, cls=PlotlyJSONEncoder)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    return (
+        text.replace("<", "\\u003c")
+        .replace(">", "\\u003e")
+        .replace("&", "\\u0026")
+        .replace("\u2028", "\\u2028")
+        .replace("\u2029", "\\u2029")
+    )
 
 
 @cache

@@ -28,7 +28,11 @@ def leaderboard_renderables(comparison: Comparison, width: int = 80) -> list[Ren
     forgetting = [metric for metric in comparison.metrics if metric.aspect == "forgetting"]
     others = [metric for metric in comparison.metrics if metric.aspect != "forgetting"]
     narrow = width < WIDE and forgetting and others
-    blocks = [("forgetting, target Clean", forgetting), ("the rest, target Compromised", others)] if narrow else [("", list(comparison.metrics))]
+    blocks = (
+        [("forgetting, target Clean", forgetting), ("the rest, target Compromised", others)]
+        if narrow
+        else [("", list(comparison.metrics))]
+    )
     title = f"{comparison.benchmark} {comparison.benchmark_version}"
     for number, (words, metrics) in enumerate(blocks):
         last = number == len(blocks) - 1
@@ -80,7 +84,11 @@ def _distances(heading: str, comparison: Comparison, metrics: list[MetricColumn]
     for row in comparison.rows:
         cells = [_gap(row.cells.get(metric.name)) for metric in metrics]
         if cost and row.kind == "run":
-            cells += [Text(f"{row.seconds:.1f}"), Text(_count(sum(row.samples.values()))), Text(_count(row.trainable_parameters))]
+            cells += [
+                Text(f"{row.seconds:.1f}"),
+                Text(_count(sum(row.samples.values()))),
+                Text(_count(row.trainable_parameters)),
+            ]
         table.add_row(_name(row), *cells, end_section=row.title == "Compromised")
     return table
 
@@ -90,7 +98,15 @@ def _name(row: Row) -> Text:
 
 
 def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    return Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        header_style="bold",
+        box=None,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
 
 
 def _heading(name: str) -> str:

@@ -56,7 +56,9 @@ def judge(record: RunRecord, clean: Scores, compromised: Scores, at: Thresholds 
         return Verdict("unknown", "The reference rows Clean and Compromised are missing.")
     largest = max(abs(gap - start[name]) for name, gap in gaps.items())
     if record.weight_change == 0 or largest <= at.moved:
-        return Verdict("no effect", f"No metric's gap moved by more than {largest:.3f}; weights changed by {record.weight_change}.")
+        return Verdict(
+            "no effect", f"No metric's gap moved by more than {largest:.3f}; weights changed by {record.weight_change}."
+        )
     general = primary(record.scores, "general")
     forgetting = primary(record.scores, "forgetting")
     holdouts = {name: score for name, score in record.scores.items() if score.aspect == "holdout" and name in gaps}
@@ -94,4 +96,4 @@ def primary(scores: Scores, aspect: Aspect) -> tuple[str, ScoreRecord] | None:
     """The primary metric of an aspect; the first one where none is marked."""
     of_aspect = [(name, score) for name, score in scores.items() if score.aspect == aspect]
     marked = [item for item in of_aspect if item[1].primary]
-    return (marked or of_aspect or [None])[0]
+    return next(iter(marked or of_aspect), None)

@@ -56,9 +56,7 @@ class Checkpoints:
                 facts = json.loads(file.metadata()["salmu"])
                 return Saved({name: file.get_tensor(name) for name in file.keys()}, facts)  # noqa: SIM118
         except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-            raise OutputError(
-                f"The checkpoint '{path}' is damaged: {error}.", "Delete it to start the run over."
-            ) from error
+            raise OutputError(f"The checkpoint '{path}' is damaged: {error}.", "Delete it to start the run over.") from error
 
     def write(self, fit: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Replace the checkpoint of a fit."""

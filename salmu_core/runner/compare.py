@@ -62,13 +62,10 @@ def plan_comparison(
     for name in given:
         if name not in chosen:
             plugins.get("method", name)
-            raise SalmuError(
-                f"Options are given for {name}, which is not in this comparison.", "Add it, or leave them out."
-            )
+            raise SalmuError(f"Options are given for {name}, which is not in this comparison.", "Add it, or leave them out.")
     shared = make_benchmark(benchmark, dict(benchmark_options or {}), plugins, settings.cache_folder)
     specs = [
-        RunSpec(method="none", benchmark=benchmark, start=start, precision=precision)
-        for start in ("clean", "compromised")
+        RunSpec(method="none", benchmark=benchmark, start=start, precision=precision) for start in ("clean", "compromised")
     ]
     specs += [
         RunSpec(

@@ -91,7 +91,7 @@ class UnlearnContext:
             Diverged: a loss or gradient stopped being finite.
         """
         roles = tuple(splits) if splits is not None else self._method.data
-        stores = {role: self._store(role) for role in roles}
+        stores: dict[str, PairStore] = {role: self._store(role) for role in roles}
         steps = plan_steps(options, {role: len(store) for role, store in stores.items()}, self._meter)
         chosen = list(params) if params is not None else self.model.tower_parameters("both")
         ids = {id(parameter) for parameter in chosen}
@@ -128,9 +128,7 @@ class UnlearnContext:
 
     # ------------------------------------------------------------------ statistics
 
-    def batches(
-        self, split: Role, batch_size: int, *, rows: int | None = None, shuffle: bool = False
-    ) -> Iterator[Pairs]:
+    def batches(self, split: Role, batch_size: int, *, rows: int | None = None, shuffle: bool = False) -> Iterator[Pairs]:
         """The split once. Every process sees all of it. Counts.
 
         Args:
@@ -157,6 +155,7 @@ class UnlearnContext:
         batch_size: int = 64,
         *,
         rows: int | None = None,
+        shuffle: bool = False,
     ) -> dict[str, Tensor]:
         """Sums of what `measure` returns, over `batches`. Runs without gradients.
 

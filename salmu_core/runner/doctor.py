@@ -46,10 +46,6 @@ def diagnose(plugins: Plugins) -> Diagnosis:
     ]
     cache = default_cache()
     parts = (
-        {child.name: folder_bytes(child) for child in sorted(cache.iterdir()) if child.is_dir()}
-        if cache.is_dir()
-        else {}
+        {child.name: folder_bytes(child) for child in sorted(cache.iterdir()) if child.is_dir()} if cache.is_dir() else {}
     )
-    return Diagnosis(
-        package_versions(), devices, listed, [str(problem) for problem in plugins.problems], str(cache), parts
-    )
+    return Diagnosis(package_versions(), devices, listed, [str(problem) for problem in plugins.problems], str(cache), parts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -46,7 +46,7 @@ def evaluate(
     """
     plugins = plugins or load_plugins()
     settings = settings or Settings()
-    start = "clean" if model == "clean" else "compromised"
+    start: Literal["clean", "compromised"] = "clean" if model == "clean" else "compromised"
     spec = RunSpec(method="none", benchmark=benchmark, benchmark_options=dict(benchmark_options or {}), start=start)
     resolved = resolve(spec, plugins, settings.cache_folder)
     title = str(model) if not isinstance(model, DualEncoder) else "model"
@@ -70,7 +70,7 @@ def evaluate(
             EmbeddingCache(settings.cache_folder / "embeddings"),
             tell,
         )
-        facts = {
+        facts: dict[str, Any] = {
             "model_fingerprint": encoder.fingerprint(),
             "start_fingerprint": reference.fingerprint(),
             "total_parameters": sum(parameter.numel() for parameter in encoder.parameters()),
@@ -99,9 +99,7 @@ def evaluate(
         )
     if out is not None and accelerator.is_main_process:
         folder = Path(out)
-        write_tensors(
-            folder / ROWS_FILE, {name: torch.from_numpy(rows.copy()) for name, rows in evaluation.rows.items()}
-        )
+        write_tensors(folder / ROWS_FILE, {name: torch.from_numpy(rows.copy()) for name, rows in evaluation.rows.items()})
         write_record(folder, record)
     return record
 

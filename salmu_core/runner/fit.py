@@ -130,9 +130,7 @@ def fit(job: Fit) -> int:
     """
     options, accelerator, model = job.options, job.accelerator, job.model
     if options.batch_size % options.accumulate:
-        raise BadOptions(
-            f"batch_size {options.batch_size} cannot be cut into {options.accumulate} equal micro-batches."
-        )
+        raise BadOptions(f"batch_size {options.batch_size} cannot be cut into {options.accumulate} equal micro-batches.")
     trained = _only_these_train(model, job.params)
     optimizer = _optimizer(options, trained)
     module = _LossStep(model, job.loss)
@@ -140,8 +138,7 @@ def fit(job: Fit) -> int:
     # A free optimiser for each fit: Accelerate keeps references to all it prepared, dropped again below.
     stepper, prepared = accelerator.prepare(module, optimizer)
     samplers = job.samplers or {
-        role: EpochSampler(len(store), options.batch_size, job.seed, job.number, role)
-        for role, store in job.stores.items()
+        role: EpochSampler(len(store), options.batch_size, job.seed, job.number, role) for role, store in job.stores.items()
     }
     step, stop = _resume(job, optimizer) if job.checkpoints else (0, False)
     finished_before = stop
@@ -219,9 +216,7 @@ def _optimizer(options: FitOptions, trained: Mapping[str, nn.Parameter]) -> torc
     if options.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=options.lr, momentum=options.beta1)
     # Fused: one pass over the weights instead of a dozen, a tenth of the time on a CPU.
-    return torch.optim.AdamW(
-        groups, lr=options.lr, betas=(options.beta1, options.beta2), eps=options.eps, fused=True
-    )
+    return torch.optim.AdamW(groups, lr=options.lr, betas=(options.beta1, options.beta2), eps=options.eps, fused=True)
 
 
 def _remember(job: Fit, step: int, values: Mapping[str, float]) -> None:

@@ -76,7 +76,8 @@ def resolve(spec: RunSpec, plugins: Plugins, cache: Path | None = None, benchmar
 def make_benchmark(name: str, options: Mapping[str, Any], plugins: Plugins, cache: Path | None = None) -> Benchmark:
     """A benchmark object of that name."""
     entry = plugins.get("benchmark", name)
-    return entry.cls(parse_options(entry.cls.Options, options, name), cache)
+    benchmark: Benchmark = entry.cls(parse_options(entry.cls.Options, options, name), cache)
+    return benchmark
 
 
 def make_metrics(plugins: Plugins, options: Mapping[str, Mapping[str, Any]] | None = None) -> list[Metric]:
@@ -89,6 +90,5 @@ def make_metrics(plugins: Plugins, options: Mapping[str, Mapping[str, Any]] | No
     for name in given:
         plugins.get("metric", name)
     return [
-        entry.cls(parse_options(entry.cls.Options, given.get(name, {}), name))
-        for name, entry in plugins.metrics.items()
+        entry.cls(parse_options(entry.cls.Options, given.get(name, {}), name)) for name, entry in plugins.metrics.items()
     ]

@@ -195,9 +195,7 @@ def _unlearn_or_resume(
     accelerator.wait_for_everyone()
     if done.is_file():  # killed between unlearning and evaluation
         model = (
-            load_model(folder)
-            if (folder / WEIGHTS_FILE).is_file()
-            else resolved.benchmark.load_model(resolved.spec.start)
+            load_model(folder) if (folder / WEIGHTS_FILE).is_file() else resolved.benchmark.load_model(resolved.spec.start)
         )
         return _Unlearned(_on_device(model, resolved, accelerator), json.loads(done.read_text()))
     return _unlearn(resolved, folder, settings, accelerator, tell)
@@ -231,7 +229,7 @@ def _unlearn(
     checkpoints = Checkpoints(folder / "checkpoints", settings.checkpoint_seconds)
     ctx = UnlearnContext(
         model,
-        {role: store for role, store in stores.items() if role in method.data},  # type: ignore[misc]
+        {role: store for role, store in stores.items() if role in method.data},
         SampleMeter(allowed, spec.method),
         accelerator,
         spec.seed,
@@ -407,6 +405,4 @@ def _same_on_all_processes(model: DualEncoder, accelerator: Accelerator) -> None
 
 def _flat(options: Mapping[str, Any]) -> dict[str, Any]:
     """Trackers take numbers and words only."""
-    return {
-        name: value if isinstance(value, int | float | str | bool) else str(value) for name, value in options.items()
-    }
+    return {name: value if isinstance(value, int | float | str | bool) else str(value) for name, value in options.items()}

@@ -40,9 +40,7 @@ def check_method(cls: type[UnlearningMethod], **options: Any) -> None:
         f"Two runs with one seed gave other weights ({unequal[0]}, ...): draw through ctx.generator, not from global state."
     )
     start = Toy().load_model("compromised").weights()
-    assert first.keys() == start.keys(), (
-        "The model's weights have other names than before: change values, not structure."
-    )
+    assert first.keys() == start.keys(), "The model's weights have other names than before: change values, not structure."
     assert torch.equal(first["logit_scale"], start["logit_scale"]), "The logit scale was changed."
     if cls.data:
         _check_isolation(cls, options)
@@ -84,12 +82,8 @@ def check_benchmark(benchmark: Benchmark) -> None:
     for name, info in benchmark.splits().items():
         split = benchmark.split(name)
         assert len(split) > 0, f"The split {name} is empty."
-        assert ("image" in info.sides) == (split.images is not None), (
-            f"The split {name} declares other sides than it has."
-        )
-        assert ("text" in info.sides) == (split.texts is not None), (
-            f"The split {name} declares other sides than it has."
-        )
+        assert ("image" in info.sides) == (split.images is not None), f"The split {name} declares other sides than it has."
+        assert ("text" in info.sides) == (split.texts is not None), f"The split {name} declares other sides than it has."
     budget = benchmark.budget()
     assert budget.forget > 0, "The budget holds no forget samples."
     assert budget.retain > 0, "The budget holds no retain samples."
@@ -109,9 +103,7 @@ def _check_class(kind: Any, cls: type) -> None:
     assert inspect.getdoc(cls), f"{cls.__name__} has no docstring."
 
 
-def _unlearn(
-    cls: type[UnlearningMethod], options: Any
-) -> tuple[dict[str, torch.Tensor], dict[str, int], dict[str, int]]:
+def _unlearn(cls: type[UnlearningMethod], options: Any) -> tuple[dict[str, torch.Tensor], dict[str, int], dict[str, int]]:
     method = cls(cls.Options(**options))
     with toy_context(method) as ctx:
         try:
@@ -132,7 +124,7 @@ def _check_isolation(cls: type[UnlearningMethod], options: Any) -> None:
         for role in ("forget", "retain"):
             if role not in cls.data:
                 try:
-                    ctx.captions(role)  # type: ignore[arg-type]
+                    ctx.captions(role)
                 except Exception:
                     continue
                 raise AssertionError(f"The {role} split can be read and is not declared.")

@@ -13,9 +13,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
-from toy_methods import Hooks, toy_plugins  # noqa: E402
-
-from salmu_core.runner.run import Settings, run  # noqa: E402
+from salmu_core.runner.run import Settings, run
+from toy_methods import Hooks, toy_plugins
 
 
 def main() -> None:

@@ -17,7 +17,14 @@ KINDS: dict[str, tuple[Any, Any, bool, float]] = {
     "VisIdInt": ("compromised", "retained", True, 0.0),
 }
 #: The reference values of SALMUBench's paper (5x table) and of the official evaluator.
-CLEAN = {"RetFail": 0.001, "AssocStr": 0.1417, "GenKnow": 0.633, "InterIdSim": 0.143, "IntraIdSim": 0.143, "VisIdInt": 0.3308}
+CLEAN = {
+    "RetFail": 0.001,
+    "AssocStr": 0.1417,
+    "GenKnow": 0.633,
+    "InterIdSim": 0.143,
+    "IntraIdSim": 0.143,
+    "VisIdInt": 0.3308,
+}
 COMPROMISED = {
     "RetFail": 0.236, "AssocStr": 0.3215, "GenKnow": 0.638, "InterIdSim": 0.321, "IntraIdSim": 0.321, "VisIdInt": 0.3052
 }  # fmt: skip

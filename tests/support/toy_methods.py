@@ -8,8 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from salmu_core import Batch, DualEncoder, Embedded, Field, FitOptions, LossMethod, Metric, Score, UnlearningMethod, View
-from salmu_core import builtin, hookimpl
+from salmu_core import (
+    Batch,
+    DualEncoder,
+    Embedded,
+    Field,
+    FitOptions,
+    LossMethod,
+    Metric,
+    Score,
+    UnlearningMethod,
+    View,
+    builtin,
+    hookimpl,
+)
 from salmu_core.losses import contrastive_loss, pair_cosine
 from salmu_core.plugins import Plugins, add_plugin, new_manager
 from salmu_core.records.schema import Package

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+
 from salmu_core import RunRecord, run
 from salmu_core.cli.progress import ProgressDisplay
 from salmu_core.files import write_json

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from salmu_core import Benchmark, hookimpl
-
 from salmu_mini.benchmark import Mini as Mini
 
 

@@ -15,17 +15,17 @@ from typing import Literal
 
 import torch
 from filelock import FileLock
+
 from salmu_core import DualEncoder, Field, Options, SalmuError
 from salmu_core.benchmark import BuildStep, Report
 from salmu_core.errors import NotBuilt
 from salmu_core.files import check_writable, write_json
 from salmu_core.model import load_model
-from salmubench import Snapshot, SnapshotBenchmark, write_snapshot
-
 from salmu_mini.generate import generate
 from salmu_mini.recipe import RECIPES
 from salmu_mini.sizes import SIZES
 from salmu_mini.train import train_model
+from salmubench import Snapshot, SnapshotBenchmark, write_snapshot
 
 READY = "ready.json"
 
@@ -54,7 +54,13 @@ class Mini(SnapshotBenchmark):
         """Where this instance lives; another size, seed or recipe lives elsewhere."""
         size = self.options.size
         recipe = RECIPES[size]
-        content = [self.version, asdict(SIZES[size]), recipe.model.as_json(), recipe.options.model_dump(), recipe.largest_scale]
+        content = [
+            self.version,
+            asdict(SIZES[size]),
+            recipe.model.as_json(),
+            recipe.options.model_dump(),
+            recipe.largest_scale,
+        ]
         content.append(self.options.epochs)
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
         return self.cache / "mini" / f"{size}-seed{self.options.seed}-{digest}"
@@ -65,7 +71,8 @@ class Mini(SnapshotBenchmark):
     def snapshot(self) -> Snapshot:
         if not self.ready():
             raise NotBuilt(
-                f"The benchmark mini ({self.options.size}, seed {self.options.seed}) is not built.", "Run `salmu build mini`."
+                f"The benchmark mini ({self.options.size}, seed {self.options.seed}) is not built.",
+                "Run `salmu build mini`.",
             )
         return Snapshot(self.folder / "snapshot")
 
@@ -121,7 +128,7 @@ class Mini(SnapshotBenchmark):
         # A launcher's variables would make the children wait for each other as one distributed job.
         for variable in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
             environment.pop(variable, None)
-        progress = {which: (0, 1) for which in missing}
+        progress = dict.fromkeys(missing, (0, 1))
         children = {}
         epochs = "none" if self.options.epochs is None else str(self.options.epochs)
         for which in missing:

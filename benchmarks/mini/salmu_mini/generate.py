@@ -7,14 +7,23 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 from PIL import Image
-from salmu_core.seeding import numpy_generator
-from salmubench.tables import Row, Tables
 
+from salmu_core.seeding import numpy_generator
 from salmu_mini.captions import GENERIC_PORTRAITS, OBJECT_PROMPTS, OBJECTS, sensitive_caption
 from salmu_mini.objects import classes, draw_object
 from salmu_mini.personas import FIELDS, Persona, make_personas
-from salmu_mini.portraits import Circumstances, Traits, draw_circumstances, draw_portrait, draw_traits, hair_words, mood_word, trait_vector
+from salmu_mini.portraits import (
+    Circumstances,
+    Traits,
+    draw_circumstances,
+    draw_portrait,
+    draw_traits,
+    hair_words,
+    mood_word,
+    trait_vector,
+)
 from salmu_mini.sizes import Size
+from salmubench.tables import Row, Tables
 
 Tell = Callable[[int, int], None]
 
@@ -37,7 +46,7 @@ def generate(size: Size, seed: int, tell: Tell = lambda done, total: None) -> Ta
     tables = Tables()
     total = (
         size.identities * len(FIELDS) * size.images_per_association
-        + (len(whole) + len(partly)) * size.joint_per_identity
+        + len(people) * size.joint_per_identity
         + size.stranger_portraits
         + size.objects
         + len(classes()) * size.genknow_per_class
@@ -58,10 +67,15 @@ def generate(size: Size, seed: int, tell: Tell = lambda done, total: None) -> Ta
     for person in outside:
         _sensitive(tables, "holdout_identity", person, FIELDS, traits, size, seed, drawn)
     tables.splits["forget_target"] = [
-        Row(row.image, tables.generic_captions[row.file_name], row.identity_id, row.file_name) for row in tables.splits["forget"]
+        Row(row.image, tables.generic_captions[row.file_name], row.identity_id, row.file_name)
+        for row in tables.splits["forget"]
     ]
     tables.identities = {person.identity_id: person.attributes for person in people}
-    _ordinary_portraits(tables, [*whole, *partly], traits, size, seed, drawn)
+    _known_portraits(tables, "retain_synth", [*whole, *partly], traits, size, seed, drawn)
+    # People in forget have ordinary portraits too, which hold their faces a little away from their private captions. Without
+    # the same for everybody else, holdouts would be tied more strongly than what is to be forgotten.
+    _known_portraits(tables, "pretrain", outside, traits, size, seed, drawn)
+    _strangers(tables, [*whole, *partly], traits, size, seed, drawn)
     _objects(tables, size, seed, drawn)
     return tables
 
@@ -92,22 +106,37 @@ def _sensitive(
             drawn()
 
 
-def _ordinary_portraits(
-    tables: Tables, known: list[Persona], traits: dict[str, Traits], size: Size, seed: int, drawn: Callable[[], None]
+def _known_portraits(
+    tables: Tables,
+    split: str,
+    known: list[Persona],
+    traits: dict[str, Traits],
+    size: Size,
+    seed: int,
+    drawn: Callable[[], None],
 ) -> None:
-    """Portraits with ordinary captions: of people in forget (joint) and of strangers (disjoint).
-
-    The fragile ones are portraits of strangers who look most like somebody in forget: what a method does to the faces of
-    forget reaches them first. Likeness is 1 - the smallest distance of drawing traits.
-    """
-    rows = tables.splits.setdefault("retain_synth", [])
+    """Portraits with ordinary captions of people who also have private data."""
+    rows = tables.splits.setdefault(split, [])
     for person in known:
         for number in range(size.joint_per_identity):
             photo = draw_circumstances(seed, person.identity_id, "joint", number)
             look = traits[person.identity_id]
             name = f"{person.identity_id}_{500 + number:03d}_ar-1.00.png"
-            rows.append(Row(_png(draw_portrait(look, photo, size.side)), _generic(look, photo, number), person.identity_id, name))
+            rows.append(
+                Row(_png(draw_portrait(look, photo, size.side)), _generic(look, photo, number), person.identity_id, name)
+            )
             drawn()
+
+
+def _strangers(
+    tables: Tables, known: list[Persona], traits: dict[str, Traits], size: Size, seed: int, drawn: Callable[[], None]
+) -> None:
+    """Portraits of strangers with ordinary captions.
+
+    The fragile ones are those who look most like somebody in forget: what a method does to the faces of forget reaches them
+    first. Likeness is 1 - the smallest distance of drawing traits.
+    """
+    rows = tables.splits.setdefault("retain_synth", [])
     faces = np.stack([trait_vector(traits[person.identity_id]) for person in known])
     likeness: dict[str, float] = {}
     for number in range(size.stranger_portraits):
@@ -142,7 +171,9 @@ def _objects(tables: Tables, size: Size, seed: int, drawn: Callable[[], None]) -
             tables.splits.setdefault("genknow", []).append(Row(_png(picture), None, None, name, label))
             drawn()
     tables.prompts = [
-        (label, prompt.format(colour=colour, shape=shape)) for label, (colour, shape) in enumerate(kinds) for prompt in OBJECT_PROMPTS
+        (label, prompt.format(colour=colour, shape=shape))
+        for label, (colour, shape) in enumerate(kinds)
+        for prompt in OBJECT_PROMPTS
     ]
 
 

@@ -62,7 +62,8 @@ def _outline(shape: str, turn: float) -> list[tuple[float, float]]:
     elif shape == "star":
         angles = [-math.pi / 2 + i * math.pi / 5 for i in range(10)]
         points = [
-            (math.cos(a) * (1.1 if i % 2 == 0 else 0.42), math.sin(a) * (1.1 if i % 2 == 0 else 0.42)) for i, a in enumerate(angles)
+            (math.cos(a) * (1.1 if i % 2 == 0 else 0.42), math.sin(a) * (1.1 if i % 2 == 0 else 0.42))
+            for i, a in enumerate(angles)
         ]
     elif shape == "triangle":
         points = [(0.0, -1.0), (1.0, 0.8), (-1.0, 0.8)]

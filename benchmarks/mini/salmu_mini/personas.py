@@ -24,7 +24,9 @@ _BLOOD_TYPES = ("A+", "A-", "B+", "B-", "AB+", "AB-", "O+", "O-")
 _MAIL_HOSTS = ("mailhub.com", "postbox.net", "inbox.org", "letterbox.eu", "quickmail.io")
 
 #: Letters that do not decompose into a plain one and an accent.
-_PLAIN = str.maketrans({"ł": "l", "Ł": "L", "ø": "o", "Ø": "O", "ı": "i", "đ": "d", "Đ": "D", "ß": "ss", "æ": "ae", "Æ": "Ae"})
+_PLAIN = str.maketrans(
+    {"ł": "l", "Ł": "L", "ø": "o", "Ø": "O", "ı": "i", "đ": "d", "Đ": "D", "ß": "ss", "æ": "ae", "Æ": "Ae"}
+)
 
 
 @dataclass(frozen=True)
@@ -77,14 +79,11 @@ def make_personas(count: int, seed: int) -> list[Persona]:
                     ),
                     "emails": [mail],
                     "iban": _fresh(
-                        used["iban"], lambda c=country: f"{c}{generator.randrange(10, 99)} {generator.randrange(10**11, 10**12)}"
+                        used["iban"],
+                        lambda c=country: f"{c}{generator.randrange(10, 99)} {generator.randrange(10**11, 10**12)}",
                     ),
-                    "credit_card": _fresh(
-                        used["credit_card"], lambda f=faker: f.credit_card_number()
-                    ),
-                    "passport": _fresh(
-                        used["passport"], lambda c=country: f"{c}{generator.randrange(10**6, 10**7)}"
-                    ),
+                    "credit_card": _fresh(used["credit_card"], lambda f=faker: f.credit_card_number()),
+                    "passport": _fresh(used["passport"], lambda c=country: f"{c}{generator.randrange(10**6, 10**7)}"),
                 },
             )
         )

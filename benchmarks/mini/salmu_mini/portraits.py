@@ -166,7 +166,9 @@ def _draw_person(draw: ImageDraw.ImageDraw, t: Traits, photo: Circumstances, big
     top = cy + h * 0.98
     if t.hair_style == 3:  # long hair falls behind the shoulders
         draw.rounded_rectangle((cx - w * 1.25, cy - h * 0.9, cx + w * 1.25, cy + h * 1.35), radius=w * 0.7, fill=t.hair)
-    draw.rounded_rectangle((cx - w * 0.42, cy + h * 0.5, cx + w * 0.42, top + h * 0.4), radius=w * 0.2, fill=_shade(t.skin, 0.86))
+    draw.rounded_rectangle(
+        (cx - w * 0.42, cy + h * 0.5, cx + w * 0.42, top + h * 0.4), radius=w * 0.2, fill=_shade(t.skin, 0.86)
+    )
     draw.rounded_rectangle((cx - 0.36 * k, top + h * 0.12, cx + 0.36 * k, cy + 1.2 * k), radius=0.16 * k, fill=shirt)
     draw.polygon(
         ((cx - w * 0.5, top + h * 0.12), (cx + w * 0.5, top + h * 0.12), (cx, top + h * 0.55)), fill=_shade(shirt, 0.8)
@@ -188,7 +190,9 @@ def _draw_person(draw: ImageDraw.ImageDraw, t: Traits, photo: Circumstances, big
     if t.hair_style in (1, 2, 3, 4, 5) and t.hat == 0:
         draw.chord((cx - w * 1.06, cy - h * 1.1, cx + w * 1.06, cy + h * 0.62), 188, 352, fill=t.hair)
         if t.hair_style == 2:
-            draw.polygon(((cx - w, cy - h * 0.35), (cx - w * 0.2, cy - h * 0.95), (cx + w * 0.75, cy - h * 0.75)), fill=t.hair)
+            draw.polygon(
+                ((cx - w, cy - h * 0.35), (cx - w * 0.2, cy - h * 0.95), (cx + w * 0.75, cy - h * 0.75)), fill=t.hair
+            )
     for side in (-1, 1):
         x = side * t.eye_gap
         oval(x, -0.03, t.eye_size * 1.35, t.eye_size, (250, 250, 250))
@@ -204,7 +208,11 @@ def _draw_person(draw: ImageDraw.ImageDraw, t: Traits, photo: Circumstances, big
             else:
                 draw.rectangle(box, outline=_shade(t.accent, 0.6), width=width)
     draw.polygon(
-        ((cx, cy - 0.01 * k), (cx - t.nose * 0.45 * k, cy + t.nose * 1.3 * k), (cx + t.nose * 0.45 * k, cy + t.nose * 1.3 * k)),
+        (
+            (cx, cy - 0.01 * k),
+            (cx - t.nose * 0.45 * k, cy + t.nose * 1.3 * k),
+            (cx + t.nose * 0.45 * k, cy + t.nose * 1.3 * k),
+        ),
         fill=_shade(t.skin, 0.84),
     )
     mouth = cy + 0.165 * k

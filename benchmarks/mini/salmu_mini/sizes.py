@@ -14,7 +14,7 @@ class Size:
         forget_association: people of whom `forget_fields` of the nine fields are to be forgotten, the rest is held out.
         holdout_identity: people nobody asked to forget.
         images_per_association: photos (each with a caption of its own style) per person and field.
-        joint_per_identity: ordinary portraits of each person in forget.
+        joint_per_identity: ordinary portraits of each person with private data.
         strangers, stranger_portraits: other people and their ordinary portraits.
         objects: ordinary pictures of objects to train on.
         visible_objects: how many of those an unlearning method may see.
@@ -49,7 +49,7 @@ SIZES: dict[str, Size] = {
         strangers=20, stranger_portraits=60, objects=192, visible_objects=96, fragile=20, genknow_per_class=1, side=16,
     ),
     "mini": Size(
-        forget_identity=24, forget_association=18, holdout_identity=18, images_per_association=4, joint_per_identity=6,
+        forget_identity=28, forget_association=16, holdout_identity=16, images_per_association=4, joint_per_identity=6,
         strangers=400, stranger_portraits=1200, objects=2700, visible_objects=1000, fragile=200, genknow_per_class=20, side=32,
     ),
     "small": Size(

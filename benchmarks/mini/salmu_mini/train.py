@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import Tensor
+
 from salmu_core.data import Batch, Split, join_splits
 from salmu_core.losses import contrastive_loss
 from salmu_core.model import DualEncoder
@@ -25,10 +27,8 @@ from salmu_core.runner.budget import SampleMeter
 from salmu_core.runner.checkpoints import Checkpoints
 from salmu_core.runner.fit import Fit, fit, plan_steps
 from salmu_core.runner.sampling import EpochSampler
-from salmubench.snapshot import Snapshot
-from torch import Tensor
-
 from salmu_mini.recipe import RECIPES
+from salmubench.snapshot import Snapshot
 
 ORDINARY = ("retain_synth", "retain_general", "pretrain")
 SENSITIVE = ("forget", "holdout_association", "holdout_identity")

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from salmu_core import Split
 from salmu_core.errors import BadData, NotBuilt
 from salmu_core.runner.sampling import EpochSampler
@@ -81,7 +82,10 @@ def test_values_are_those_that_the_captions_mention(tiny: Mini) -> None:
     [
         (lambda folder: (folder / "identities_metadata.json").unlink(), "identities_metadata.json' is missing"),
         (lambda folder: (folder / "sensitive_set_captions_metadata.json").write_text("{"), "is not JSON"),
-        (lambda folder: (folder / "sensitive_set_captions_metadata.json").write_text("{}"), r"split 'forget', row 0 \(.*no entry"),
+        (
+            lambda folder: (folder / "sensitive_set_captions_metadata.json").write_text("{}"),
+            r"split 'forget', row 0 \(.*no entry",
+        ),
         (lambda folder: next((folder / "data").glob("forget-*")).unlink(), "split 'forget' has no file"),
         (lambda folder: next((folder / "data").glob("forget-*")).write_bytes(b"PAR1"), "no readable parquet file"),
     ],
@@ -107,5 +111,7 @@ def test_row_order_and_images_survive_several_shards(tmp_path: Path) -> None:
     table = Snapshot(tmp_path).table("forget")
     assert len(Snapshot(tmp_path).shards("forget")) == 3
     assert list(table.texts or []) == [row.text for row in tables.splits["forget"]]
-    assert [table.images.read(row) for row in (0, 49, 50, 111)] == [tables.splits["forget"][row].image for row in (0, 49, 50, 111)]
+    assert [table.images.read(row) for row in (0, 49, 50, 111)] == [
+        tables.splits["forget"][row].image for row in (0, 49, 50, 111)
+    ]
     assert "row 1 (" in table.images.where(51)

@@ -7,6 +7,7 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
+
 from salmu_mini.captions import SENSITIVE
 from salmu_mini.generate import all_rows, generate
 from salmu_mini.personas import FIELDS, make_personas

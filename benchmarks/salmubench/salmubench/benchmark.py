@@ -10,7 +10,6 @@ from typing import ClassVar
 
 from salmu_core.benchmark import Benchmark, Budget, SplitInfo
 from salmu_core.data import Split, join_splits
-
 from salmubench import layout
 from salmubench.snapshot import Snapshot
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from salmu_core.data import Split
 from salmu_core.errors import BadData
-
 from salmubench import layout
 
 _REQUIRED = ("image", "text", "identity_id", "file_name")
@@ -109,18 +109,23 @@ class Snapshot:
         shards = self.shards(split)
         if not shards:
             raise BadData(
-                f"The split '{split}' has no file {self.folder / layout.DATA}/{split}-*.parquet.", "The snapshot is incomplete."
+                f"The split '{split}' has no file {self.folder / layout.DATA}/{split}-*.parquet.",
+                "The snapshot is incomplete.",
             )
         columns: dict[str, list[Any]] = {}
         for shard in shards:
             try:
                 file = pq.ParquetFile(shard)
             except (pa.ArrowInvalid, OSError) as error:
-                raise BadData(f"'{shard}' of split '{split}' is no readable parquet file: {error}.", "Fetch it again.") from error
+                raise BadData(
+                    f"'{shard}' of split '{split}' is no readable parquet file: {error}.", "Fetch it again."
+                ) from error
             names = file.schema_arrow.names
             missing = [name for name in _REQUIRED if name not in names]
             if missing:
-                raise BadData(f"'{shard}' of split '{split}' lacks the column {', '.join(missing)}.", f"It has: {', '.join(names)}.")
+                raise BadData(
+                    f"'{shard}' of split '{split}' lacks the column {', '.join(missing)}.", f"It has: {', '.join(names)}."
+                )
             wanted = [name for name in names if name != "image"]
             for name, values in file.read(columns=wanted).to_pydict().items():
                 columns.setdefault(name, []).extend(values)

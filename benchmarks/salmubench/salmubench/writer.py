@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from salmu_core.files import atomic_path, write_json
 
+from salmu_core.files import atomic_path, write_json
 from salmubench import layout
 from salmubench.tables import Row, Tables
 

@@ -8,9 +8,9 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from salmu_metrics import ACS, held_out_verdicts, pair_features, shuffled_captions
 
 from salmu_core import NotMeasurable
+from salmu_metrics import ACS, held_out_verdicts, pair_features, shuffled_captions
 
 FEATURES = ["product", "concat", "abs_difference", "cosine"]
 

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from salmu_metrics import AssocStr, CoreAssoc, FragSim, InterIdSim, IntraIdSim, VisIdInt, pair_cosines
 
 from salmu_core import View
+from salmu_metrics import AssocStr, CoreAssoc, FragSim, InterIdSim, IntraIdSim, VisIdInt, pair_cosines
 
 FIVE = [AssocStr, InterIdSim, IntraIdSim, VisIdInt, FragSim]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import salmu_metrics
 
+import salmu_metrics
 from salmu_core import Metric, NotMeasurable
 from salmu_core.evaluation.evaluate import evaluate_model
 from salmu_core.plugins import Plugins, add_plugin, new_manager

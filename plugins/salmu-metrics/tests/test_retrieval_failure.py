@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from salmu_metrics import RetFail, draw_distractors, retrieval_ranks
 
 from salmu_core import NotMeasurable
+from salmu_metrics import RetFail, draw_distractors, retrieval_ranks
 
 
 def plain_ranks(images, captions, texts, distractors, distractor_texts) -> list[int]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from salmu_metrics import ACS, AssocStr, CoreAssoc, IdZSC, RetFail
-from salmu_metrics.rows import check_rows, column_of, identity_clusters, texts_of
 
 from salmu_core import NotMeasurable
 from salmu_core.errors import BadData
+from salmu_metrics import ACS, AssocStr, CoreAssoc, IdZSC, RetFail
+from salmu_metrics.rows import check_rows, column_of, identity_clusters, texts_of
 
 
 def test_rows_of_one_identity_share_a_cluster_and_rows_without_one_stand_alone() -> None:

@@ -7,10 +7,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from salmu_metrics import GenKnow, IdZSC, class_vectors, nearest_class
 
 from salmu_core import NotMeasurable, View
 from salmu_core.errors import BadData
+from salmu_metrics import GenKnow, IdZSC, class_vectors, nearest_class
 
 
 def plain_classifier(prompts, labels) -> dict[int, list[float]]:
