@@ -91,10 +91,8 @@ def embed_views(
         key = _digest("embedding", side, fingerprint[side], settings, number_type, *keys)  # type: ignore[index]
         vectors = cache.read(key) if cache else None
         if vectors is None:
-            if side == "image":
-                vectors = _encode_images(model, image_rows, cache, tell)
-            else:
-                vectors = _encode_texts(model, unique_texts, tell)
+            images = side == "image"
+            vectors = _encode_images(model, image_rows, cache, tell) if images else _encode_texts(model, unique_texts, tell)
             if cache and process_index() == 0:
                 cache.write(key, vectors)
         if not torch.isfinite(vectors).all():

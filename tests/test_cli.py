@@ -1,0 +1,127 @@
+"""The command line: what each command prints, refuses and exits with."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from salmu_core.cli.main import _COMMANDS, cli, main
+
+
+def _salmu(*arguments: str):
+    return CliRunner().invoke(cli, list(arguments), catch_exceptions=False)
+
+
+@pytest.fixture(autouse=True)
+def only_core(monkeypatch):
+    """Commands are tested with core's own parts, whatever is installed."""
+    monkeypatch.setenv("SALMU_PLUGINS", "core")
+
+
+@pytest.mark.parametrize("command", sorted(_COMMANDS))
+def test_every_command_has_help_with_an_example(command):
+    result = _salmu(command, "--help")
+    assert result.exit_code == 0
+    assert "Example" in result.output
+    assert f"salmu {command}" in result.output
+
+
+def test_help_imports_neither_torch_nor_plugins():
+    code = (
+        "import sys; from salmu_core.cli.main import cli; cli.main(['--help'], standalone_mode=False);"
+        "import salmu_core; heavy = {'torch', 'salmu_core.plugins', 'plotly', 'pydantic'} & set(sys.modules); assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "compare" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["list-methods", "list-metrics", "list-benchmarks"])
+def test_listings_are_json_when_asked(command):
+    listed = json.loads(_salmu(command, "--json").output)
+    if command == "list-benchmarks":
+        assert listed[0]["name"] == "toy"
+        assert listed[0]["package"] == "salmu"
+    if command == "list-methods":
+        assert [item["name"] for item in listed] == ["none"]
+
+
+def test_describe_shows_options_with_types_defaults_and_bounds():
+    output = _salmu("describe", "toy").output
+    assert "identities" in output
+    assert ">= 1, <= 500" in output
+    [seed, *_] = json.loads(_salmu("describe", "toy", "--json").output)["options"]
+    assert (seed["name"], seed["default"]) == ("seed", 0)
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path):
+    out = tmp_path / "run"
+    result = _salmu("run", "none", "--benchmark", "toy", "--out", str(out), "--dry-run", "--json")
+    plan = json.loads(result.stdout)
+    assert plan["benchmark_built"] is True
+    assert plan["folder"] == str(out)
+    assert not out.exists()
+
+
+def test_run_evaluate_compare_and_report(tmp_path):
+    out = tmp_path / "run"
+    assert _salmu("run", "none", "--benchmark", "toy", "--out", str(out), "--cpu").exit_code == 0
+    assert json.loads((out / "record.json").read_text())["kind"] == "reference"
+    scores = tmp_path / "scores"
+    result = _salmu("evaluate", "compromised", "--benchmark", "toy", "--out", str(scores), "--cpu", "--json")
+    assert json.loads(result.stdout)["status"] == "ok"
+    assert (scores / "record.json").is_file()
+    folder = tmp_path / "all"
+    board = json.loads(_salmu("compare", "none", "--benchmark", "toy", "--out", str(folder), "--cpu", "--json").stdout)
+    assert [row["title"] for row in board["rows"]] == ["Clean", "Compromised"]
+    again = _salmu("compare", "none", "--benchmark", "toy", "--out", str(folder), "--cpu")
+    assert "2 runs, 2 of them done before" in again.stderr
+    assert _salmu("report", str(folder)).exit_code == 0
+    assert (folder / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "nonne", "--benchmark", "toy"], "Did you mean none"),
+        (["run", "none", "--benchmark", "tooy"], "Did you mean toy"),
+        (["run", "none", "--benchmark", "toy", "--set", "lr"], "NAME=VALUE"),
+        (["run", "none", "--benchmark", "toy", "--set", "lr=1"], "no option 'lr'"),
+        (["run", "none", "--benchmark", "toy", "--bench-set", "identities=0"], "greater than or equal to 1"),
+        (["compare", "none", "--benchmark", "toy", "--seeds", "a"], "separated by commas"),
+        (["compare", "none", "--benchmark", "toy", "--metric-set", "X=1"], "METRIC.NAME=VALUE"),
+        (["evaluate", "no/such/model", "--benchmark", "toy"], "no model at"),
+        (["report", "no/such/folder"], "no record"),
+        (["describe", "toyy"], "Did you mean toy"),
+    ],
+)
+def test_bad_input_is_one_panel_and_exit_code_1(arguments, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    shown = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert exit_.value.code == 1
+    assert "Error" in shown
+    assert words in shown
+    assert "Traceback" not in shown
+
+
+def test_an_unknown_command_names_near_ones(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(["comapre"])
+    assert exit_.value.code == 2
+    assert "Did you mean compare" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(shell):
+    assert "_SALMU_COMPLETE" in _salmu("completion", shell).output
+
+
+def test_doctor_names_versions_devices_and_plugins():
+    found = json.loads(_salmu("doctor", "--json").output)
+    assert found["versions"]["salmu"]
+    assert found["devices"]
+    assert found["problems"] == []
