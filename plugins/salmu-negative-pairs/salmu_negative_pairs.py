@@ -67,7 +67,7 @@ class DirectSimilarityMinimisation(LossMethod):
     class Options(FitOptions):
         """Options of direct-similarity-minimisation."""
 
-        lr: float = Field(1e-4, gt=0, le=10, description="peak learning rate")
+        lr: float = Field(3e-5, gt=0, le=10, description="peak learning rate")
 
     def loss(self, model: DualEncoder, batch: Batch) -> dict[str, Tensor]:
         """The mean cosine of the forget batch."""

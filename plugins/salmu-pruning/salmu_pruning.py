@@ -180,7 +180,7 @@ def prune_units(layer: Layer, units: Bool[Tensor, " units"]) -> None:
 class NeuronPruningOptions(Options):
     """Options of neuron-pruning."""
 
-    share: float = Field(0.05, ge=0, le=1, description="share of hidden units that is removed")
+    share: float = Field(0.4, ge=0, le=1, description="share of hidden units that is removed")
     scope: Literal["layer", "global"] = Field("layer", description="the share is of every layer, or of all together")
     eps: float = Field(1e-6, gt=0, description="added to the activity on retain pairs")
     batch_size: int = Field(256, ge=1, description="pairs per forward pass; does not change the result")

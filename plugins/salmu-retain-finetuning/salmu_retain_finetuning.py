@@ -20,7 +20,7 @@ class RetainFinetuning(LossMethod):
     class Options(FitOptions):
         """Options of retain-finetuning."""
 
-        lr: float = Field(3e-4, gt=0, le=10, description="peak learning rate")
+        lr: float = Field(3e-3, gt=0, le=10, description="peak learning rate")
 
     def loss(self, model: DualEncoder, batch: Batch) -> dict[str, Tensor]:
         """The contrastive loss of the retain batch."""

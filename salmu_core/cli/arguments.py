@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -91,6 +92,11 @@ def benchmark_options(bench_set: Sequence[str], bench_seed: int | None) -> dict[
             raise BadOptions("The benchmark's seed is given twice: --bench-seed and --bench-set seed=.")
         options["seed"] = bench_seed
     return options
+
+
+def results_folder(benchmark: str, options: Mapping[str, Any]) -> Path:
+    """Where results go by default: a folder for each instance of a benchmark, since instances share no table."""
+    return Path("results") / "-".join([benchmark, *(f"{name}-{value}" for name, value in sorted(options.items()))])
 
 
 def run_settings(command: F) -> F:

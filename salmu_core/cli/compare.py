@@ -14,6 +14,7 @@ from salmu_core.cli.arguments import (
     metric_options,
     parse_numbers,
     parse_settings,
+    results_folder,
     run_settings,
 )
 from salmu_core.errors import BadOptions
@@ -86,7 +87,7 @@ def compare_command(
         "options": options,
         "benchmark_options": benchmark_options(bench_set, bench_seed),
         "precision": precision,
-        "out": out or Path("results") / benchmark,
+        "out": out or results_folder(benchmark, benchmark_options(bench_set, bench_seed)),
         "settings": how,
         "plugins": plugins,
     }

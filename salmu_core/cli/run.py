@@ -13,6 +13,7 @@ from salmu_core.cli.arguments import (
     complete_names,
     metric_options,
     parse_settings,
+    results_folder,
     run_settings,
 )
 
@@ -100,7 +101,7 @@ def run_command(
         precision=precision,
     )
     resolved = resolve(spec, plugins, how.cache_folder)
-    folder = out or Path("results") / benchmark / "runs" / resolved.folder_name
+    folder = out or results_folder(benchmark, spec.benchmark_options) / "runs" / resolved.folder_name
     if dry_run:
         plan = plan_run(resolved, folder, how, plugins)
         if as_json:
