@@ -38,7 +38,8 @@ def open_accelerator(
     try:
         accelerator = Accelerator(
             mixed_precision=precision,
-            cpu=cpu,
+            # Without this Accelerate joins no process group on machines that have only CPUs.
+            cpu=cpu or not torch.accelerator.is_available(),
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
             **settings,
         )

@@ -60,7 +60,8 @@ class TwoStages(UnlearningMethod):
             next(iter(ctx.parameters().values())).mul_(1 + 0.01 * noise)
 
         def towards(model: DualEncoder, batch: Batch) -> Tensor:
-            return (model(batch.retain).image - teacher(batch.retain).image).square().sum()
+            # Towards the other tower: a loss that starts at zero would have AdamW blow rounding up to full steps.
+            return (model(batch.retain).image - teacher(batch.retain).text).square().sum(dim=-1).mean()
 
         ctx.fit(towards, FitOptions(lr=1e-3, batch_size=12, epochs=1), splits=("retain",))
 

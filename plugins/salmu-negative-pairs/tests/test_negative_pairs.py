@@ -200,7 +200,7 @@ def test_the_other_tower_stays_bit_equal(method, tower, frozen):
 
 
 def test_similarities_fall_on_the_toy_benchmark():
-    method = DirectSimilarityMinimisation(DirectSimilarityMinimisation.Options(schedule="constant"))
+    method = DirectSimilarityMinimisation(DirectSimilarityMinimisation.Options(lr=1e-4, schedule="constant"))
     with toy_context(method) as ctx:
         method.unlearn(ctx)
         cosines = [point["forget"] for point in ctx.history]
