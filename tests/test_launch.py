@@ -15,7 +15,9 @@ def test_accelerate_launch_with_two_processes_gives_the_metrics_of_one(tmp_path)
     run = ["-m", "salmu_core", "run", "gradient-ascent-retain", "--benchmark", "toy", "--cpu", "--set", "batch_size=12"]
     launch = ["-m", "accelerate.commands.launch", "--num_processes", "2"]
     for name, command in (("one", run), ("two", [*launch, *run])):
-        done = subprocess.run([sys.executable, *command, "--out", str(tmp_path / name)], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, *command, "--out", str(tmp_path / name)], capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr[-2000:]
     one, two = (read_record(tmp_path / name) for name in ("one", "two"))
     assert (one.provenance.processes, two.provenance.processes) == (1, 2)

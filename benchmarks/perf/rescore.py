@@ -35,10 +35,14 @@ def main() -> None:
         benchmark.split(name)  # reading tables is not what is measured
     model = benchmark.load_model("compromised")
     with tempfile.TemporaryDirectory() as folder:
-        evaluate_model(model, benchmark, metrics, EmbeddingCache(Path(folder)))  # warm-up: imports, and the pixel cache below
+        evaluate_model(
+            model, benchmark, metrics, EmbeddingCache(Path(folder))
+        )  # warm-up: imports, and the pixel cache below
         shared = seconds(lambda: evaluate_model(model, benchmark, metrics))
         separate = seconds(lambda: [evaluate_model(model, benchmark, [metric]) for metric in metrics])
-        again = seconds(lambda: evaluate_model(benchmark.load_model("compromised"), benchmark, metrics, EmbeddingCache(Path(folder))))
+        again = seconds(
+            lambda: evaluate_model(benchmark.load_model("compromised"), benchmark, metrics, EmbeddingCache(Path(folder)))
+        )
     print(f"one embedding pass for {len(metrics)} metrics: {shared:.2f} s")
     print(f"one pass per metric:              {separate:.2f} s ({separate / shared:.1f}x)")
     print(f"scored again from the cache:      {again:.2f} s ({shared / again:.1f}x faster than the first time)")

@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 import click
+
 from salmu_core.files import write_text
 
 ROOT = Path(__file__).parents[3]
@@ -46,7 +47,9 @@ def take_picture(page: Path, picture: Path) -> bool:
     with tempfile.TemporaryDirectory() as profile:
         flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
         flags += [f"--user-data-dir={profile}", "--virtual-time-budget=15000", "--window-size=1440,1500"]
-        subprocess.run([browser, *flags, f"--screenshot={picture}", page.resolve().as_uri()], check=True, capture_output=True)
+        subprocess.run(
+            [browser, *flags, f"--screenshot={picture}", page.resolve().as_uri()], check=True, capture_output=True
+        )
     return True
 
 
@@ -61,7 +64,9 @@ def main(comparison: Path) -> None:
     write_text(readme, with_table(readme.read_text(encoding="utf-8"), table))
     picture = ROOT / "docs" / "images" / "report.png"
     picture.parent.mkdir(parents=True, exist_ok=True)
-    print("picture taken" if take_picture(comparison / "report.html", picture) else "no Chromium: the picture is left as it is")
+    print(
+        "picture taken" if take_picture(comparison / "report.html", picture) else "no Chromium: the picture is left as it is"
+    )
 
 
 if __name__ == "__main__":

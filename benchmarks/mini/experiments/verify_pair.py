@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import click
+
 from salmu_core import evaluate
 from salmu_core.files import write_json
 from salmu_core.plugins import load_plugins
@@ -35,7 +36,9 @@ def main(seeds: str, summary: Path) -> None:
         for which in ("clean", "compromised"):
             scores = evaluate(which, benchmark="mini", benchmark_options=options, plugins=plugins).scores
             found[seed][which] = {name: round(score.value, 4) for name, score in scores.items()}
-            print(f"  {which}: " + ", ".join(f"{name} {value:.3f}" for name, value in found[seed][which].items()), flush=True)
+            print(
+                f"  {which}: " + ", ".join(f"{name} {value:.3f}" for name, value in found[seed][which].items()), flush=True
+            )
     command = f"uv run python benchmarks/mini/experiments/verify_pair.py --seeds {seeds}"
     write_json(summary, {"command": command, "benchmark version": type(benchmark).version, "benchmark seed": found})
 

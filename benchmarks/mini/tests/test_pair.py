@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+
 from salmu_core import DualEncoder
 from salmu_core.evaluation.embed import EmbeddingCache
 from salmu_core.evaluation.evaluate import evaluate_model
