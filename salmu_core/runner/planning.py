@@ -40,7 +40,7 @@ class RunPlan:
         """For people."""
         steps = "decided by the method" if self.most_steps is None else f"at most {self.most_steps}"
         rows = ", ".join(f"{role} {count}" for role, count in self.rows.items())
-        allowed = ", ".join(f"{role} {self.allowed[role]}" for role in self.sees) or "none"
+        allowed = ", ".join(f"{role} {self.allowed[role]}" for role in self.sees if role in self.allowed) or "none"
         return [
             ("run", f"{self.title} ({self.id})"),
             ("directory", self.folder + (", finished before" if self.done else "")),
