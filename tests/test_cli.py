@@ -65,14 +65,6 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path):
     assert not out.exists()
 
 
-@pytest.mark.parametrize("built", [True, False])
-def test_a_dry_run_reads_well_whether_the_benchmark_is_built_or_not(tmp_path, monkeypatch, built):
-    monkeypatch.setattr("salmu_core.toy.Toy.ready", lambda self: built)
-    result = _salmu("run", "none", "--benchmark", "toy", "--out", str(tmp_path / "run"), "--dry-run")
-    assert result.exit_code == 0
-    assert ("to be built first" in result.stdout) != built
-
-
 def test_run_evaluate_compare_and_report(tmp_path):
     out = tmp_path / "run"
     assert _salmu("run", "none", "--benchmark", "toy", "--out", str(out), "--cpu").exit_code == 0

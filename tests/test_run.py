@@ -85,6 +85,20 @@ def test_options_equal_to_the_defaults_are_the_same_run():
     assert bare.id == spelt.id != other.id
 
 
+@pytest.mark.parametrize("built", [True, False])
+def test_a_plan_can_be_read_whether_the_benchmark_is_built_or_not(tmp_path, settings, monkeypatch, built):
+    from salmu_core.runner.planning import plan_run
+    from salmu_core.runner.resolve import resolve
+
+    monkeypatch.setattr(Toy, "ready", lambda self: built)
+    plugins = toy_plugins()
+    plan = plan_run(resolve(RunSpec(method="ascent", benchmark="toy"), plugins), tmp_path / "run", settings, plugins)
+    lines = dict(plan.lines())
+    assert lines["samples it may see"] == ("forget 144, retain 144" if built else "known once the benchmark is built")
+    assert plan.most_steps == (12 if built else None)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_folder_with_another_run_is_not_overwritten(tmp_path, settings):
     _run("ascent", tmp_path / "run", settings)
     with pytest.raises(OutputError, match="holds another run"):
