@@ -69,10 +69,11 @@ def test_run_evaluate_compare_and_report(tmp_path):
     out = tmp_path / "run"
     assert _salmu("run", "none", "--benchmark", "toy", "--out", str(out), "--cpu").exit_code == 0
     assert json.loads((out / "record.json").read_text())["kind"] == "reference"
-    scores = tmp_path / "scores"
+    scores = tmp_path / "scores.json"
     result = _salmu("evaluate", "compromised", "--benchmark", "toy", "--out", str(scores), "--cpu", "--json")
     assert json.loads(result.stdout)["status"] == "ok"
-    assert (scores / "record.json").is_file()
+    assert json.loads(scores.read_text())["rows_file"] == "scores.rows.safetensors"
+    assert (tmp_path / "scores.rows.safetensors").is_file()
     folder = tmp_path / "all"
     board = json.loads(_salmu("compare", "none", "--benchmark", "toy", "--out", str(folder), "--cpu", "--json").stdout)
     assert [row["title"] for row in board["rows"]] == ["Clean", "Compromised"]

@@ -11,7 +11,7 @@ from salmu_core.cli.arguments import benchmark_choice, benchmark_options, metric
 _EXAMPLES = """\b
 Examples:
   salmu evaluate compromised
-  salmu evaluate results/mini/runs/my-run --out scores
+  salmu evaluate results/mini/runs/my-run --out scores.json
   salmu evaluate checkpoint.pt --benchmark mini --json
   salmu evaluate hf-hub:OWNER/NAME
 """
@@ -20,7 +20,11 @@ Examples:
 @click.command("evaluate", epilog=_EXAMPLES)
 @click.argument("model")
 @benchmark_choice
-@click.option("--out", type=click.Path(path_type=Path), help="Directory for record.json and per-row values.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="A .json file or a directory for the record.",
+)
 @click.option("--cpu", is_flag=True, help="Stay on the CPU even where there is an accelerator.")
 @click.option("--metric-set", multiple=True, metavar="METRIC.NAME=VALUE", help="An option of a metric; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
@@ -47,7 +51,7 @@ def evaluate_command(
 
     plugins = load_plugins()
     if out is not None:
-        check_writable(out)
+        check_writable(out.parent if out.suffix == ".json" else out)
     with ProgressDisplay(quiet=as_json) as display:
         plugins.watch(display)
         record = evaluate(

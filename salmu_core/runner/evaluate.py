@@ -12,7 +12,7 @@ import torch
 from salmu_core.errors import BadCheckpoint
 from salmu_core.evaluation.embed import EmbeddingCache
 from salmu_core.evaluation.evaluate import evaluate_model
-from salmu_core.files import write_tensors
+from salmu_core.files import write_json, write_tensors
 from salmu_core.model import DualEncoder, load_model
 from salmu_core.plugins import Plugins, load_plugins
 from salmu_core.records.schema import RunRecord, RunSpec
@@ -37,7 +37,8 @@ def evaluate(
     Args:
         model: the words `clean` or `compromised`, a run directory, a checkpoint file, an open_clip `hf-hub:` or
             `local-dir:` name, or a `DualEncoder`.
-        out: a directory for the record and its per-row values; None: nothing is written.
+        out: a `.json` file for the record, with per-row values in `.rows.safetensors` beside it; or a directory, for
+            `record.json` and `rows.safetensors`. None: nothing is written.
 
     Raises:
         BadCheckpoint: there is no such model, or it is of an architecture that the benchmark's images and captions cannot
@@ -98,9 +99,12 @@ def evaluate(
             }
         )
     if out is not None and accelerator.is_main_process:
-        folder = Path(out)
-        write_tensors(folder / ROWS_FILE, {name: torch.from_numpy(rows.copy()) for name, rows in evaluation.rows.items()})
-        write_record(folder, record)
+        path = Path(out)
+        single = path.suffix == ".json"
+        rows_path = path.with_suffix(".rows.safetensors") if single else path / ROWS_FILE
+        write_tensors(rows_path, {name: torch.from_numpy(rows.copy()) for name, rows in evaluation.rows.items()})
+        record = record.model_copy(update={"rows_file": rows_path.name})
+        write_json(path, record.model_dump(mode="json")) if single else write_record(path, record)
     return record
 
 

@@ -1,10 +1,6 @@
 """Gradient ascent: its losses in numbers, its options, its card."""
 
-import re
-import tomllib
-from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +10,7 @@ from jaxtyping import install_import_hook
 from torch import Tensor
 
 from salmu_core import Features
-from salmu_core.testing import check_method, toy_context
+from salmu_core.testing import check_method, check_package, toy_context
 
 # Shape annotations are checked while these tests run.
 with install_import_hook("salmu_gradient_ascent", "beartype.beartype"):
@@ -22,43 +18,10 @@ with install_import_hook("salmu_gradient_ascent", "beartype.beartype"):
 
 METHODS = [GradientAscent, GradientAscentRetain]
 FOLDER = Path(__file__).parents[1]
-HEADINGS = [
-    "Idea",
-    "Objective",
-    "Data it sees",
-    "Options",
-    "When it fails",
-    "Cost",
-    "Paper",
-    "Departures",
-    "Use",
-]
 
 
-def card_options(method: str) -> dict[str, Any]:
-    """Option and default of every row of the card's table under `### method`."""
-    card = (FOLDER / "README.md").read_text()
-    table = card.split("\n## Options\n")[1].split("\n## ")[0].split(f"\n### {method}\n")[1].split("\n### ")[0]
-    rows = re.findall(r"^\| `(\w+)` \| `([^`]+)` \| \S.* \|$", table, flags=re.MULTILINE)
-    return {name: None if default == "none" else default for name, default in rows}
-
-
-def test_card_has_the_shared_headings():
-    assert re.findall(r"^## (.+)$", (FOLDER / "README.md").read_text(), flags=re.MULTILINE) == HEADINGS
-
-
-@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
-def test_card_lists_every_option_with_its_default(method):
-    options = card_options(method.name)
-    assert list(options) == list(method.Options.model_fields)
-    assert method.Options(**options) == method.Options()
-
-
-def test_entry_point_leads_to_the_registered_methods():
-    (point,) = tomllib.loads((FOLDER / "pyproject.toml").read_text())["project"]["entry-points"]["salmu"].items()
-    plugin = EntryPoint(*point, group="salmu").load()
-    assert plugin.register_methods() == METHODS
-    assert plugin.register_methods.salmu_impl  # what hookimpl leaves
+def test_card_and_entry_point_fit_the_code():
+    check_package(FOLDER, METHODS)
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
