@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from salmu_core.cli.main import _COMMANDS, cli, main
+from toy_methods import toy_plugins
 
 
 def _salmu(*arguments: str):
@@ -65,7 +66,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path):
     assert not out.exists()
 
 
-def test_run_evaluate_compare_and_report(tmp_path):
+def test_run_and_evaluate(tmp_path):
     out = tmp_path / "run"
     assert _salmu("run", "none", "--benchmark", "toy", "--out", str(out), "--cpu").exit_code == 0
     assert json.loads((out / "record.json").read_text())["kind"] == "reference"
@@ -74,13 +75,26 @@ def test_run_evaluate_compare_and_report(tmp_path):
     assert json.loads(result.stdout)["status"] == "ok"
     assert json.loads(scores.read_text())["rows_file"] == "scores.rows.safetensors"
     assert (tmp_path / "scores.rows.safetensors").is_file()
+
+
+def test_compare_skips_what_is_done_and_report_reads_it_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("salmu_core.plugins.load_plugins", toy_plugins)
     folder = tmp_path / "all"
-    board = json.loads(_salmu("compare", "none", "--benchmark", "toy", "--out", str(folder), "--cpu", "--json").stdout)
-    assert [row["title"] for row in board["rows"]] == ["Clean", "Compromised"]
-    again = _salmu("compare", "none", "--benchmark", "toy", "--out", str(folder), "--cpu")
-    assert "2 runs, 2 of them done before" in again.stderr
+    arguments = ["compare", "weight-edit", "raises", "--benchmark", "toy", "--out", str(folder), "--cpu"]
+    first = CliRunner().invoke(cli, [*arguments, "--json"], standalone_mode=False)
+    assert [row["title"] for row in json.loads(first.stdout)["rows"]] == ["Clean", "Compromised", "weight-edit", "raises"]
+    assert first.return_value == 1  # one run failed, and the others went on
+    again = _salmu(*arguments)
+    assert "4 runs, 3 of them done before" in again.stderr
+    assert "ZeroDivisionError" in again.stdout
     assert _salmu("report", str(folder)).exit_code == 0
     assert (folder / "report.html").is_file()
+
+
+def test_comparing_without_any_metric_says_so(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["compare", "none", "--benchmark", "toy", "--out", str(tmp_path)])
+    assert "No metric is installed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

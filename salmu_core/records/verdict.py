@@ -53,7 +53,7 @@ def judge(record: RunRecord, clean: Scores, compromised: Scores, at: Thresholds 
     start = gaps_of(compromised, clean, compromised)
     gaps = gaps_of(record.scores, clean, compromised)
     if not gaps:
-        return Verdict("unknown", "The reference rows Clean and Compromised are missing.")
+        return Verdict("unknown", "No metric was measured on this model and on both reference rows.")
     largest = max(abs(gap - start[name]) for name, gap in gaps.items())
     if record.weight_change == 0 or largest <= at.moved:
         return Verdict(

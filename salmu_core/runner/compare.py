@@ -54,9 +54,14 @@ def plan_comparison(
 
     Raises:
         UnknownName, BadOptions: any name or option that is not usable, before anything is run.
+        SalmuError: no metric is installed.
     """
     plugins = plugins or load_plugins()
     settings = settings or Settings()
+    if not plugins.metrics:
+        raise SalmuError(
+            "No metric is installed, so there is nothing to compare by.", "Install a package that registers metrics."
+        )
     chosen = list(methods) if methods else sorted(name for name in plugins.methods if name != "none")
     given = dict(options or {})
     for name in given:
