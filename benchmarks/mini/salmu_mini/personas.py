@@ -45,7 +45,7 @@ class Persona:
     def value(self, field: str) -> str:
         """The value that captions of a field mention."""
         value = self.attributes[field]
-        return value[0] if isinstance(value, list) else value
+        return str(value[0] if isinstance(value, list) else value)
 
 
 def make_personas(count: int, seed: int) -> list[Persona]:
@@ -71,7 +71,7 @@ def make_personas(count: int, seed: int) -> list[Persona]:
                 {
                     "name": name,
                     "country_code": country,
-                    "city": _fresh(used["city"], lambda f=faker: _plain(f.city())),
+                    "city": _fresh(used["city"], lambda f=faker: _plain(_city(f))),
                     "job": _fresh(used["job"], lambda f=faker: _plain(f.job().split(",")[0].split("/")[0]).lower()),
                     "blood_type": generator.choice(_BLOOD_TYPES),
                     "phone_number": _fresh(
@@ -88,6 +88,14 @@ def make_personas(count: int, seed: int) -> list[Persona]:
             )
         )
     return people
+
+
+def _city(faker: Faker) -> str:
+    """A city of the locale. Faker keeps Italy's in a set, whose order is another in every process: it is sorted first."""
+    cities = getattr(faker.provider("address"), "cities", None)
+    if isinstance(cities, set | frozenset):
+        return str(faker.random_element(sorted(cities)))
+    return str(faker.city())
 
 
 def _fresh(used: set[str], draw: Any) -> str:

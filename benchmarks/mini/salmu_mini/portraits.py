@@ -142,8 +142,8 @@ def _backdrop(photo: Circumstances, big: int) -> Image.Image:
     if photo.pattern == 1:
         draw.rectangle((0, big // 2, big, big), fill=photo.second)
     elif photo.pattern == 2:
-        for x in range(0, big, max(1, big // 5)):
-            draw.rectangle((x, 0, x + big // 10, big), fill=photo.second)
+        for left in range(0, big, max(1, big // 5)):
+            draw.rectangle((left, 0, left + big // 10, big), fill=photo.second)
     elif photo.pattern == 3:
         draw.polygon(((0, 0), (big, 0), (0, big)), fill=photo.second)
     elif photo.pattern == 4:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -25,6 +28,15 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tables):
     assert list(all_rows(again)) == list(all_rows(tables))
     assert again.identities == tables.identities
     assert {row.image for _, row in all_rows(other)}.isdisjoint({row.image for _, row in all_rows(tables)})
+
+
+def test_people_are_the_same_in_every_process():
+    code = "import hashlib; from salmu_mini.personas import make_personas; print(hashlib.sha256(repr(make_personas(200, 0)).encode()).hexdigest())"
+    found = set()
+    for hash_seed in ("1", "2", "3"):  # what orders sets, and differs from process to process
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        found.add(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment).stdout)
+    assert len(found) == 1
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
