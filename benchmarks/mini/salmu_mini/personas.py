@@ -92,9 +92,9 @@ def make_personas(count: int, seed: int) -> list[Persona]:
 
 def _city(faker: Faker) -> str:
     """A city of the locale. Faker keeps Italy's in a set, whose order is another in every process: it is sorted first."""
-    cities = getattr(faker.provider("address"), "cities", None)
-    if isinstance(cities, set | frozenset):
-        return str(faker.random_element(sorted(cities)))
+    lists = [provider.cities for provider in faker.get_providers() if hasattr(provider, "cities")]
+    if lists and not isinstance(lists[0], list | tuple):
+        return str(faker.random_element(sorted(lists[0])))
     return str(faker.city())
 
 
