@@ -91,11 +91,11 @@ def make_personas(count: int, seed: int) -> list[Persona]:
 
 
 def _city(faker: Faker) -> str:
-    """A city of the locale. Faker keeps Italy's in a set, whose order is another in every process: it is sorted first."""
+    """A city of the locale. Faker's list of Italy's goes through a set, so its order is another in every process: lists are
+    sorted first."""
     lists = [provider.cities for provider in faker.get_providers() if hasattr(provider, "cities")]
-    if lists and not isinstance(lists[0], list | tuple):
-        return str(faker.random_element(sorted(lists[0])))
-    return str(faker.city())
+    names = sorted({city for cities in lists for city in cities if isinstance(city, str)})
+    return str(faker.random_element(names) if names else faker.city())
 
 
 def _fresh(used: set[str], draw: Any) -> str:
