@@ -63,7 +63,7 @@ def compare_command(
     from salmu_core.plugins import load_plugins
     from salmu_core.processes import process_index
     from salmu_core.records.table import leaderboard_renderables
-    from salmu_core.runner.compare import compare, plan_comparison
+    from salmu_core.runner.compare import plan_comparison, run_planned
     from salmu_core.runner.run import Settings
 
     plugins = load_plugins()
@@ -99,7 +99,7 @@ def compare_command(
     with ProgressDisplay(runs=len(planned), quiet=as_json) as display:
         plugins.watch(display)
         display.skip(done)
-        result = compare(methods, **arguments)
+        result = run_planned(planned, arguments["out"], how, plugins)
     if process_index() != 0:
         return 0
     if as_json:

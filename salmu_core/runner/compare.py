@@ -134,6 +134,11 @@ def compare(
         settings=settings,
         plugins=plugins,
     )
+    return run_planned(planned, out, settings, plugins)
+
+
+def run_planned(planned: Sequence[PlannedRun], out: str | Path, settings: Settings, plugins: Plugins) -> ComparisonResult:
+    """Carry out what `plan_comparison` planned, then compare and write the reports to `out`."""
     check_writable(Path(out), needed_bytes=64_000_000)
     records = [run_resolved(item.resolved, item.folder, settings, plugins) for item in planned]
     comparison = compare_records(records)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -195,9 +195,9 @@ class UnlearnContext:
                 result[name] = gradient
             yield result
 
-    def parameters(self) -> dict[str, nn.Parameter]:
-        """Both towers' parameters by name, without logit scale and bias."""
-        ids = {id(parameter) for parameter in self.model.tower_parameters("both")}
+    def parameters(self, tower: Literal["both", "image", "text"] = "both") -> dict[str, nn.Parameter]:
+        """Parameters of one or both towers by name, without logit scale and bias."""
+        ids = {id(parameter) for parameter in self.model.tower_parameters(tower)}
         return {name: parameter for name, parameter in self.model.named_parameters() if id(parameter) in ids}
 
     # ------------------------------------------------------------------ models and data

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import torch
 
-from salmu_core.errors import BadCheckpoint
 from salmu_core.evaluation.embed import EmbeddingCache
 from salmu_core.evaluation.evaluate import evaluate_model
 from salmu_core.files import write_json, write_tensors
@@ -115,10 +114,4 @@ def _given(model: str | Path | DualEncoder) -> DualEncoder | None:
     path = Path(str(model))
     if path.is_file() and not (path.parent / "open_clip_config.json").is_file():
         return None
-    if not path.exists() and not str(model).startswith(("hf-hub:", "local-dir:")):
-        raise BadCheckpoint(
-            f"There is no model at '{model}'.",
-            "A model is a run directory, a .safetensors/.pt/.bin file, hf-hub:OWNER/NAME, local-dir:PATH, or one of the"
-            " words clean and compromised.",
-        )
     return load_model(str(model))

@@ -154,12 +154,8 @@ def finished_record(folder: Path, resolved: Resolved) -> RunRecord | None:
     return record if record.id == resolved.id and record.status != "failed" else None
 
 
-def ensure_built(benchmark: Benchmark, accelerator: Accelerator | None, report: Callable[[BuildStep], None]) -> None:
+def ensure_built(benchmark: Benchmark, accelerator: Accelerator, report: Callable[[BuildStep], None]) -> None:
     """Build the benchmark where it is missing: once, by the main process, while the others wait."""
-    if accelerator is None:
-        if not benchmark.ready():
-            benchmark.build(report)
-        return
     with accelerator.local_main_process_first():
         if not benchmark.ready():
             benchmark.build(report)

@@ -35,7 +35,9 @@ def test_people_are_the_same_in_every_process():
     found = set()
     for hash_seed in ("1", "2", "3"):  # what orders sets, and differs from process to process
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
-        found.add(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment).stdout)
+        found.add(
+            subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment).stdout
+        )
     assert len(found) == 1
 
 
