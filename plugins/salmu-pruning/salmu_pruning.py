@@ -56,7 +56,7 @@ class SelectiveSynapticDampening(UnlearningMethod):
     def unlearn(self, ctx: UnlearnContext) -> None:
         """Measure both importances in one pass over each split, then multiply the weights."""
         options = self.options
-        params = parameters_of(ctx.model, options.tower)
+        params = ctx.parameters(options.tower)
         forget, batches = squared_gradients(ctx, "forget", options.batch_size, params)
         whole, others = squared_gradients(ctx, "retain", options.batch_size, params)
         if options.reference == "train":
@@ -76,12 +76,6 @@ def measured_rows(ctx: UnlearnContext, split: Literal["forget", "retain"]) -> in
     """How many rows of a split are measured: all, or as many as the budget holds."""
     left = ctx.budget_left(split)
     return ctx.rows(split) if left is None else min(ctx.rows(split), max(1, left))
-
-
-def parameters_of(model: DualEncoder, tower: Literal["both", "image", "text"]) -> dict[str, nn.Parameter]:
-    """The parameters of one or both encoders by name; the logit scale is in neither."""
-    ids = {id(parameter) for parameter in model.tower_parameters(tower)}
-    return {name: parameter for name, parameter in model.named_parameters() if id(parameter) in ids}
 
 
 def squared_gradients(

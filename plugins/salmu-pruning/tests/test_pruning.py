@@ -19,7 +19,6 @@ with install_import_hook("salmu_pruning", "beartype.beartype"):
         dampening_factor,
         hidden_layers,
         mean_activity,
-        parameters_of,
         prune_units,
         relative_importance,
         squared_gradients,
@@ -80,7 +79,7 @@ def test_nothing_is_dampened_without_forget_importance():
 def test_squared_gradients_are_means_over_batches_of_the_contrastive_loss():
     method = SelectiveSynapticDampening()
     with toy_context(method) as ctx:
-        params = parameters_of(ctx.model, "both")
+        params = ctx.parameters("both")
         sums, batches = squared_gradients(ctx, "retain", 24, params)
         assert batches == 1
         assert ctx.samples == {"forget": 0, "retain": 24}
