@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from salmu_core.benchmark import Benchmark as Benchmark
     from salmu_core.benchmark import Budget as Budget
     from salmu_core.benchmark import BuildStep as BuildStep
+    from salmu_core.benchmark import Download as Download
+    from salmu_core.benchmark import PublishedRow as PublishedRow
     from salmu_core.benchmark import SplitInfo as SplitInfo
     from salmu_core.data import Batch as Batch
     from salmu_core.data import Embedded as Embedded
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from salmu_core.errors import BadData as BadData
     from salmu_core.errors import SalmuError as SalmuError
     from salmu_core.hookspecs import hookimpl as hookimpl
+    from salmu_core.layout import Finding as Finding
+    from salmu_core.layout import Layout as Layout
     from salmu_core.method import FitOptions as FitOptions
     from salmu_core.method import LossMethod as LossMethod
     from salmu_core.method import UnlearningMethod as UnlearningMethod
@@ -53,18 +57,22 @@ _HOMES = {
     "Benchmark": "benchmark",
     "Budget": "benchmark",
     "BuildStep": "benchmark",
+    "Download": "benchmark",
     "DualEncoder": "model",
     "Embedded": "data",
     "EncodedImages": "data",
     "Features": "data",
     "Field": "options",
+    "Finding": "layout",
     "FitOptions": "method",
+    "Layout": "layout",
     "LossMethod": "method",
     "Metric": "metric",
     "ModelConfig": "model",
     "NotMeasurable": "metric",
     "Options": "options",
     "Pairs": "data",
+    "PublishedRow": "benchmark",
     "RunRecord": "records.schema",
     "RunSpec": "records.schema",
     "SalmuError": "errors",

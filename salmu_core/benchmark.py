@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -15,8 +15,10 @@ from salmu_core.errors import EvaluationLocked
 from salmu_core.options import AnyOptions, Options
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from salmu_core.model import DualEncoder
-    from salmu_core.records.schema import Target
+    from salmu_core.records.schema import RunRecord, Target
 
 _evaluation_locked: ContextVar[bool] = ContextVar("salmu_evaluation_locked", default=False)
 
@@ -56,6 +58,40 @@ class BuildStep:
 
 
 Report = Callable[[BuildStep], None]
+
+
+@dataclass(frozen=True)
+class Download:
+    """Something that `build` would fetch.
+
+    Args:
+        what: in words, e.g. "dataset cvc-mmu/salmubench-512-redistributed at b76aa388".
+        size: bytes still to be fetched; None when that cannot be known now.
+        place: where it will be kept.
+    """
+
+    what: str
+    size: int | None
+    place: str
+
+
+@dataclass(frozen=True)
+class PublishedRow:
+    """Numbers that somebody else measured, shown beside a benchmark's own rows and never ranked.
+
+    Args:
+        title: what was measured, e.g. "CLIPErase 5x".
+        scores: metric name -> value.
+        extras: metric name -> companions, e.g. {"RetFail": {"R@1": 0.1016}}.
+        source: where the numbers stand.
+        note: what a reader must know to use them.
+    """
+
+    title: str
+    scores: Mapping[str, float]
+    extras: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    source: str = ""
+    note: str = ""
 
 
 @contextlib.contextmanager
@@ -110,6 +146,26 @@ class Benchmark(ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """A hash of the data's content; equal hashes mean equal rows."""
+
+    def downloads(self) -> Sequence[Download]:
+        """What `build` would fetch, so that sizes can be announced first. Most benchmarks fetch nothing."""
+        return ()
+
+    def published(self) -> Sequence[PublishedRow]:
+        """Results that others published on this very benchmark. Needs no built data."""
+        return ()
+
+    def result_files(self, record: RunRecord, rows: Mapping[str, np.ndarray]) -> Mapping[str, Any]:
+        """Further JSON files that an evaluation leaves beside its record, for readers of another format.
+
+        Args:
+            record: the finished record.
+            rows: per-row arrays by "metric/what", as in the sidecar.
+
+        Returns:
+            File name -> JSON content.
+        """
+        return {}
 
     def split(self, name: str) -> Split:
         """The split of that name.

@@ -1,4 +1,4 @@
-"""The whole contract between salmu and its plugins: three hooks to register, three to watch.
+"""The whole contract between salmu and its plugins: four hooks to register, three to watch.
 
 A plugin is any importable module or object named by an entry point of the group `salmu`; it implements the hooks it needs
 and marks them with `salmu_core.hookimpl`.
@@ -13,6 +13,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from salmu_core.benchmark import Benchmark
+    from salmu_core.layout import Layout
     from salmu_core.method import UnlearningMethod
     from salmu_core.metric import Metric
     from salmu_core.records.schema import RunRecord, RunSpec
@@ -54,6 +55,19 @@ def register_benchmarks() -> Iterable[type[Benchmark]]:
         @hookimpl
         def register_benchmarks():
             return [Mini]
+    """
+    return []
+
+
+@hookspec
+def register_layouts() -> Iterable[type[Layout]]:
+    """Called once when plugins are loaded. Return the plugin's data layouts: what `salmu data check` and `salmu data
+    export` read and write. Since 0.2.
+
+    Example:
+        @hookimpl
+        def register_layouts():
+            return [SalmubenchLayout]
     """
     return []
 

@@ -19,24 +19,27 @@ import pluggy
 from salmu_core import hookspecs
 from salmu_core.benchmark import Benchmark
 from salmu_core.errors import PluginFailure, UnknownName
+from salmu_core.layout import Layout
 from salmu_core.method import UnlearningMethod
 from salmu_core.metric import Metric
 from salmu_core.options import Options
 from salmu_core.records.schema import Package
 
 GROUP = "salmu"
-Kind = Literal["method", "metric", "benchmark"]
+Kind = Literal["method", "metric", "benchmark", "layout"]
 T = TypeVar("T")
 
 _KINDS: dict[Kind, tuple[str, type]] = {
     "method": ("register_methods", UnlearningMethod),
     "metric": ("register_metrics", Metric),
     "benchmark": ("register_benchmarks", Benchmark),
+    "layout": ("register_layouts", Layout),
 }
 _REQUIRED: dict[Kind, tuple[str, ...]] = {
     "method": ("name", "summary", "family"),
     "metric": ("name", "summary", "target", "aspect"),
     "benchmark": ("name", "version", "summary"),
+    "layout": ("name", "summary"),
 }
 
 
@@ -76,6 +79,7 @@ class Plugins:
     methods: dict[str, Entry[type[UnlearningMethod]]] = field(default_factory=dict)
     metrics: dict[str, Entry[type[Metric]]] = field(default_factory=dict)
     benchmarks: dict[str, Entry[type[Benchmark]]] = field(default_factory=dict)
+    layouts: dict[str, Entry[type[Layout]]] = field(default_factory=dict)
     problems: list[PluginProblem] = field(default_factory=list)
 
     def of(self, kind: Kind) -> dict[str, Entry[Any]]:
@@ -84,6 +88,7 @@ class Plugins:
             "method": self.methods,
             "metric": self.metrics,
             "benchmark": self.benchmarks,
+            "layout": self.layouts,
         }
         return entries[kind]
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
 from salmu_core.errors import BadOptions
+
+if TYPE_CHECKING:
+    from salmu_core.runner.run import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -118,10 +121,40 @@ def run_settings(command: F) -> F:
             show_default=True,
             help="Autocast of the encoders; weights and losses stay fp32.",
         ),
+        click.option(
+            "--micro-batch",
+            type=click.IntRange(min=1),
+            metavar="ROWS",
+            help="Encode that many rows at a time while training; losses still see whole batches.",
+        ),
+        click.option(
+            "--checkpoint-activations",
+            is_flag=True,
+            help="Less memory for a third more time: layers are computed again in the backward pass.",
+        ),
+        click.option("--compile", "compile_encoders", is_flag=True, help="Compile the encoders with torch.compile."),
+        click.option("--no-cache", is_flag=True, help="Do not keep decoded images in the cache."),
         click.option("--metric-set", multiple=True, metavar="METRIC.NAME=VALUE", help="An option of a metric; repeatable."),
     ):
         command = decorate(command)
     return command
+
+
+def make_settings(flags: Mapping[str, Any], *, overwrite: bool = False) -> Settings:
+    """`Settings` from the flags of `run_settings` (the precision aside, which is part of a run's identity)."""
+    from salmu_core.runner.run import Settings
+
+    return Settings(
+        overwrite=overwrite,
+        checkpoint_seconds=flags["checkpoint_seconds"],
+        log_with=flags["log_with"],
+        cpu=flags["cpu"],
+        metric_options=metric_options(flags["metric_set"]),
+        keep_pixels=not flags["no_cache"],
+        micro_batch=flags["micro_batch"],
+        checkpoint_activations=flags["checkpoint_activations"],
+        compile=flags["compile_encoders"],
+    )
 
 
 def metric_options(pairs: Sequence[str]) -> dict[str, dict[str, str]]:

@@ -11,7 +11,7 @@ from salmu_core.cli.arguments import (
     benchmark_choice,
     benchmark_options,
     complete_names,
-    metric_options,
+    make_settings,
     parse_numbers,
     parse_settings,
     results_folder,
@@ -48,11 +48,8 @@ def compare_command(
     out: Path | None,
     overwrite: bool,
     precision: Any,
-    log_with: str | None,
-    checkpoint_seconds: float,
-    cpu: bool,
-    metric_set: tuple[str, ...],
     as_json: bool,
+    **flags: Any,
 ) -> int:
     """Run every METHOD (default: all that are installed) over a benchmark and rank them.
 
@@ -64,16 +61,9 @@ def compare_command(
     from salmu_core.processes import process_index
     from salmu_core.records.table import leaderboard_renderables
     from salmu_core.runner.compare import plan_comparison, run_planned
-    from salmu_core.runner.run import Settings
 
     plugins = load_plugins()
-    how = Settings(
-        overwrite=overwrite,
-        checkpoint_seconds=checkpoint_seconds,
-        log_with=log_with,
-        cpu=cpu,
-        metric_options=metric_options(metric_set),
-    )
+    how = make_settings(flags, overwrite=overwrite)
     options: dict[str, dict[str, str]] = {}
     for name, value in parse_settings(settings).items():
         method, dot, option = name.partition(".")

@@ -11,7 +11,7 @@ from salmu_core.cli.arguments import (
     benchmark_choice,
     benchmark_options,
     complete_names,
-    metric_options,
+    make_settings,
     parse_settings,
     results_folder,
     run_settings,
@@ -63,11 +63,8 @@ def run_command(
     dry_run: bool,
     overwrite: bool,
     precision: Any,
-    log_with: str | None,
-    checkpoint_seconds: float,
-    cpu: bool,
-    metric_set: tuple[str, ...],
     as_json: bool,
+    **flags: Any,
 ) -> int:
     """Run METHOD over a benchmark and leave a run directory with record.json and model.safetensors.
 
@@ -80,16 +77,10 @@ def run_command(
     from salmu_core.records.schema import RunSpec
     from salmu_core.runner.planning import plan_run
     from salmu_core.runner.resolve import resolve
-    from salmu_core.runner.run import Settings, run_resolved
+    from salmu_core.runner.run import run_resolved
 
     plugins = load_plugins()
-    how = Settings(
-        overwrite=overwrite,
-        checkpoint_seconds=checkpoint_seconds,
-        log_with=log_with,
-        cpu=cpu,
-        metric_options=metric_options(metric_set),
-    )
+    how = make_settings(flags, overwrite=overwrite)
     spec = RunSpec(
         method=method,
         benchmark=benchmark,

@@ -97,6 +97,10 @@ class Provenance(_Frozen):
     start_fingerprint: dict[str, str] = Field(default_factory=dict, description="per tower, before the method")
     model_fingerprint: dict[str, str] = Field(default_factory=dict, description="per tower, after the method")
     command: str | None = Field(None, description="the command that remakes this run")
+    execution: dict[str, Any] = Field(
+        default_factory=dict,
+        description="how it was carried out: settings that change nothing but rounding, time and memory",
+    )
 
 
 class RunRecord(_Frozen):

@@ -51,6 +51,10 @@ class Settings:
         log_with: a tracker that Accelerate knows, e.g. "tensorboard".
         cpu: stay on the CPU even where there is an accelerator.
         metric_options: metric name -> options.
+        keep_pixels: keep decoded images in the cache, for every later model and process.
+        micro_batch: rows that are encoded at a time while training; losses still see whole batches (exact up to rounding).
+        checkpoint_activations: compute the activations of each layer again in the backward pass instead of keeping them.
+        compile: compile the encoders with torch.compile.
     """
 
     cache: Path | None = None
@@ -58,6 +62,10 @@ class Settings:
     checkpoint_seconds: float = 30.0
     log_with: str | None = None
     cpu: bool = False
+    keep_pixels: bool = True
+    micro_batch: int | None = None
+    checkpoint_activations: bool = False
+    compile: bool = False
     metric_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
