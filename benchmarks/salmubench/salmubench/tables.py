@@ -1,4 +1,4 @@
-"""A benchmark's rows and metadata in memory, before they are written in SALMUBench's layout."""
+"""A benchmark's rows and metadata, before they are written in SALMUBench's layout."""
 
 from __future__ import annotations
 
@@ -25,11 +25,10 @@ class Row(NamedTuple):
 
 
 @dataclass
-class Tables:
-    """Rows per split and the metadata files beside them.
+class Metadata:
+    """The content of the metadata files.
 
     Attributes:
-        splits: split -> rows.
         identities: `identities_metadata.json`.
         caption_fields: file name -> (caption, data field): `sensitive_set_captions_metadata.json`.
         generic_captions: file name -> caption: `sensitive_set_generic_captions.json`.
@@ -38,10 +37,16 @@ class Tables:
         prompts: (label, caption) of the zero-shot classifier, several per class.
     """
 
-    splits: dict[str, list[Row]] = field(default_factory=dict)
     identities: dict[str, dict[str, Any]] = field(default_factory=dict)
     caption_fields: dict[str, tuple[str, str]] = field(default_factory=dict)
     generic_captions: dict[str, str] = field(default_factory=dict)
     fragile_ids: list[str] = field(default_factory=list)
     fragile_similarities: dict[str, float] = field(default_factory=dict)
     prompts: list[tuple[int, str]] = field(default_factory=list)
+
+
+@dataclass
+class Tables(Metadata):
+    """A whole benchmark in memory, for those that are small enough: rows per split, and the metadata files beside them."""
+
+    splits: dict[str, list[Row]] = field(default_factory=dict)
