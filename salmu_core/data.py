@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -29,11 +30,24 @@ class ImageRows(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, row: int) -> bytes:
-        """The encoded bytes of one row."""
+        """The encoded bytes of one row. Called from several threads at once."""
         ...
 
     def where(self, row: int) -> str:
         """File and row in words, for error messages."""
+        ...
+
+
+@runtime_checkable
+class FileImages(ImageRows, Protocol):
+    """Images that lie in files. What is derived from them (content keys, decoded pixels) can be kept between programs."""
+
+    def files(self) -> Sequence[Path]:
+        """The files whose content, in this order and read by this class, decides the bytes of every row.
+
+        `read` must refuse a file that changed since the object was made (see `file_digests.file_stamp`): what is derived
+        would be kept under the digest of another content.
+        """
         ...
 
 
@@ -86,7 +100,7 @@ class Split:
         """Content hash (BLAKE2b, 128 bits, hex) of every encoded image: equal bytes are encoded once."""
         if self.images is None:
             raise BadData(f"Split '{self.name}' has no images.")
-        return [hashlib.blake2b(self.images.read(row), digest_size=16).hexdigest() for row in range(len(self))]
+        return [content_key(self.images.read(row)).hex() for row in range(len(self))]
 
     def render(self, template: str | None) -> list[str]:
         """The split's captions, or `template` filled from its columns, one text per row.
@@ -134,6 +148,11 @@ class _TakenImages:
         return self.base.where(self.rows[row])
 
 
+def join_images(parts: Sequence[ImageRows]) -> ImageRows:
+    """Images of several sources one after another."""
+    return parts[0] if len(parts) == 1 else _JoinedImages(parts)
+
+
 def join_splits(name: str, splits: Sequence[Split]) -> Split:
     """Rows of several splits one after another. Columns that one of them lacks are filled with None."""
     columns: dict[str, list[Any]] = {}
@@ -145,7 +164,7 @@ def join_splits(name: str, splits: Sequence[Split]) -> Split:
         raise BadData(f"Cannot join {[split.name for split in splits]}: some have images or captions and some have not.")
     return Split(
         name=name,
-        images=_JoinedImages(images) if images else None,
+        images=join_images(images) if images else None,
         texts=[text for part in texts for text in part] if texts else None,
         columns=columns,
     )
@@ -160,7 +179,7 @@ class _JoinedImages:
         return np.cumsum([len(part) for part in self.parts])
 
     def __len__(self) -> int:
-        return int(self._ends[-1])
+        return int(self._ends[-1]) if len(self._ends) else 0
 
     def _locate(self, row: int) -> tuple[ImageRows, int]:
         part = int(np.searchsorted(self._ends, row, side="right"))
@@ -173,6 +192,65 @@ class _JoinedImages:
     def where(self, row: int) -> str:
         part, inner = self._locate(row)
         return part.where(inner)
+
+
+@dataclass(frozen=True)
+class ImagePlaces:
+    """Where images lie: rows of sources that are neither taken from others nor joined of others.
+
+    Attributes:
+        sources: each at most once.
+        source, row: of every image, the number of its source and its row there.
+    """
+
+    sources: Sequence[ImageRows]
+    source: Int[np.ndarray, " n"]
+    row: Int[np.ndarray, " n"]
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    @classmethod
+    def of(cls, images: ImageRows) -> ImagePlaces:
+        """The places of all rows of `images`."""
+        if isinstance(images, _TakenImages):
+            return cls.of(images.base).take(np.asarray(images.rows, dtype=np.int64))
+        if isinstance(images, _JoinedImages):
+            return cls.join([cls.of(part) for part in images.parts])
+        rows = np.arange(len(images), dtype=np.int64)
+        return cls([images], np.zeros_like(rows), rows)
+
+    @classmethod
+    def join(cls, parts: Sequence[ImagePlaces]) -> ImagePlaces:
+        """Places one after another."""
+        numbers: dict[int, int] = {}
+        sources: list[ImageRows] = []
+        for part in parts:
+            for source in part.sources:
+                if id(source) not in numbers:
+                    numbers[id(source)] = len(sources)
+                    sources.append(source)
+        renumbered = [np.array([numbers[id(s)] for s in part.sources], dtype=np.int64)[part.source] for part in parts]
+        none = np.zeros(0, dtype=np.int64)
+        return cls(sources, np.concatenate([none, *renumbered]), np.concatenate([none, *(part.row for part in parts)]))
+
+    def take(self, positions: Int[np.ndarray, " m"]) -> ImagePlaces:
+        """The places at the given positions."""
+        return ImagePlaces(self.sources, self.source[positions], self.row[positions])
+
+    def by_source(self, positions: Int[np.ndarray, " m"]) -> Iterator[tuple[int, Int[np.ndarray, " part"]]]:
+        """Number of a source and which of `positions` (as indices into it) lie there, for each source that has some."""
+        numbers = self.source[positions]
+        if len(numbers) and (numbers == numbers[0]).all():
+            yield int(numbers[0]), np.arange(len(numbers))
+            return
+        for number in np.unique(numbers):
+            yield int(number), np.flatnonzero(numbers == number)
+
+
+def content_key(encoded: bytes) -> bytes:
+    """Hash of an encoded image: BLAKE2b, 128 bits."""
+    return hashlib.blake2b(encoded, digest_size=16).digest()
 
 
 class Features(NamedTuple):

@@ -13,3 +13,9 @@ def process_count() -> int:
 def process_index() -> int:
     """This process's number; 0 is the one that writes and prints."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def wait_for_all() -> None:
+    """Wait until every process is here."""
+    if process_count() > 1:
+        dist.barrier()

@@ -9,9 +9,12 @@ import torch
 from jaxtyping import install_import_hook
 
 # Shape annotations are checked while tests run, before the modules below are imported.
-with install_import_hook(["salmu_core.losses", "salmu_core.model", "salmu_core.pixels"], "beartype.beartype"):
+with install_import_hook(
+    ["salmu_core.losses", "salmu_core.model", "salmu_core.pixel_file", "salmu_core.pixels"], "beartype.beartype"
+):
     import salmu_core.losses
     import salmu_core.model
+    import salmu_core.pixel_file
     import salmu_core.pixels  # noqa: F401
 
 from salmu_core.plugins import Plugins

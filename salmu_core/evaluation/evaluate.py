@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from salmu_core.benchmark import Benchmark
+from salmu_core.data_cache import DataCache
 from salmu_core.errors import PluginFailure, SalmuError
 from salmu_core.evaluation.bootstrap import clustered_interval
 from salmu_core.evaluation.embed import EmbeddingCache, Tell, embed_views
 from salmu_core.evaluation.plan import plan_evaluation
 from salmu_core.metric import Metric, NotMeasurable, Score
-from salmu_core.model import DualEncoder
+from salmu_core.model import DualEncoder, Tower
 from salmu_core.records.schema import ScoreRecord
 
 
@@ -34,16 +35,22 @@ def evaluate_model(
     metrics: Iterable[Metric],
     cache: EmbeddingCache | None = None,
     tell: Tell = lambda stage, done, total: None,
+    *,
+    data: DataCache | None = None,
+    fingerprint: Mapping[Tower, str] | None = None,
 ) -> Evaluation:
     """Score a model with every metric that the benchmark supports.
 
+    Args:
+        cache, data, fingerprint: see `embed_views`.
+
     Raises:
         PluginFailure: a metric raised, or returned a value that does not fit its own declaration; the metric is named.
-        BadData, Diverged: see `embed_views`.
+        BadData, Diverged, OutputError: see `embed_views`.
     """
     plan = plan_evaluation(metrics, benchmark)
     started = time.perf_counter()
-    embedded = embed_views(model, benchmark, plan.all_views(), cache, tell)
+    embedded = embed_views(model, benchmark, plan.all_views(), cache, tell, data=data, fingerprint=fingerprint)
     embedding_seconds = time.perf_counter() - started
     scores: dict[str, ScoreRecord] = {}
     skipped = dict(plan.skipped)

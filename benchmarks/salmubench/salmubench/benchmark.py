@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from abc import abstractmethod
 from collections.abc import Mapping
-from pathlib import Path
 from typing import ClassVar
 
 from salmu_core.benchmark import Benchmark, Budget, SplitInfo
 from salmu_core.data import Split, join_splits
+from salmu_core.file_digests import FileDigests
 from salmubench import layout
 from salmubench.snapshot import Snapshot
 
@@ -88,18 +88,10 @@ class SnapshotBenchmark(Benchmark):
         return Budget(forget=samples, retain=samples)
 
     def fingerprint(self) -> str:
-        """SHA-256 over the content of every table and metadata file, by name; read once per object."""
-        cached: str | None = self.__dict__.get("_fingerprint")
-        if cached is None:
-            folder = self.snapshot().folder
-            digest = hashlib.sha256()
-            for path in sorted([*folder.glob("*.json"), *(folder / layout.DATA).glob("*.parquet")]):
-                digest.update(path.name.encode() + b"\0" + _file_digest(path))
-            cached = digest.hexdigest()[:32]
-            self.__dict__["_fingerprint"] = cached
-        return cached
-
-
-def _file_digest(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+        """SHA-256 over the content of every table and metadata file, by name. Files are read again only when they changed."""
+        folder = self.snapshot().folder
+        paths = sorted([*folder.glob("*.json"), *(folder / layout.DATA).glob("*.parquet")])
+        digest = hashlib.sha256()
+        for path, content in zip(paths, FileDigests(self.cache / "digests").of(paths), strict=True):
+            digest.update(path.name.encode() + b"\0" + bytes.fromhex(content))
+        return digest.hexdigest()[:32]

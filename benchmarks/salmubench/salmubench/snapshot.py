@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,62 +15,90 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from salmu_core.data import Split
+from salmu_core.data import Split, join_images
 from salmu_core.errors import BadData
+from salmu_core.file_digests import file_stamp
 from salmubench import layout
 
 _REQUIRED = ("image", "text", "identity_id", "file_name")
 
 
-@dataclass
-class ParquetImages:
-    """Encoded images of a split, read from its shards when asked for; a few row groups are kept."""
+_KEPT_BYTES = 256_000_000  # of row groups that are held; one is always held, whatever its size
 
-    shards: Sequence[Path]
-    kept_groups: int = 8
-    _cache: OrderedDict[tuple[int, int], list[Any]] = field(default_factory=OrderedDict, repr=False)
+
+@dataclass(eq=False)
+class ParquetImages:
+    """Encoded images of one shard, read when asked for. The row groups read last are held, up to 256 MB."""
+
+    shard: Path
+    column: str = "image"
+    _held: OrderedDict[int, list[Any]] = field(default_factory=OrderedDict, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def __post_init__(self) -> None:
+        self._stamp = file_stamp(self.shard)
 
     @cached_property
-    def _groups(self) -> tuple[np.ndarray, list[tuple[int, int]]]:
-        """Last row (exclusive) of every row group over all shards, and (shard, group) of each."""
-        sizes, places = [], []
-        for number, shard in enumerate(self.shards):
-            metadata = pq.read_metadata(shard)
-            for group in range(metadata.num_row_groups):
-                sizes.append(metadata.row_group(group).num_rows)
-                places.append((number, group))
-        return np.cumsum(sizes, dtype=np.int64), places
+    def _file(self) -> pq.ParquetFile:
+        try:
+            return pq.ParquetFile(self.shard)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise BadData(f"'{self.shard}' is no readable parquet file: {error}.", "Fetch it again.") from error
+
+    @cached_property
+    def _ends(self) -> np.ndarray:
+        """Last row (exclusive) of every row group."""
+        metadata = self._file.metadata
+        return np.cumsum([metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)], dtype=np.int64)
+
+    @cached_property
+    def _most_groups(self) -> int:
+        """How many row groups fit into what may be held."""
+        metadata = self._file.metadata
+        largest = max((metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups)), default=1)
+        return max(1, _KEPT_BYTES // max(1, largest))
+
+    def files(self) -> Sequence[Path]:
+        return [self.shard]
 
     def __len__(self) -> int:
-        ends, _ = self._groups
-        return int(ends[-1]) if len(ends) else 0
+        return int(self._ends[-1]) if len(self._ends) else 0
 
-    def _locate(self, row: int) -> tuple[tuple[int, int], int]:
-        ends, places = self._groups
-        group = int(np.searchsorted(ends, row, side="right"))
-        return places[group], row - (int(ends[group - 1]) if group else 0)
+    def _locate(self, row: int) -> tuple[int, int]:
+        group = int(np.searchsorted(self._ends, row, side="right"))
+        return group, row - (int(self._ends[group - 1]) if group else 0)
+
+    def _group(self, group: int) -> list[Any]:
+        if file_stamp(self.shard) != self._stamp:
+            raise BadData(f"'{self.shard}' has changed since it was opened.", "Start again.")
+        with self._lock:  # a parquet file is read by one thread at a time
+            if group not in self._held:
+                while len(self._held) >= self._most_groups:
+                    self._held.popitem(last=False)
+                try:
+                    column = self._file.read_row_group(group, columns=[self.column]).column(self.column)
+                except (pa.ArrowInvalid, OSError) as error:
+                    raise BadData(f"'{self.shard}' cannot be read: {error}.", "Fetch it again.") from error
+                self._held[group] = column.to_pylist()
+            self._held.move_to_end(group)
+            return self._held[group]
 
     def read(self, row: int) -> bytes:
-        place, inner = self._locate(row)
-        if place not in self._cache:
-            shard, group = place
-            column = pq.ParquetFile(self.shards[shard]).read_row_group(group, columns=["image"]).column("image")
-            self._cache[place] = column.to_pylist()
-            if len(self._cache) > self.kept_groups:
-                self._cache.popitem(last=False)
-        value = self._cache[place][inner]
+        group, inner = self._locate(row)
+        value = self._group(group)[inner]
         data = value.get("bytes") if isinstance(value, dict) else value
         if not isinstance(data, bytes):
             raise BadData(f"There are no image bytes in {self.where(row)}.", "Fetch or build the data again.")
         return data
 
     def where(self, row: int) -> str:
-        (shard, group), inner = self._locate(row)
-        path = self.shards[shard]
-        file = pq.ParquetFile(path)
-        before = sum(file.metadata.row_group(g).num_rows for g in range(group))
-        name = file.read_row_group(group, columns=["file_name"]).column("file_name")[inner].as_py()
-        return f"{path}, row {before + inner} ({name})"
+        place = f"{self.shard}, row {row}"
+        if "file_name" not in self._file.schema_arrow.names:
+            return place
+        group, inner = self._locate(row)
+        with self._lock:
+            name = self._file.read_row_group(group, columns=["file_name"]).column("file_name")[inner].as_py()
+        return f"{place} ({name})"
 
 
 @dataclass(frozen=True)
@@ -132,7 +161,7 @@ class Snapshot:
         texts = columns.pop("text")
         return Split(
             name=split,
-            images=ParquetImages(shards),
+            images=join_images([ParquetImages(shard) for shard in shards]),
             texts=None if any(text is None for text in texts) else texts,
             columns=columns,
         )
