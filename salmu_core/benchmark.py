@@ -83,8 +83,9 @@ class PublishedRow:
         title: what was measured, e.g. "CLIPErase 5x".
         scores: metric name -> value.
         extras: metric name -> companions, e.g. {"RetFail": {"R@1": 0.1016}}.
-        source: where the numbers stand.
+        source: where the numbers stand: who measured, and how. Rows of one source are measured against its own references.
         note: what a reader must know to use them.
+        reference: this row is the source's Clean or Compromised.
     """
 
     title: str
@@ -92,6 +93,7 @@ class PublishedRow:
     extras: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     source: str = ""
     note: str = ""
+    reference: Target | None = None
 
 
 @contextlib.contextmanager

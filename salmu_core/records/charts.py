@@ -12,6 +12,7 @@ from salmu_core.records.compare import Comparison, Row
 _MARKS = {
     "selective": ("star", "#009E73"), "over-generalised": ("diamond", "#E69F00"), "ineffective": ("circle", "#56B4E9"),
     "catastrophic": ("x", "#D55E00"), "no effect": ("circle-open", "#999999"), "reference": ("square", "#CC79A7"),
+    "published": ("triangle-up-open", "#888888"),
 }  # fmt: skip
 LOWEST = -0.35  # models farther away are drawn at the edge; hovering tells where they are
 _LAYOUT = {
@@ -37,16 +38,17 @@ def trade_off(comparison: Comparison) -> dict[str, Any] | None:
         kept = [row.cells[name].gap for name in holdouts if name in row.cells]
         if gap is None or not kept or any(value is None for value in kept):
             continue
-        groups.setdefault(row.verdict or "reference", []).append(
-            (row, 1 - gap, 1 - max(value for value in kept if value is not None))
-        )
-    positions = _label_positions([(row.title, x, y) for points in groups.values() for row, x, y in points])
+        if row.kind == "published" and row.reference:  # it would stand on one's own Clean or Compromised
+            continue
+        group = "published" if row.kind == "published" else row.verdict or "reference"
+        groups.setdefault(group, []).append((row, 1 - gap, 1 - max(value for value in kept if value is not None)))
+    positions = _label_positions([(comparison.label(row), x, y) for points in groups.values() for row, x, y in points])
     for verdict, points in groups.items():
         symbol, colour = _MARKS.get(verdict, ("cross", "#888888"))
         figure.add_scatter(
             x=[max(x, LOWEST) for _, x, _ in points], y=[max(y, LOWEST) for _, _, y in points], mode="markers+text",
-            name=verdict, text=[_safe(row.title) for row, _, _ in points], cliponaxis=False,
-            textposition=[positions[row.title] for row, _, _ in points], customdata=[[x, y] for _, x, y in points],
+            name=verdict, text=[_safe(comparison.label(row)) for row, _, _ in points], cliponaxis=False,
+            textposition=[positions[comparison.label(row)] for row, _, _ in points], customdata=[[x, y] for _, x, y in points],
             marker={"symbol": symbol, "size": 13, "color": colour, "line": {"width": 2, "color": colour}},
             hovertemplate="%{text}<br>forgotten %{customdata[0]:.2f}<br>holdouts kept %{customdata[1]:.2f}<extra></extra>",
         )  # fmt: skip
@@ -79,14 +81,17 @@ def strips(comparison: Comparison) -> list[tuple[str, dict[str, Any]]]:
     """For each metric its values with 95 % intervals, and lines at Clean (dashed) and Compromised (dotted)."""
     result = []
     for metric in comparison.metrics:
-        rows = [row for row in comparison.rows if metric.name in row.cells and row.kind != "reference"][::-1]
+        rows = [row for row in comparison.rows if metric.name in row.cells and row.reference is None][::-1]
         figure = go.Figure()
         cells = [row.cells[metric.name] for row in rows]
         high = [(c.high - c.value) if c.high is not None else (c.sd or 0.0) for c in cells]
         low = [(c.value - c.low) if c.low is not None else (c.sd or 0.0) for c in cells]
         figure.add_scatter(
-            x=[c.value for c in cells], y=[_safe(row.title) for row in rows], mode="markers",
-            marker={"size": 9, "color": [_MARKS.get(row.verdict, ("", "#888888"))[1] for row in rows]},
+            x=[c.value for c in cells], y=[_safe(comparison.label(row)) for row in rows], mode="markers",
+            marker={
+                "size": 9, "color": [_MARKS.get(row.verdict, ("", "#888888"))[1] for row in rows],
+                "symbol": [_MARKS["published"][0] if row.kind == "published" else "circle" for row in rows],
+            },
             error_x={"type": "data", "array": high, "arrayminus": low, "thickness": 1.5, "color": "#888"},
             hovertemplate="%{y}: %{x:.4f}<extra></extra>", showlegend=False,
         )  # fmt: skip

@@ -13,10 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from salmu_core.errors import BadRecord
 from salmu_core.records.gaps import gap_of, gaps_of
 from salmu_core.records.overall import metric_weights, overall_score
-from salmu_core.records.schema import Aspect, RunRecord, ScoreRecord, Target
+from salmu_core.records.schema import Aspect, PublishedResult, RunRecord, ScoreRecord, Target
 from salmu_core.records.verdict import RANKED, Thresholds, judge
 
-COMPARISON_VERSION = 1
+COMPARISON_VERSION = 2
+# Two measurements of one model agree this far: 0.001 for other hardware and number types, and half of the third decimal that
+# tables print, with as much again to spare.
+PUBLISHED_TOLERANCE = 2e-3
 # The worse verdict of several seeds speaks for the row: a method that destroys one model in three is not selective.
 _SEVERITY = (
     "failed", "diverged", "catastrophic", "no effect", "unknown", "ineffective", "over-generalised", "selective"
@@ -57,7 +60,9 @@ class Row(_Frozen):
     """One row of the leaderboard: a method with its options and budget, over its seeds."""
 
     title: str
-    kind: Literal["reference", "run", "evaluation"]
+    kind: Literal["reference", "run", "evaluation", "published"]
+    reference: Target | None = Field(None, description="Clean or Compromised: of this comparison, or of a published source")
+    source: str = Field("", description="on published rows: who measured, and where it stands")
     rank: int | None = None
     family: str = ""
     summary: str = ""
@@ -94,15 +99,23 @@ class Comparison(_Frozen):
     metrics: tuple[MetricColumn, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
+    sources: tuple[str, ...] = Field(
+        (), description="where published rows come from; rows are marked by their number, from 1"
+    )
     thresholds: dict[str, float] = Field(default_factory=dict)
     packages: dict[str, str] = Field(default_factory=dict)
+
+    def label(self, row: Row) -> str:
+        """The row's title, with the number of its source where others measured it."""
+        return f"{row.title} [{self.sources.index(row.source) + 1}]" if row.kind == "published" else row.title
 
 
 def compare_records(records: Sequence[RunRecord]) -> Comparison:
     """Build the leaderboard of records that were made on one and the same benchmark data.
 
     Sorted by overall score: ranked rows first, then rows whose verdict holds no rank, oracle rows after both. Reference rows
-    are on top.
+    are on top. Published rows, which the reference records carry, come last: they hold no rank and no verdict, and nothing of
+    one's own is measured against them. Their own distances are to the references of their source.
 
     Raises:
         BadRecord: no records, or records of different benchmarks, versions, options or data.
@@ -141,15 +154,19 @@ def compare_records(records: Sequence[RunRecord]) -> Comparison:
         title = _title(group[0], rivals if titles[_title(group[0], [])] > 1 else [])
         runs.append(_row(title, sorted(group, key=lambda record: record.spec.seed), clean, compromised, weights))
     rows += _ranked(runs)
+    published = _published_results(references.values())
+    rows += [_published_row(result, published) for result in published]
+    notes += [note for which, record in references.items() for note in _differences(which, record, published)]
     skipped = {f"{name}: not measured ({why})" for record in records for name, why in record.skipped.items()}
     first = records[0]
     return Comparison(
         benchmark=first.spec.benchmark,
         benchmark_version=first.provenance.benchmark_version,
         benchmark_options=first.spec.benchmark_options,
-        metrics=_columns(records, clean, compromised, weights),
+        metrics=_columns(records, published, clean, compromised, weights),
         rows=tuple(rows),
         notes=(*notes, *sorted(skipped)),
+        sources=tuple(dict.fromkeys(result.source for result in published)),
         thresholds=dict(vars(Thresholds())),
         packages=first.provenance.packages,
     )
@@ -206,12 +223,55 @@ def _reference_row(which: str, record: RunRecord, clean: dict[str, ScoreRecord],
     return Row(
         title=which.capitalize(),
         kind="reference",
+        reference="clean" if which == "clean" else "compromised",
         summary="never saw the sensitive pairs" if which == "clean" else "the model every method starts from",
         package=f"{package.name} {package.version}" if package else "",
         cells=cells,
         commands=(record.provenance.command,) if record.provenance.command else (),
         device=record.provenance.device,
     )
+
+
+def _published_results(references: Iterable[RunRecord]) -> list[PublishedResult]:
+    """What the reference records carry, each result once, in the order of the benchmark."""
+    return list({(result.source, result.title): result for record in references for result in record.published}.values())
+
+
+def _published_row(result: PublishedResult, published: Sequence[PublishedResult]) -> Row:
+    own = {other.reference: other.scores for other in published if other.source == result.source and other.reference}
+    clean, compromised = own.get("clean", {}), own.get("compromised", {})
+    cells = {}
+    for name, score in result.scores.items():
+        gap = gap_of(score, clean[name], compromised[name]) if name in clean and name in compromised else None
+        cells[name] = Cell(value=score.value, gap=gap, extras=score.extras)
+    return Row(
+        title=result.title,
+        kind="published",
+        reference=result.reference,
+        source=result.source,
+        summary=result.note,
+        cells=cells,
+    )
+
+
+def _differences(which: str, record: RunRecord, published: Sequence[PublishedResult]) -> list[str]:
+    """A sentence for each source whose Clean or Compromised is not what was measured here."""
+    notes = []
+    for number, source in enumerate(dict.fromkeys(result.source for result in published), start=1):
+        for result in published:
+            if result.source != source or result.reference != which:
+                continue
+            different = [
+                f"{name} {record.scores[name].value:.4f} (published {score.value:g})"
+                for name, score in result.scores.items()
+                if name in record.scores and abs(record.scores[name].value - score.value) > PUBLISHED_TOLERANCE
+            ]
+            if different:
+                notes.append(
+                    f"Your {which.capitalize()} differs from the published one [{number}] by more than"
+                    f" {PUBLISHED_TOLERANCE:g}: {', '.join(different)}."
+                )
+    return notes
 
 
 def _row(
@@ -299,12 +359,18 @@ def _ranked(rows: Sequence[Row]) -> list[Row]:
 
 def _columns(
     records: Sequence[RunRecord],
+    published: Sequence[PublishedResult],
     clean: dict[str, ScoreRecord],
     compromised: dict[str, ScoreRecord],
     weights: dict[str, float],
 ) -> tuple[MetricColumn, ...]:
-    found = {name: score for record in reversed(records) for name, score in record.scores.items()}
-    names = dict.fromkeys([*compromised, *found])
+    """Every metric that somebody measured, in the order in which metrics are registered."""
+    found = {name: score for result in published for name, score in result.scores.items()}
+    found |= {name: score for record in reversed(records) for name, score in record.scores.items()}
+    order = list(dict.fromkeys(name for record in records for name in record.provenance.metric_options))
+    names = sorted(
+        dict.fromkeys([*compromised, *found]), key=lambda name: order.index(name) if name in order else len(order)
+    )
     return tuple(
         MetricColumn(
             name=name,

@@ -25,9 +25,17 @@ def render_markdown(comparison: Comparison) -> str:
             else f"{row.overall:.3f}" + (f" ± {row.overall_sd:.3f}" if row.overall_sd is not None else "")
         )
         seconds = f"{row.seconds:.1f}" if row.kind == "run" else ""
-        title = _escape(row.title) + (" (oracle)" if row.oracle else "")
-        lines.append(f"| {row.rank or ''} | {title} | {cells} | {row.verdict} | {overall} | {seconds} |")
+        title = _escape(comparison.label(row)) + (" (oracle)" if row.oracle else "")
+        verdict = row.verdict or ("*published*" if row.kind == "published" else "")
+        lines.append(f"| {row.rank or ''} | {title} | {cells} | {verdict} | {overall} | {seconds} |")
     lines += ["", "In brackets: distance to the metric's target. ± is the standard deviation over seeds.", ""]
+    if comparison.sources:
+        lines += [
+            "Rows marked *published* were measured by others and hold no rank; distances are to their source's references.",
+            "",
+        ]
+        lines += [f"- [{number}] {_escape(source)}" for number, source in enumerate(comparison.sources, start=1)]
+        lines += [""]
     lines += [f"- **{_escape(row.title)}**: {row.verdict}. {_escape(row.reason)}" for row in comparison.rows if row.verdict]
     lines += ["", "| metric | target | range | weight | what it says |", "|---|---|---|---|---|"]
     lines += [

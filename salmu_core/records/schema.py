@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Target = Literal["clean", "compromised"]
 #: What a metric looks at; the verdict and the report's sections are built on it, so neither needs to know a metric's name.
@@ -59,6 +59,16 @@ class ScoreRecord(_Frozen):
     low: float | None = Field(None, description="lower end of the 95 % bootstrap interval")
     high: float | None = None
     extras: dict[str, float] = Field(default_factory=dict, description="companions, e.g. R@1 beside MRR")
+
+
+class PublishedResult(_Frozen):
+    """Scores of one model that somebody else measured on the same benchmark and published."""
+
+    title: str
+    source: str = Field("", description="who measured, and where it stands; gaps are taken within one source")
+    note: str = ""
+    reference: Target | None = Field(None, description="the source's Clean or Compromised")
+    scores: dict[str, ScoreRecord] = Field(default_factory=dict)
 
 
 class Cost(_Frozen):
@@ -125,4 +135,8 @@ class RunRecord(_Frozen):
     error: str | None = None
     rows_file: str | None = Field(None, description="sidecar with per-row values, beside the record")
     model_file: str | None = None
+    files: tuple[str, ...] = Field((), description="the evaluation in other formats, beside the record")
+    published: tuple[PublishedResult, ...] = Field(
+        (), description="on reference rows: what others published on the benchmark"
+    )
     created_at: datetime

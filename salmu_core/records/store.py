@@ -15,8 +15,15 @@ from salmu_core.files import write_json
 from salmu_core.records.schema import SCHEMA_VERSION, RunRecord
 
 RECORD_FILE = "record.json"
+
+
+def _from_version_1(content: dict[str, Any]) -> dict[str, Any]:
+    """Version 2 adds `files`, `published` and `provenance.execution`, and nobody knew of any of them before."""
+    return {**content, "files": [], "published": []}
+
+
 #: version -> what turns its content into the next version's.
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_version_1}
 
 
 @dataclass(frozen=True)

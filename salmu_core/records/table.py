@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
@@ -12,6 +14,7 @@ from salmu_core.records.compare import Cell, Comparison, MetricColumn, Row
 _VERDICT_STYLES = {
     "selective": "bold green", "over-generalised": "yellow", "ineffective": "yellow", "catastrophic": "red",
     "no effect": "dim", "diverged": "red", "failed": "red", "unknown": "dim",
+    "published": "dim italic",
 }  # fmt: skip
 
 
@@ -42,6 +45,12 @@ def leaderboard_renderables(comparison: Comparison, width: int = 80) -> list[Ren
         last = number == len(blocks) - 1
         heading = "Distance to the target" + (f" ({words})" if words else "")
         parts += [Text(""), _distances(heading, comparison, metrics, cost=last)]
+    if comparison.sources:
+        words = "Published: measured by others, never ranked; distances are to the references of the same source"
+        parts += [Text(""), Text(words, style="bold")]
+        parts += [
+            Padding(Text(f"[{number}] {source}"), (0, 0, 0, 2)) for number, source in enumerate(comparison.sources, start=1)
+        ]
     reasons = [row for row in comparison.rows if row.verdict]
     if reasons:
         parts += [Text(""), Text("Why", style="bold")]
@@ -63,13 +72,14 @@ def _values(heading: str, comparison: Comparison, metrics: list[MetricColumn], *
         table.add_column("verdict", no_wrap=True)
     if overall:
         table.add_column("overall", justify="right", no_wrap=True)
-    for row in comparison.rows:
+    for row, next_row in _with_next(comparison.rows):
         cells = [_value(row.cells.get(metric.name)) for metric in metrics]
         if verdict:
-            cells.append(Text(row.verdict, style=_VERDICT_STYLES.get(row.verdict, "")))
+            word = "published" if row.kind == "published" else row.verdict
+            cells.append(Text(word, style=_VERDICT_STYLES.get(word, "")))
         if overall:
             cells.append(Text(_overall(row)))
-        table.add_row(str(row.rank or ""), _name(row), *cells, end_section=row.title == "Compromised")
+        table.add_row(str(row.rank or ""), _name(comparison, row), *cells, end_section=_ends_section(row, next_row))
     return table
 
 
@@ -81,7 +91,7 @@ def _distances(heading: str, comparison: Comparison, metrics: list[MetricColumn]
     if cost:
         for word in ("sec", "samples", "params"):
             table.add_column(word, justify="right", no_wrap=True)
-    for row in comparison.rows:
+    for row, next_row in _with_next(comparison.rows):
         cells = [_gap(row.cells.get(metric.name)) for metric in metrics]
         if cost and row.kind == "run":
             cells += [
@@ -89,12 +99,23 @@ def _distances(heading: str, comparison: Comparison, metrics: list[MetricColumn]
                 Text(_count(sum(row.samples.values()))),
                 Text(_count(row.trainable_parameters)),
             ]
-        table.add_row(_name(row), *cells, end_section=row.title == "Compromised")
+        table.add_row(_name(comparison, row), *cells, end_section=_ends_section(row, next_row))
     return table
 
 
-def _name(row: Row) -> Text:
-    return Text(row.title + (" (oracle)" if row.oracle else ""), style="italic" if row.kind == "reference" else "bold")
+def _with_next(rows: Sequence[Row]) -> Iterator[tuple[Row, Row | None]]:
+    return zip(rows, [*rows[1:], None], strict=True)
+
+
+def _ends_section(row: Row, next_row: Row | None) -> bool:
+    """A line under the references, under one's own rows, and under each published source."""
+    section = (row.kind in ("run", "evaluation"), row.source)
+    return next_row is not None and section != (next_row.kind in ("run", "evaluation"), next_row.source)
+
+
+def _name(comparison: Comparison, row: Row) -> Text:
+    style = {"reference": "italic", "published": "dim italic"}.get(row.kind, "bold")
+    return Text(comparison.label(row) + (" (oracle)" if row.oracle else ""), style=style)
 
 
 def _table(title: str) -> Table:

@@ -19,7 +19,7 @@ from salmu_core.records.store import write_record
 from salmu_core.runner.accelerate_setup import open_accelerator
 from salmu_core.runner.progress import Progress
 from salmu_core.runner.resolve import make_metrics, resolve
-from salmu_core.runner.run import ROWS_FILE, Settings, ensure_built, make_record
+from salmu_core.runner.run import ROWS_FILE, Settings, ensure_built, make_record, write_result_files
 
 
 def evaluate(
@@ -37,7 +37,7 @@ def evaluate(
         model: the words `clean` or `compromised`, a run directory, a checkpoint file, an open_clip `hf-hub:` or
             `local-dir:` name, or a `DualEncoder`.
         out: a `.json` file for the record, with per-row values in `.rows.safetensors` beside it; or a directory, for
-            `record.json` and `rows.safetensors`. None: nothing is written.
+            `record.json` and `rows.safetensors`. The benchmark's own result files lie beside them. None: nothing is written.
 
     Raises:
         BadCheckpoint: there is no such model, or it is of an architecture that the benchmark's images and captions cannot
@@ -102,6 +102,7 @@ def evaluate(
         single = path.suffix == ".json"
         rows_path = path.with_suffix(".rows.safetensors") if single else path / ROWS_FILE
         write_tensors(rows_path, {name: torch.from_numpy(rows.copy()) for name, rows in evaluation.rows.items()})
+        record = write_result_files(resolved.benchmark, record, evaluation, rows_path.parent)
         record = record.model_copy(update={"rows_file": rows_path.name})
         write_json(path, record.model_dump(mode="json")) if single else write_record(path, record)
     return record

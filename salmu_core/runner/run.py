@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,15 +17,16 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from salmu_core.benchmark import Benchmark, BuildStep, evaluation_locked
-from salmu_core.errors import Diverged, OutputError, SalmuError
+from salmu_core.errors import BadRecord, Diverged, OutputError, PluginFailure, SalmuError
 from salmu_core.evaluation.embed import EmbeddingCache
 from salmu_core.evaluation.evaluate import Evaluation, evaluate_model
 from salmu_core.files import check_writable, default_cache, write_json, write_tensors
+from salmu_core.metric import Metric
 from salmu_core.model import WEIGHTS_FILE, DualEncoder, load_model
 from salmu_core.pixels import PairStore
 from salmu_core.plugins import Plugins, load_plugins
 from salmu_core.processes import process_index
-from salmu_core.records.schema import Cost, Provenance, RunRecord, RunSpec, Status
+from salmu_core.records.schema import Cost, Provenance, PublishedResult, RunRecord, RunSpec, ScoreRecord, Status
 from salmu_core.records.store import RECORD_FILE, read_record, write_record
 from salmu_core.runner.accelerate_setup import AUTOCAST, open_accelerator
 from salmu_core.runner.budget import SampleMeter
@@ -180,6 +182,9 @@ def _claim_folder(resolved: Resolved, folder: Path, settings: Settings) -> None:
             "Choose another --out, or --overwrite to replace it.",
         )
     if foreign or settings.overwrite:
+        with contextlib.suppress(BadRecord):  # nothing of the run that is replaced may stay
+            for name in read_record(folder).files:
+                (folder / Path(name).name).unlink(missing_ok=True)
         for name in (RECORD_FILE, UNLEARNED_FILE, WEIGHTS_FILE, ROWS_FILE, HISTORY_FILE):
             (folder / name).unlink(missing_ok=True)
         Checkpoints(folder / "checkpoints").clear()
@@ -316,10 +321,59 @@ def _evaluate_and_record(
             write_tensors(
                 folder / ROWS_FILE, {name: torch.from_numpy(rows.copy()) for name, rows in evaluation.rows.items()}
             )
+        record = write_result_files(resolved.benchmark, record, evaluation, folder)
         write_record(folder, record)
         (folder / UNLEARNED_FILE).unlink(missing_ok=True)
     accelerator.wait_for_everyone()
     return record
+
+
+def write_result_files(benchmark: Benchmark, record: RunRecord, evaluation: Evaluation, folder: Path) -> RunRecord:
+    """Leave the evaluation in the benchmark's other formats, and name the files in the record.
+
+    Raises:
+        PluginFailure: the benchmark's own code failed, or it named a file outside the folder.
+    """
+    try:
+        files = dict(benchmark.result_files(record, evaluation.rows))
+    except Exception as error:
+        raise PluginFailure(
+            f"The benchmark {benchmark.name} could not write its result files: {type(error).__name__}: {error}"
+        ) from error
+    for name, content in files.items():
+        if Path(name).name != name:
+            raise PluginFailure(f"The benchmark {benchmark.name} wants to write '{name}', which is no plain file name.")
+        write_json(folder / name, content)
+    return record.model_copy(update={"files": tuple(files)})
+
+
+def _published(
+    benchmark: Benchmark, metrics: Iterable[Metric], measured: Mapping[str, ScoreRecord]
+) -> list[PublishedResult]:
+    """What others published on the benchmark, as scores of the metrics that are installed."""
+    return [
+        PublishedResult(
+            title=row.title,
+            source=row.source,
+            note=row.note,
+            reference=row.reference,
+            scores={
+                metric.name: ScoreRecord(
+                    value=row.scores[metric.name],
+                    target=metric.target,
+                    aspect=metric.aspect,
+                    primary=metric.primary,
+                    chance=measured[metric.name].chance if metric.name in measured else metric.chance,
+                    bounds=metric.bounds,
+                    summary=metric.summary,
+                    extras=dict(row.extras.get(metric.name, {})),
+                )
+                for metric in metrics
+                if metric.name in row.scores
+            },
+        )
+        for row in benchmark.published()
+    ]
 
 
 def make_record(
@@ -337,9 +391,11 @@ def make_record(
     spec, method = resolved.spec, resolved.method
     reference = spec.method == "none"
     has_model = not reference and status != "failed" and bool(facts.get("finite", True)) and kind is None
+    kind = kind or ("reference" if reference else "run")
+    metrics = make_metrics(plugins, settings.metric_options)
     return RunRecord(
         id=resolved.id,
-        kind=kind or ("reference" if reference else "run"),
+        kind=kind,
         status=status,
         spec=spec,
         options=resolved.options,
@@ -367,10 +423,7 @@ def make_record(
             benchmark_package=resolved.benchmark_entry.package,
             benchmark_version=resolved.benchmark.version,
             metric_packages={name: entry.package for name, entry in plugins.metrics.items()},
-            metric_options={
-                metric.name: metric.options.model_dump(mode="json")
-                for metric in make_metrics(plugins, settings.metric_options)
-            },
+            metric_options={metric.name: metric.options.model_dump(mode="json") for metric in metrics},
             device=device_name(accelerator.device),
             processes=accelerator.num_processes,
             git_commit=git_commit(Path.cwd()),
@@ -382,6 +435,7 @@ def make_record(
         error=error,
         rows_file=ROWS_FILE if evaluation.rows else None,
         model_file=WEIGHTS_FILE if has_model else None,
+        published=tuple(_published(resolved.benchmark, metrics, evaluation.scores)) if kind == "reference" else (),
         created_at=datetime.now(UTC),
     )
 

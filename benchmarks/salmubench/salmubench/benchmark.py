@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
-from salmu_core.benchmark import Benchmark, Budget, SplitInfo
+import numpy as np
+
+from salmu_core.benchmark import Benchmark, Budget, PublishedRow, SplitInfo
 from salmu_core.data import Split, join_splits
 from salmu_core.file_digests import FileDigests
+from salmu_core.records.schema import RunRecord
 from salmubench import layout
+from salmubench.official import official_result, result_name
+from salmubench.published import published_rows
 from salmubench.snapshot import Snapshot
 
 _SPLITS: dict[str, SplitInfo] = {
@@ -82,6 +87,13 @@ class SnapshotBenchmark(Benchmark):
                 return Split(
                     name, texts=[item["text"] for item in prompts], columns={"label": [item["label"] for item in prompts]}
                 )
+
+    def published(self) -> Sequence[PublishedRow]:
+        return published_rows(self.name)
+
+    def result_files(self, record: RunRecord, rows: Mapping[str, np.ndarray]) -> Mapping[str, Any]:
+        """`evaluation_<slug>.json`, as the official evaluator writes it; nothing for a model that was not scored."""
+        return {result_name(record): official_result(record, rows)} if record.scores else {}
 
     def budget(self) -> Budget:
         samples = self.passes * len(self.split("forget"))
