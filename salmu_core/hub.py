@@ -111,6 +111,8 @@ def list_files(repository: Repository) -> Listing:
     )
     listing = Listing(repository, info.sha or "", files)
     _write_manifest(listing, verified=())
+    if repository.revision != listing.commit:  # remembered for times without a network
+        write_json(_manifest_path(repository, repository.revision), {"commit": listing.commit})
     return _only_wanted(listing)
 
 
@@ -137,6 +139,7 @@ def cached_folder(repository: Repository) -> Path | None:
     Without a listing (it was fetched by another tool, or copied here) every wanted name without `*` must be there; whether
     the patterns are complete is then for the caller to judge.
     """
+    repository = _last_known(repository)
     listing = read_manifest(repository)
     if listing is not None:
         return None if missing_files(listing) or _unverified(listing) else _folder(listing)
@@ -171,10 +174,13 @@ def fetch(repository: Repository, tell: Tell | None = None) -> Path:
         OutputError: too little space.
     """
     tell = tell or (lambda stage, done, total: None)
-    if is_offline() and read_manifest(repository) is None:
+    if is_offline():
+        repository = _last_known(repository)
         folder = cached_folder(repository)
         if folder is not None:
             return folder
+        if read_manifest(repository) is None:
+            raise offline_error(repository)
     listing = list_files(repository)
     missing = missing_files(listing)
     if missing:
@@ -213,13 +219,14 @@ def fetch_model(name: str, revision: str | None = None, tell: Tell | None = None
         HubError: no such model, no weights under a name that open_clip uses, or the hub cannot be reached and no copy is here.
     """
     names = (OPEN_CLIP_CONFIG, *OPEN_CLIP_WEIGHTS)
-    everything = Repository("model", name, revision or "main", names)
-    copies = [path for path in (cached_path(everything, file) for file in names) if path is not None]
+    # Of the names that open_clip uses a repository has one or two: the patterns ask for whichever there are.
+    asked = Repository("model", name, revision or "main", tuple(f"{file}*" for file in names))
+    known = _last_known(asked)
+    copies = [path for path in (cached_path(known, file) for file in names) if path is not None]
     try:
-        if is_offline() and read_manifest(everything) is None:
-            raise _offline(everything)
-        # Of the names that open_clip uses a repository has one or two: the patterns ask for whichever there are.
-        listing = list_files(Repository("model", name, everything.revision, tuple(f"{file}*" for file in names)))
+        if is_offline() and read_manifest(known) is None:
+            raise offline_error(asked)
+        listing = list_files(known if is_offline() else asked)
     except HubError as error:
         if error.unreachable and len(copies) >= 2 and copies[0].name == OPEN_CLIP_CONFIG:
             return copies[0], copies[1]
@@ -227,14 +234,25 @@ def fetch_model(name: str, revision: str | None = None, tell: Tell | None = None
     weights = next((file for file in OPEN_CLIP_WEIGHTS if file in {item.path for item in listing.files}), None)
     if weights is None:
         raise HubError(
-            f"The model {name} holds no weights under a name that open_clip uses.", f"Expected {' or '.join(OPEN_CLIP_WEIGHTS)}."
+            f"The model {name} holds no weights under a name that open_clip uses.",
+            f"Expected {' or '.join(OPEN_CLIP_WEIGHTS)}.",
         )
     folder = fetch(Repository("model", name, listing.commit, (OPEN_CLIP_CONFIG, weights)), tell)
     return folder / OPEN_CLIP_CONFIG, folder / weights
 
 
 def _manifest_path(repository: Repository, commit: str) -> Path:
-    return default_cache() / "hub" / f"{repository.kind}s--{repository.name.replace('/', '--')}" / f"{commit}.json"
+    folder = f"{repository.kind}s--{repository.name.replace('/', '--')}"
+    return default_cache() / "hub" / folder / f"{commit.replace('/', '--')}.json"
+
+
+def _last_known(repository: Repository) -> Repository:
+    """The repository at the commit that a branch meant when it was last looked at; as it is where that is not known."""
+    try:
+        commit = json.loads(_manifest_path(repository, repository.revision).read_text())["commit"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return repository
+    return Repository(repository.kind, repository.name, commit, repository.wanted)
 
 
 def _manifest(repository: Repository) -> dict[str, Any] | None:
@@ -293,7 +311,7 @@ def _check_space(repository: Repository, needed: int) -> None:
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise OutputError(
-            f"'{place}' has {free / 1e9:.1f} GB free; the {repository} needs {needed / 1e9:.1f} GB.",
+            f"'{place}' has {free / 1e6:,.1f} MB free; the {repository} needs {needed / 1e6:,.1f} MB.",
             "Free some space, or put the hub's cache elsewhere with HF_HUB_CACHE.",
         )
 
@@ -307,7 +325,7 @@ def _download(listing: Listing, missing: Sequence[HubFile], tell: Tell) -> None:
     tell(stage, 0, total)
     with _explained(repository):
         if is_offline():
-            raise _offline(repository)
+            raise offline_error(repository)
         for file in missing:  # a file cut short by something else than huggingface_hub would be taken for a whole one
             path = cached_path(Repository(repository.kind, repository.name, listing.commit, ()), file.path)
             if path is not None:
@@ -396,10 +414,11 @@ def _byte_counter(tell: Callable[[int], None]) -> type:
     return ByteCounter
 
 
-def _offline(repository: Repository) -> HubError:
+def offline_error(repository: Repository) -> HubError:
+    """The error of a repository that is not whole on this machine while HF_HUB_OFFLINE forbids the network."""
     return HubError(
         f"The {repository} is not complete on this machine, and HF_HUB_OFFLINE forbids the network.",
-        "Unset HF_HUB_OFFLINE, or give a folder that holds it.",
+        "Unset HF_HUB_OFFLINE and run the same command again.",
         unreachable=True,
     )
 
@@ -423,6 +442,7 @@ def explain(error: BaseException, repository: Repository) -> HubError | None:
     from huggingface_hub import constants, get_token
     from huggingface_hub.errors import (  # type: ignore[attr-defined]
         EntryNotFoundError,
+        FileMetadataError,
         GatedRepoError,
         HfHubHTTPError,
         HFValidationError,
@@ -443,13 +463,15 @@ def explain(error: BaseException, repository: Repository) -> HubError | None:
     logged_in = get_token() is not None
     match error:
         case OfflineModeIsEnabled():
-            return _offline(repository)
+            return offline_error(repository)
         case HFValidationError():
             return HubError(f"'{repository.name}' is no name of a repository: {error}", "A name looks like OWNER/NAME.")
         case GatedRepoError():
             page = f"{constants.ENDPOINT}/{'datasets/' if repository.kind == 'dataset' else ''}{repository.name}"
             account = "with the account of your token" if logged_in else "and log in with `hf auth login` or set HF_TOKEN"
-            return HubError(f"{what} is gated: its owners want to know who reads it.", f"Accept its terms at {page} {account}.")
+            return HubError(
+                f"{what} is gated: its owners want to know who reads it.", f"Accept its terms at {page} {account}."
+            )
         case RepositoryNotFoundError():
             hint = "this token may not read it" if logged_in else f"it is private. {log_in} if you may read it"
             return HubError(f"{what} is not there for you.", f"Either the name is wrong, or {hint}.")
@@ -460,7 +482,9 @@ def explain(error: BaseException, repository: Repository) -> HubError | None:
         case HfHubHTTPError():
             status = error.response.status_code
             if status == 401:
-                return HubError(f"The hub refuses your token ({_first_line(error)}).", f"{log_in} with a token that is valid.")
+                return HubError(
+                    f"The hub refuses your token ({_first_line(error)}).", f"{log_in} with a token that is valid."
+                )
             if status == 403:
                 return HubError(
                     f"Your token has no permission for the {repository}: {_first_line(error)}",
@@ -468,7 +492,9 @@ def explain(error: BaseException, repository: Repository) -> HubError | None:
                 )
             if status == 429:
                 return HubError(
-                    "The hub asks for a pause: too many requests.", "Run the same command again in some minutes.", unreachable=True
+                    "The hub asks for a pause: too many requests.",
+                    "Run the same command again in some minutes.",
+                    unreachable=True,
                 )
             if status >= 500:
                 return HubError(
@@ -480,7 +506,13 @@ def explain(error: BaseException, repository: Repository) -> HubError | None:
         case HTTPError() | ConnectionError() | TimeoutError() | LocalEntryNotFoundError():
             return HubError(
                 f"{constants.ENDPOINT} cannot be reached for the {repository}: {_first_line(error)}",
-                "Check the network. The same command goes on where it was. Without a network, give a folder that holds it.",
+                "Check the network. The same command goes on where it was.",
+                unreachable=True,
+            )
+        case FileMetadataError():
+            return HubError(
+                f"{constants.ENDPOINT} does not answer as a hub does for the {repository}: {_first_line(error)}",
+                "Check HF_ENDPOINT and the proxy.",
                 unreachable=True,
             )
         case OSError() if "Consistency check failed" in str(error):

@@ -78,6 +78,8 @@ class HubStub:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}"
+        # Large files come from another host, as on the real hub: it must not be shown the token.
+        self.large_files_url = f"http://localhost:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def close(self) -> None:
@@ -87,7 +89,9 @@ class HubStub:
 
     def add(self, kind: str, name: str, folder: Path, revision: str | None = None, **facts: bool) -> Repository:
         """Serve the files below a folder as a repository of kind "model" or "dataset"."""
-        files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+        files = {
+            path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+        }
         repository = self.repositories.setdefault((kind, name), Repository(**facts))
         repository.commit("main", files, revision)
         return repository
@@ -212,7 +216,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer()
 
-    do_HEAD = do_POST = do_PUT = do_GET
+    do_HEAD = do_POST = do_PUT = do_GET  # noqa: N815
 
     def _answer(self) -> None:
         path = unquote(urlsplit(self.path).path)
@@ -324,7 +328,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers |= {
             "X-Linked-Size": str(len(data)),
             "X-Linked-ETag": headers.pop("ETag"),
-            "Location": f"{self.hub.url}/cdn/{sha256(data)}/{path}",
+            "Location": f"{self.hub.large_files_url}/cdn/{sha256(data)}/{path}",
         }
         self._send(b"", 302, headers)
 
@@ -359,7 +363,7 @@ class _Handler(BaseHTTPRequestHandler):
         owner = asked.get("organization") or "me"
         name = f"{owner}/{asked['name']}"
         if owner not in self.hub.can_write:
-            raise _Refused(403, message=f"You don't have the rights to create a model under the namespace \"{owner}\"")
+            raise _Refused(403, message=f'You don\'t have the rights to create a model under the namespace "{owner}"')
         key = (asked.get("type") or "model", name)
         content = {"url": f"{self.hub.url}/{name}"}
         if key in self.hub.repositories:

@@ -40,9 +40,7 @@ def pinned() -> Mapping[Part, hub.Repository]:
     }
     for which in ("clean", "compromised"):
         model = content[which]
-        parts[which] = hub.Repository(
-            "model", model["name"], model["revision"], (hub.OPEN_CLIP_CONFIG, model["weights"])
-        )  # fmt: skip
+        parts[which] = hub.Repository("model", model["name"], model["revision"], (hub.OPEN_CLIP_CONFIG, model["weights"]))
     return parts
 
 
@@ -58,13 +56,25 @@ def fetch_snapshot(report: Report | None = None, revision: str | None = None) ->
         BadData: a file arrived damaged twice, or the revision is no whole dataset.
         OutputError: too little space.
     """
-    return hub.fetch(_at(pinned()["dataset"], revision), _telling(report))
+    repository = _at(pinned()["dataset"], revision)
+    try:
+        if hub.is_offline() and hub.read_manifest(repository) is None and local_snapshot(revision) is None:
+            raise hub.offline_error(repository)  # some of it may be here: not enough
+        return hub.fetch(repository, _telling(report))
+    except HubError as error:
+        if not error.unreachable:
+            raise
+        hint = f"{error.hint} A snapshot that lies elsewhere on this machine is given with --data-dir."
+        raise HubError(error.message, hint, unreachable=True) from error
 
 
 def local_snapshot(revision: str | None = None) -> Path | None:
     """The dataset's folder in the hub's cache when it is complete; None otherwise. Needs no network."""
-    folder = hub.cached_folder(_at(pinned()["dataset"], revision))
-    return folder if folder is not None and _has_every_shard(folder) else None
+    repository = _at(pinned()["dataset"], revision)
+    folder = hub.cached_folder(repository)
+    if folder is None or (hub.read_manifest(repository) is None and not _has_every_shard(folder)):
+        return None
+    return folder
 
 
 def fetch_model(which: Which, report: Report | None = None) -> Path:
@@ -128,17 +138,15 @@ def _at(repository: hub.Repository, revision: str | None) -> hub.Repository:
 
 
 def _has_every_shard(folder: Path) -> bool:
-    """Are all shards of the needed splits there? Their names say how many there are."""
+    """Are all shards there, by their names? Those of `datasets` say how many there are: `forget-00000-of-00004.parquet`."""
+    shards = [path.name for path in (folder / layout.DATA).glob("*.parquet")]
     found: dict[str, set[int]] = defaultdict(set)
     wanted: dict[str, int] = {}
-    for path in (folder / layout.DATA).glob("*.parquet"):
-        name = _SHARD.fullmatch(path.name)
-        if name:
-            found[name["split"]].add(int(name["number"]))
-            wanted[name["split"]] = int(name["all"])
-    return all(split in wanted and len(found[split]) == wanted[split] for split in _SPLITS) and all(
-        len(found[split]) == wanted[split] for split in found
-    )
+    for name in filter(None, map(_SHARD.fullmatch, shards)):
+        found[name["split"]].add(int(name["number"]))
+        wanted[name["split"]] = int(name["all"])
+    every_split = all(any(shard.startswith(f"{split}-") for shard in shards) for split in _SPLITS)
+    return every_split and all(len(found[split]) == wanted[split] for split in wanted)
 
 
 def _telling(report: Report | None) -> hub.Tell | None:
