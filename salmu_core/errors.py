@@ -58,6 +58,18 @@ class BadCheckpoint(SalmuError):
     """Weights that cannot be loaded: wrong architecture, pickled code, not a checkpoint."""
 
 
+class HubError(SalmuError):
+    """A repository on the hub that cannot be read or written: missing, private, gated, no permission, no network.
+
+    Args:
+        unreachable: trying again later may help; what is on this machine may be used instead.
+    """
+
+    def __init__(self, message: str, hint: str | None = None, *, unreachable: bool = False) -> None:
+        super().__init__(message, hint)
+        self.unreachable = unreachable
+
+
 class OutputError(SalmuError):
     """An output place that cannot be written, is full, or holds something else."""
 

@@ -253,11 +253,12 @@ def load_model(source: str | Path, *, like: ModelConfig | None = None) -> DualEn
 
     Args:
         source: a directory with `open_clip_config.json` (a run directory is one), a `.safetensors`, `.pt`, `.pth` or `.bin`
-            file, or an open_clip name starting with `hf-hub:` or `local-dir:`.
+            file, or an open_clip name starting with `hf-hub:` (OWNER/NAME, perhaps @REVISION) or `local-dir:`.
         like: architecture of a bare checkpoint file that has no `open_clip_config.json` beside it.
 
     Raises:
         BadCheckpoint: nothing there, a pickle that holds more than tensors, or weights of another architecture.
+        HubError: a model on the hub that is not there, not for this user, or out of reach.
     """
     text = str(source)
     if text.startswith("hf-hub:"):
@@ -339,26 +340,11 @@ def _with_weights(config: ModelConfig, weights: dict[str, Tensor], source: str) 
 
 
 def _load_from_hub(name: str) -> DualEncoder:
-    """open_clip's `hf-hub:` names: fetch config and weights through huggingface_hub's cache, then load as any checkpoint."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+    """open_clip's `hf-hub:` names: fetch and check config and weights, then load as any checkpoint."""
+    from salmu_core.hub import fetch_model
 
     repository, _, revision = name.removeprefix("hf-hub:").partition("@")
-    try:
-        config_path = Path(hf_hub_download(repository, CONFIG_FILE, revision=revision or None))
-        for file in ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", WEIGHTS_FILE):
-            try:
-                weights = Path(hf_hub_download(repository, file, revision=revision or None))
-                break
-            except (EntryNotFoundError, LocalEntryNotFoundError):
-                continue
-        else:
-            raise BadCheckpoint(f"'{name}' holds no weights under a name that open_clip uses.")
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        raise BadCheckpoint(
-            f"'{name}' cannot be fetched: {str(error).splitlines()[0]}",
-            "Check the name and the network, or download it and give the directory.",
-        ) from error
+    config_path, weights = fetch_model(repository, revision or None)
     return _with_weights(_read_config(config_path), read_weights(weights), name)
 
 
