@@ -1,6 +1,6 @@
 """Seconds and memory of each metric and of its interval at SALMUBench's row counts, from random embeddings.
 
-    uv run python benchmarks/perf/metrics.py [--threads N] [--genknow] [--dim 512]
+    uv run python benchmarks/perf/metrics.py [--threads N] [--genknow] [--dim 512] [--solvers]
 
 Embeddings are what a metric is given, so no model and no data are needed: pairs share a direction as strongly as those of the
 Compromised model (mean cosine 0.3). `cpu` sums over cores: what `seconds` would be on one core that does nothing else. Memory is
@@ -13,7 +13,7 @@ import argparse
 import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +26,7 @@ from salmu_core.evaluation.bootstrap import clustered_interval
 from salmu_core.plugins import load_plugins
 from salmu_core.runner.provenance import MemoryPeak
 from salmu_core.runner.resolve import make_metrics
+from salmu_metrics import association_consistency
 
 #: split -> rows and identities; None: every row stands for itself. The size of fragile_set is not published: a guess.
 ROWS: dict[str, tuple[int, int | None]] = {
@@ -95,12 +96,16 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of torch (NumPy takes OMP_NUM_THREADS)")
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--genknow", action="store_true", help="also ImageNet's 50,000 pictures and 80,000 prompts")
+    parser.add_argument("--solvers", action="store_true", help="instead: how ACS depends on the solver of its regression")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     names = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
     cpu = next((line.partition(":")[2].strip() for line in names if line.startswith("model name")), platform.machine())
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     print(f"{cpu}, {os.cpu_count()} cores with a load of {load:.1f}, {arguments.threads} threads; torch {torch.__version__}")
+    if arguments.solvers:
+        compare_solvers(arguments.dim)
+        return
     print(f"\n{'metric':<12}{'rows':>8}{'value':>9}{'seconds':>9}{'cpu':>8}{'interval':>10}{'memory':>12}")
     import sklearn.linear_model  # noqa: F401  (a second that only the first evaluation pays)
 
@@ -115,6 +120,36 @@ def main() -> None:
         found.append(one)
     seconds, cpu_seconds, interval = (sum(getattr(one, name) for one in found) for name in ("seconds", "cpu", "interval"))
     print(f"{'all':<29}" + columns(Measured(found[0].score, seconds, cpu_seconds, interval, max(m.memory for m in found))))
+
+
+def compare_solvers(dim: int) -> None:
+    """The same ACS solved by other means: values, and held-out pairs that are judged otherwise than at the optimum."""
+    from sklearn.linear_model import LogisticRegression
+
+    def plain(solver: str, tolerance: float) -> Callable[..., LogisticRegression]:
+        def fit(features: np.ndarray, labels: np.ndarray, inverse_penalty: float) -> LogisticRegression:
+            regression = LogisticRegression(C=inverse_penalty, solver=solver, tol=tolerance, max_iter=5000)
+            return regression.fit(features, labels)
+
+        return fit
+
+    views = {name: view(needed, dim) for name, needed in association_consistency.ACS().needs().items()}
+    solvers = {
+        "Newton to 1e-10": plain("newton-cholesky", 1e-10),
+        "ours": association_consistency.fit_regression,
+        "lbfgs to 1e-4 (scikit-learn's default)": plain("lbfgs", 1e-4),
+        "lbfgs to 1e-6": plain("lbfgs", 1e-6),
+    }
+    optimum: np.ndarray | None = None
+    print(f"\n{'solver':<40}{'ACS':>9}{'other verdicts':>16}{'cpu':>8}")
+    for name, solver in solvers.items():
+        association_consistency.fit_regression = solver
+        started = time.process_time()
+        score = association_consistency.ACS().compute(**views)
+        seconds = time.process_time() - started
+        assert score.rows is not None
+        optimum = score.rows if optimum is None else optimum
+        print(f"{name:<40}{score.value:>9.5f}{int((score.rows != optimum).sum()):>16}{seconds:>8.2f}")
 
 
 def columns(one: Measured) -> str:
