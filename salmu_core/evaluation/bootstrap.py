@@ -10,7 +10,8 @@ import numpy as np
 from salmu_core.seeding import numpy_generator
 
 RESAMPLES = 1000
-_CELLS = 4_000_000  # counts drawn at once: bounds memory for tens of thousands of clusters
+_CELLS = 4_000_000  # clusters drawn at once: bounds memory for tens of thousands of them
+_COUNTED = 2048  # up to so many clusters, how often each is drawn is drawn; beyond, which ones, at a tenth of the time
 
 
 def clustered_interval(
@@ -27,16 +28,22 @@ def clustered_interval(
         Lower end, upper end, number of clusters. Source: Efron & Tibshirani 1993, ch. 13; clustering as in Field & Welsh
         2007 (randomised cluster bootstrap).
     """
-    labels = range(len(rows)) if clusters is None else clusters
-    _, codes = np.unique(np.asarray([str(label) for label in labels]), return_inverse=True)
-    count = int(codes.max()) + 1
+    labels = [str(label) for label in (range(len(rows)) if clusters is None else clusters)]
+    place = {label: code for code, label in enumerate(sorted(set(labels)))}
+    codes = np.fromiter((place[label] for label in labels), dtype=np.int64, count=len(labels))
+    count = len(place)
     sums = np.bincount(codes, weights=rows, minlength=count)
     sizes = np.bincount(codes, minlength=count).astype(float)
     generator = numpy_generator(0, "bootstrap", *purpose)
     means: list[np.ndarray] = []
     step = max(1, _CELLS // count)
     for start in range(0, resamples, step):
-        draws = generator.multinomial(count, np.full(count, 1 / count), size=min(step, resamples - start))
-        means.append((draws @ sums) / (draws @ sizes))
+        size = min(step, resamples - start)
+        if count <= _COUNTED:
+            times = generator.multinomial(count, np.full(count, 1 / count), size=size)
+            means.append((times @ sums) / (times @ sizes))
+        else:
+            drawn = generator.integers(count, size=(size, count))
+            means.append(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))
     low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
     return float(low), float(high), count

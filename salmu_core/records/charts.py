@@ -42,13 +42,16 @@ def trade_off(comparison: Comparison) -> dict[str, Any] | None:
             continue
         group = "published" if row.kind == "published" else row.verdict or "reference"
         groups.setdefault(group, []).append((row, 1 - gap, 1 - max(value for value in kept if value is not None)))
-    positions = _label_positions([(comparison.label(row), x, y) for points in groups.values() for row, x, y in points])
+    # Published points lie close together; hovering tells their names, and the labels are left to one's own rows.
+    labelled = [point for group, points in groups.items() if group != "published" for point in points]
+    positions = _label_positions([(row.title, x, y) for row, x, y in labelled])
     for verdict, points in groups.items():
         symbol, colour = _MARKS.get(verdict, ("cross", "#888888"))
         figure.add_scatter(
-            x=[max(x, LOWEST) for _, x, _ in points], y=[max(y, LOWEST) for _, _, y in points], mode="markers+text",
-            name=verdict, text=[_safe(comparison.label(row)) for row, _, _ in points], cliponaxis=False,
-            textposition=[positions[comparison.label(row)] for row, _, _ in points], customdata=[[x, y] for _, x, y in points],
+            x=[max(x, LOWEST) for _, x, _ in points], y=[max(y, LOWEST) for _, _, y in points],
+            mode="markers" if verdict == "published" else "markers+text", name=verdict, cliponaxis=False,
+            text=[_safe(comparison.label(row)) for row, _, _ in points],
+            textposition=[positions.get(row.title, "top left") for row, _, _ in points], customdata=[[x, y] for _, x, y in points],
             marker={"symbol": symbol, "size": 13, "color": colour, "line": {"width": 2, "color": colour}},
             hovertemplate="%{text}<br>forgotten %{customdata[0]:.2f}<br>holdouts kept %{customdata[1]:.2f}<extra></extra>",
         )  # fmt: skip
@@ -84,8 +87,8 @@ def strips(comparison: Comparison) -> list[tuple[str, dict[str, Any]]]:
         rows = [row for row in comparison.rows if metric.name in row.cells and row.reference is None][::-1]
         figure = go.Figure()
         cells = [row.cells[metric.name] for row in rows]
-        high = [(c.high - c.value) if c.high is not None else (c.sd or 0.0) for c in cells]
-        low = [(c.value - c.low) if c.low is not None else (c.sd or 0.0) for c in cells]
+        high = [(c.high - c.value) if c.high is not None else c.sd for c in cells]
+        low = [(c.value - c.low) if c.low is not None else c.sd for c in cells]
         figure.add_scatter(
             x=[c.value for c in cells], y=[_safe(comparison.label(row)) for row in rows], mode="markers",
             marker={

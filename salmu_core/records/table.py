@@ -79,7 +79,9 @@ def _values(heading: str, comparison: Comparison, metrics: list[MetricColumn], *
             cells.append(Text(word, style=_VERDICT_STYLES.get(word, "")))
         if overall:
             cells.append(Text(_overall(row)))
-        table.add_row(str(row.rank or ""), _name(comparison, row), *cells, end_section=_ends_section(row, next_row))
+        table.add_row(str(row.rank or ""), _name(comparison, row), *cells)
+        if _ends_section(row, next_row):
+            table.add_row()
     return table
 
 
@@ -99,7 +101,9 @@ def _distances(heading: str, comparison: Comparison, metrics: list[MetricColumn]
                 Text(_count(sum(row.samples.values()))),
                 Text(_count(row.trainable_parameters)),
             ]
-        table.add_row(_name(comparison, row), *cells, end_section=_ends_section(row, next_row))
+        table.add_row(_name(comparison, row), *cells)
+        if _ends_section(row, next_row):
+            table.add_row()
     return table
 
 
@@ -108,7 +112,7 @@ def _with_next(rows: Sequence[Row]) -> Iterator[tuple[Row, Row | None]]:
 
 
 def _ends_section(row: Row, next_row: Row | None) -> bool:
-    """A line under the references, under one's own rows, and under each published source."""
+    """An empty line follows the references, one's own rows, and each published source."""
     section = (row.kind in ("run", "evaluation"), row.source)
     return next_row is not None and section != (next_row.kind in ("run", "evaluation"), next_row.source)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from records import COMPROMISED, record, references
+from records import CLEAN, COMPROMISED, published, record, references, with_published
 from salmu_core.errors import BadRecord
 from salmu_core.records.compare import compare_records
 
@@ -90,3 +90,88 @@ def test_no_records_is_an_error_that_says_what_to_do():
 def test_metrics_that_were_not_measured_are_named():
     comparison = compare_records([*references(), record("m", COMPROMISED, skipped={"X": "no split"})])
     assert "X: not measured (no split)" in comparison.notes
+
+
+def _of(comparison, kind):
+    return [row for row in comparison.rows if row.kind == kind]
+
+
+def test_published_rows_come_last_and_hold_neither_rank_nor_verdict():
+    others = [published("CLIPErase 5x", {"RetFail": 0.001}), published("DELETE 5x", {"RetFail": 0.002})]
+    comparison = compare_records([*with_published(*others), record("m", _with(RetFail=0.1))])
+    assert _titles(comparison) == [
+        "Clean",
+        "Compromised",
+        "m",
+        "CLIPErase 5x",
+        "DELETE 5x",
+    ]  # each once, though two records carry it
+    for row in _of(comparison, "published"):
+        assert (row.rank, row.verdict, row.overall, row.source) == (None, "", None, "A report")
+        assert comparison.label(row) == f"{row.title} [1]"
+    assert comparison.sources == ("A report",)
+
+
+def test_published_distances_are_to_the_references_of_the_same_source():
+    paper = "The paper"
+    others = [
+        published("Clean", {"RetFail": 0.0, "InterIdSim": 0.1}, paper, reference="clean"),
+        published("Compromised", {"RetFail": 0.4, "InterIdSim": 0.3}, paper, reference="compromised"),
+        published("X", {"RetFail": 0.1, "InterIdSim": 0.25, "GenKnow": 0.6}, paper),
+        published("Y", {"RetFail": 0.1}, "Somebody without references"),
+    ]
+    comparison = compare_records(with_published(*others))
+    clean, compromised, x, y = _of(comparison, "published")
+    assert x.cells["RetFail"].gap == pytest.approx(0.25)
+    assert x.cells["InterIdSim"].gap == pytest.approx(0.25)
+    assert x.cells["GenKnow"].gap is None  # the source has no reference for it
+    assert y.cells["RetFail"].gap is None
+    assert (clean.cells["RetFail"].gap, compromised.cells["RetFail"].gap) == (0.0, 1.0)
+    assert [comparison.label(row) for row in (x, y)] == ["X [1]", "Y [2]"]
+
+
+def test_published_rows_change_nothing_about_ones_own():
+    runs = [record("m", _with(RetFail=0.1)), record("n", _with(RetFail=0.02, InterIdSim=0.2))]
+    far = [
+        published("Clean", dict.fromkeys(CLEAN, 0.9), reference="clean"),
+        published("Compromised", dict.fromkeys(CLEAN, -0.9), reference="compromised"),
+        published("X", dict.fromkeys(CLEAN, 0.5)),
+    ]
+    alone, beside = compare_records([*references(), *runs]), compare_records([*with_published(*far), *runs])
+    assert [row for row in beside.rows if row.kind != "published"] == list(alone.rows)
+    assert beside.metrics == alone.metrics
+
+
+def test_references_that_differ_from_published_ones_are_named_with_both_values():
+    others = [
+        published("Clean", CLEAN, reference="clean"),
+        published(
+            "Compromised", {"RetFail": 0.2379, "InterIdSim": 0.3232, "GenKnow": 0.7}, "B report", reference="compromised"
+        ),
+    ]
+    notes = compare_records([*with_published(*others), record("m", _with(RetFail=0.1))]).notes
+    assert notes == (
+        "Your Compromised differs from the published one [2] by more than 0.002: InterIdSim 0.3210 (published 0.3232),"
+        " GenKnow 0.6380 (published 0.7).",
+    )
+
+
+def test_a_metric_that_only_others_measured_has_a_column_in_its_place():
+    own = [
+        item.model_copy(update={"scores": {k: v for k, v in item.scores.items() if k != "GenKnow"}}) for item in references()
+    ]
+    options = {name: {} for name in CLEAN}
+    own = [
+        item.model_copy(
+            update={
+                "published": (published("X", {"GenKnow": 0.6}),),
+                "provenance": item.provenance.model_copy(update={"metric_options": options}),
+            }
+        )
+        for item in own
+    ]
+    comparison = compare_records(own)
+    assert [metric.name for metric in comparison.metrics] == list(CLEAN)
+    [column] = [metric for metric in comparison.metrics if metric.name == "GenKnow"]
+    assert (column.clean, column.compromised, column.weight) == (None, None, 0.0)
+    assert "GenKnow" not in comparison.rows[0].cells

@@ -8,7 +8,7 @@ import sys
 import pytest
 from rich.console import Console
 
-from records import COMPROMISED, record, references
+from records import CLEAN, COMPROMISED, published, record, references, with_published
 from salmu_core.records.compare import compare_records
 from salmu_core.records.markdown import render_markdown
 from salmu_core.records.report import render_html, write_reports
@@ -70,8 +70,50 @@ def test_the_terminal_table_fits_and_names_every_row(comparison, width):
     assert all(row.title in text for row in comparison.rows)
 
 
+@pytest.fixture
+def with_others():
+    return compare_records(
+        [
+            *with_published(
+                published("Clean", CLEAN, "The <paper>", reference="clean"),
+                published("Compromised", COMPROMISED, "The <paper>", reference="compromised"),
+                published("CLIPErase 5x", {"RetFail": 0.001, "InterIdSim": 0.024, "IntraIdSim": 0.024}, "The <paper>"),
+            ),
+            record("good", {**COMPROMISED, "RetFail": 0.01, "InterIdSim": 0.25}),
+        ]
+    )
+
+
+def test_published_rows_are_marked_in_every_format_and_their_source_is_named(with_others):
+    page, text = render_html(with_others), render_markdown(with_others)
+    assert len(re.findall(r'<tr class="published[^"]*">', page)) == 3
+    assert ">CLIPErase 5x [1]" in page
+    assert page.count("[1] The &lt;paper&gt;") == 1
+    assert "| CLIPErase 5x [1] |" in text
+    assert text.count("*published* |") == 3
+    assert "- [1] The &lt;paper>" in text
+    for width in (80, 140):
+        console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+        console.print(*leaderboard_renderables(with_others, width))
+        shown = console.export_text()
+        assert max(map(len, shown.splitlines())) <= width
+        assert "CLIPErase 5x [1]" in shown
+        assert "[1] The <paper>" in shown
+
+
+def test_published_references_are_no_points_and_published_methods_are_a_group_of_their_own(with_others):
+    page = render_html(with_others)
+    charts = json.loads(re.search(r'<script type="application/json" id="charts">(.*?)</script>', page, re.S).group(1))
+    groups = {trace["name"]: trace["text"] for trace in charts["trade-off"]["data"]}
+    assert groups["published"] == ["CLIPErase 5x [1]"]
+    assert groups["reference"] == ["Clean", "Compromised"]
+    assert charts["strip-0"]["data"][0]["y"] == ["CLIPErase 5x [1]", "good"]
+    assert charts["cost"]["data"][0]["y"] == ["good"]
+
+
 def test_reports_are_made_without_torch_or_plugins(tmp_path, comparison):
-    for number, item in enumerate([*references(), record("m", COMPROMISED)]):
+    others = with_published(published("CLIPErase 5x", {"RetFail": 0.001}))
+    for number, item in enumerate([*others, record("m", COMPROMISED)]):
         from salmu_core.records.store import write_record
 
         write_record(tmp_path / str(number), item)
@@ -82,4 +124,5 @@ def test_reports_are_made_without_torch_or_plugins(tmp_path, comparison):
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "leaderboard" in done.stdout
+    assert "CLIPErase 5x [1]" in done.stdout  # records alone carry what others published
     assert (tmp_path / "report.html").is_file()

@@ -30,6 +30,15 @@ def test_there_is_a_sample_of_every_version():
     assert versions == set(range(1, SCHEMA_VERSION + 1))
 
 
+def test_what_version_2_added_is_read_from_its_sample_and_empty_in_older_ones():
+    old, new = (read_record(SAMPLES / f"version-{version}.json") for version in (1, 2))
+    assert (old.files, old.published, old.provenance.execution) == ((), (), {})
+    assert new.files == ("evaluation_clean.json",)
+    assert new.provenance.execution["micro_batch"] == 64
+    assert [result.title for result in new.published][:3] == ["Clean", "Compromised", "Clean"]
+    assert new.published[0].scores["RetFail"].value == 0.00081
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from salmu_core.records.schema import Cost, Package, Provenance, RunRecord, RunSpec, ScoreRecord
+from salmu_core.records.schema import Cost, Package, Provenance, PublishedResult, RunRecord, RunSpec, ScoreRecord
 
 #: metric -> target, aspect, primary, chance: the ten of SALMUBench in short.
 KINDS: dict[str, tuple[Any, Any, bool, float]] = {
@@ -56,6 +56,16 @@ def record(method: str, values: dict[str, float], **more: Any) -> RunRecord:
         ),
     }  # fmt: skip
     return RunRecord(**{**content, **more})
+
+
+def published(title: str, values: dict[str, float], source: str = "A report", **more: Any) -> PublishedResult:
+    """A row that somebody else measured."""
+    return PublishedResult(title=title, source=source, scores=scores(values), **more)
+
+
+def with_published(*results: PublishedResult) -> list[RunRecord]:
+    """The Clean and Compromised rows, as records of a benchmark on which others published."""
+    return [item.model_copy(update={"published": results}) for item in references()]
 
 
 def references() -> list[RunRecord]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -12,8 +13,14 @@ from torch import Tensor
 from salmu_core import Embedded, Field, Metric, NotMeasurable, Options, Score, View
 from salmu_metrics.rows import check_rows, identity_clusters, texts_of
 
-PairFeatures = Literal["product", "concat", "abs_difference", "cosine"]
-_MAX_ITERATIONS = 2000  # standardised features converge in a few dozen
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
+
+PairFeatures = Literal["product", "concat", "abs_difference", "cosine", "concat_product", "all"]
+Shuffle = Literal["derangement", "permutation"]
+Parting = Literal["rows", "pairs"]
+_FIRST_STEPS = 30  # of lbfgs, which are cheap, before Newton's, which reach the optimum
+_TOLERANCE, _MAX_ITERATIONS = 1e-6, 200
 
 
 def shuffled_captions(texts: Sequence[str], rng: np.random.RandomState) -> Int[np.ndarray, " n"]:
@@ -50,7 +57,7 @@ def pair_features(
     """What the classifier sees of each pair (u, v).
 
     `product`: u * v by element; `concat`: u and v side by side; `abs_difference`: |u - v| by element; `cosine`: u . v, one
-    number.
+    number; `concat_product`: u, v and u * v; `all`: u, v, |u - v| and u * v.
     """
     features: np.ndarray
     match kind:
@@ -62,6 +69,10 @@ def pair_features(
             features = np.abs(image - text)
         case "cosine":
             features = np.einsum("nd,nd->n", image, text)[:, None]
+        case "concat_product":
+            features = np.concatenate([image, text, image * text], axis=1)
+        case "all":
+            features = np.concatenate([image, text, np.abs(image - text), image * text], axis=1)
     return features
 
 
@@ -79,6 +90,14 @@ class HeldOut(NamedTuple):
     correct: Bool[np.ndarray, " m"]
 
 
+class _Pairs(NamedTuple):
+    """Pairs to fit on or to try: row of the image, row of the caption. True pairs come first."""
+
+    image: Int[np.ndarray, " pairs"]
+    caption: Int[np.ndarray, " pairs"]
+    true_pair: Bool[np.ndarray, " pairs"]
+
+
 def held_out_verdicts(
     image: Float[Tensor, "n dim"],
     text: Float[Tensor, "n dim"],
@@ -88,51 +107,112 @@ def held_out_verdicts(
     holdout: float = 0.3,
     inverse_penalty: float = 1.0,
     seed: int = 42,
+    parting: Parting = "rows",
+    shuffle: Shuffle = "derangement",
+    standardise: bool = True,
 ) -> HeldOut:
-    """Fit a logistic regression on true and shuffled pairs of some rows and try it on those of the others.
+    """Fit a logistic regression on some true and shuffled pairs and try it on the others.
 
-    Rows are parted first and captions are shuffled within each part, so no picture and no row's caption is on both sides,
-    and both sides hold as many true as shuffled pairs. (Shuffling first and parting afterwards puts the true pair of a
-    picture on one side and its shuffled pair on the other; what is learnt of the first is then wrong for the second, and a
-    model without any association scores below one half.)
+    With parting by rows, rows are parted first and captions are shuffled within each part, so no picture and no row's caption
+    is on both sides, and both sides hold as many true as shuffled pairs. With parting by pairs, all captions are shuffled
+    first and the 2n pairs are then parted, stratified. (That puts the true pair of a picture on one side and its shuffled
+    pair on the other; what is learnt of the first is then wrong for the second, and a model without any association scores
+    below one half.)
 
     Args:
         image, text: fp32 rows of unit length, computed on in double precision.
         captions: the texts, to see which are equal.
         features: see `pair_features`.
-        holdout: share of the rows that the classifier is tried on.
+        holdout: share of the rows (or pairs) that the classifier is tried on.
         inverse_penalty: C of scikit-learn: inverse strength of the L2 penalty, on features of unit variance.
-        seed: 0 to 2**32 - 1; of the one generator behind all draws.
+        seed: 0 to 2**32 - 1; of the one NumPy generator behind all draws, and of scikit-learn's stratified split of pairs.
+        parting: what is parted into fitted and held-out ones.
+        shuffle: `derangement`: see `shuffled_captions`; `permutation`: any permutation, which now and then gives a row its
+            own caption as a shuffled one.
+        standardise: give features the mean 0 and the variance 1 of the fitted part.
 
     Raises:
         NotMeasurable: fewer than two rows on a side, or no way to shuffle.
     """
-    # Imported here: scikit-learn takes a second to import, and commands that only list metrics should not wait for it.
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    n = len(image)
     rng = np.random.RandomState(seed)
+    fit_on, try_on = (_part_rows if parting == "rows" else _part_pairs)(captions, holdout, shuffle, rng, seed)
+    u, v = image.numpy(), text.numpy()
+
+    def examples(pairs: _Pairs) -> Float[np.ndarray, "pairs features"]:
+        return pair_features(u[pairs.image].astype(np.float64), v[pairs.caption].astype(np.float64), features)
+
+    scaler = StandardScaler(copy=False, with_mean=standardise, with_std=standardise)
+    classifier = fit_regression(scaler.fit_transform(examples(fit_on)), fit_on.true_pair, inverse_penalty)
+    correct = np.asarray(classifier.predict(scaler.transform(examples(try_on))) == try_on.true_pair)
+    return HeldOut(try_on.image, try_on.true_pair, correct)
+
+
+def fit_regression(
+    features: Float[np.ndarray, "pairs features"], labels: Bool[np.ndarray, " pairs"], inverse_penalty: float
+) -> LogisticRegression:
+    """scikit-learn's L2-penalised logistic regression at its optimum.
+
+    lbfgs alone stops where its tolerance lets it: a few pairs in ten thousand are then left to chance, and features that are
+    correlated take hundreds of steps. Newton's method needs about ten steps of its own, or two or three from where a few of
+    lbfgs lead.
+    """
+    # Imported here: scikit-learn takes a second to import, and commands that only list metrics should not wait for it.
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    regression = LogisticRegression(C=inverse_penalty, solver="lbfgs", max_iter=_FIRST_STEPS, warm_start=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        regression.fit(features, labels)
+    regression.set_params(solver="newton-cholesky", tol=_TOLERANCE, max_iter=_MAX_ITERATIONS)
+    regression.fit(features, labels)
+    return regression
+
+
+def _part_rows(
+    captions: Sequence[str], holdout: float, shuffle: Shuffle, rng: np.random.RandomState, seed: int
+) -> tuple[_Pairs, _Pairs]:
+    n = len(captions)
     tried = round(holdout * n)
+    _enough(n, tried)
+    order = rng.permutation(n)
+
+    def side(rows: Int[np.ndarray, " part"]) -> _Pairs:
+        given = rows[_shuffled([captions[row] for row in rows], shuffle, rng)]
+        return _Pairs(np.concatenate([rows, rows]), np.concatenate([rows, given]), np.repeat([True, False], len(rows)))
+
+    fit_on = side(np.sort(order[tried:]))
+    return fit_on, side(np.sort(order[:tried]))
+
+
+def _part_pairs(
+    captions: Sequence[str], holdout: float, shuffle: Shuffle, rng: np.random.RandomState, seed: int
+) -> tuple[_Pairs, _Pairs]:
+    from sklearn.model_selection import train_test_split
+
+    n = len(captions)
+    _enough(n, round(holdout * n))
+    rows = np.arange(n)
+    image = np.concatenate([rows, rows])
+    caption = np.concatenate([rows, _shuffled(captions, shuffle, rng)])
+    true_pair = np.repeat([True, False], n)
+    parts = train_test_split(np.arange(2 * n), test_size=holdout, stratify=true_pair, random_state=seed)
+    fit_on, try_on = (np.sort(part) for part in parts)
+    return (
+        _Pairs(image[fit_on], caption[fit_on], true_pair[fit_on]),
+        _Pairs(image[try_on], caption[try_on], true_pair[try_on]),
+    )
+
+
+def _enough(n: int, tried: int) -> None:
     if min(tried, n - tried) < 2:
         raise NotMeasurable(f"{n} rows are too few to fit a classifier on some and try it on others")
-    order = rng.permutation(n)
-    u, v = image.numpy().astype(np.float64), text.numpy().astype(np.float64)
 
-    def examples(rows: Int[np.ndarray, " part"]) -> tuple[Float[np.ndarray, "pairs features"], Bool[np.ndarray, " pairs"]]:
-        shuffled = rows[shuffled_captions([captions[row] for row in rows], rng)]
-        true_pairs = pair_features(u[rows], v[rows], features)
-        shuffled_pairs = pair_features(u[rows], v[shuffled], features)
-        return np.concatenate([true_pairs, shuffled_pairs]), np.repeat([True, False], len(rows))
 
-    held = np.sort(order[:tried])
-    fitted, fitted_labels = examples(np.sort(order[tried:]))
-    unseen, unseen_labels = examples(held)
-    classifier = make_pipeline(StandardScaler(copy=False), LogisticRegression(C=inverse_penalty, max_iter=_MAX_ITERATIONS))
-    classifier.fit(fitted, fitted_labels)
-    correct = np.asarray(classifier.predict(unseen) == unseen_labels)
-    return HeldOut(np.concatenate([held, held]), unseen_labels, correct)
+def _shuffled(captions: Sequence[str], shuffle: Shuffle, rng: np.random.RandomState) -> Int[np.ndarray, " n"]:
+    return shuffled_captions(captions, rng) if shuffle == "derangement" else rng.permutation(len(captions))
 
 
 class ACSOptions(Options):
@@ -140,8 +220,13 @@ class ACSOptions(Options):
 
     seed: int = Field(42, ge=0, lt=2**32, description="seed of the parting into fitted and held-out rows and of the shuffle")
     features: PairFeatures = Field("product", description="what the classifier sees of a pair")
-    holdout: float = Field(0.3, gt=0, lt=1, description="share of the rows that the classifier is tried on")
+    holdout: float = Field(0.3, gt=0, lt=1, description="share of the rows or pairs that the classifier is tried on")
     inverse_penalty: float = Field(1.0, gt=0, description="C of scikit-learn's logistic regression")
+    parting: Parting = Field(
+        "rows", description="part rows, then shuffle inside each part; or shuffle, then part the pairs, stratified"
+    )
+    shuffle: Shuffle = Field("derangement", description="may a row get its own caption as a shuffled one? permutation: yes")
+    standardise: bool = Field(True, description="scale features to mean 0 and variance 1")
 
 
 class ACS(Metric):
@@ -174,6 +259,9 @@ class ACS(Metric):
             holdout=self.options.holdout,
             inverse_penalty=self.options.inverse_penalty,
             seed=self.options.seed,
+            parting=self.options.parting,
+            shuffle=self.options.shuffle,
+            standardise=self.options.standardise,
         )
         rows = held.correct.astype(np.float64)
         clusters = identity_clusters(image.columns)

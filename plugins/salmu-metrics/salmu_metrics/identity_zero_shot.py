@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from salmu_core import Embedded, Field, Metric, NotMeasurable, Options, Score, View
 from salmu_core.errors import BadData
@@ -17,6 +19,9 @@ class IdZSCOptions(Options):
     """Options of IdZSC."""
 
     prompt: str = Field("{name}", description="text of an identity, from columns that are the same in all its rows")
+    candidates: Literal["forget_identity", "forget"] = Field(
+        "forget_identity", description="whose names a portrait is compared with: the people of the split, or all of forget"
+    )
 
 
 class IdZSC(Metric):
@@ -31,39 +36,46 @@ class IdZSC(Metric):
     Options = IdZSCOptions
 
     def needs(self) -> Mapping[str, View]:
-        return {
+        views = {
             "image": View("forget_identity", "image"),
             "text": View("forget_identity", "text", template=self.options.prompt),
         }
+        if self.options.candidates != "forget_identity":
+            views["others"] = View(self.options.candidates, "text", template=self.options.prompt)
+        return views
 
-    def compute(self, image: Embedded, text: Embedded) -> Score:
+    def compute(self, image: Embedded, text: Embedded, others: Embedded | None = None) -> Score:
         """The share of portraits whose own name is nearest; rows are 0 or 1, clustered by identity.
 
-        Candidates are the split's identities in order of first appearance. Namesakes are one candidate: nothing could tell
-        them apart.
+        Candidates are the split's identities in order of first appearance, then those of `others`. Namesakes are one
+        candidate: nothing could tell them apart.
+
+        Args:
+            others: texts of further people, where the option `candidates` asks for them.
 
         Raises:
             NotMeasurable: no rows, or a single identity.
             BadData: a row without identity, or a prompt that gives one identity several texts.
         """
         check_rows(self.name, image=image, text=text)
-        people = column_of(self.name, image, "identity_id")
-        texts = texts_of(self.name, text)
         called: dict[str, str] = {}  # identity -> its text
-        for person, words in zip(people, texts, strict=True):
-            if called.setdefault(person, words) != words:
-                raise BadData(
-                    f"IdZSC's prompt '{self.options.prompt}' gives identity {person} several texts: '{called[person]}' and"
-                    f" '{words}'.",
-                    "Name only columns that are the same in all rows of an identity, such as {name}.",
-                )
+        vector_of: dict[str, Tensor] = {}  # text -> its embedding
+        for view, columns in ((text, image), *([(others, others)] if others is not None else [])):
+            people = column_of(self.name, columns, "identity_id")
+            for row, (person, words) in enumerate(zip(people, texts_of(self.name, view), strict=True)):
+                if called.setdefault(person, words) != words:
+                    raise BadData(
+                        f"IdZSC's prompt '{self.options.prompt}' gives identity {person} several texts: '{called[person]}'"
+                        f" and '{words}'.",
+                        "Name only columns that are the same in all rows of an identity, such as {name}.",
+                    )
+                if words not in vector_of:
+                    vector_of[words] = view.vectors[row]
         if len(called) < 2:
             raise NotMeasurable("there is nothing to tell apart: a single identity")
-        names = {words: index for index, words in enumerate(dict.fromkeys(called.values()))}
-        first_row = {words: row for row, words in reversed(list(enumerate(texts)))}
-        own = np.asarray([names[words] for words in texts])
-        candidates = text.vectors[torch.tensor([first_row[words] for words in names])]
-        predicted = nearest_class(image.vectors, candidates).numpy()
+        names = {words: index for index, words in enumerate(vector_of)}
+        own = np.asarray([names[words] for words in texts_of(self.name, text)])
+        predicted = nearest_class(image.vectors, torch.stack(list(vector_of.values()))).numpy()
         rows = (predicted == own).astype(np.float64)
         return Score(
             float(rows.mean()),

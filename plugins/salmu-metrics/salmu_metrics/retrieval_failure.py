@@ -55,14 +55,25 @@ def retrieval_ranks(
     Returns:
         Integers from 1 to gallery + 1.
     """
-    ranks = []
-    for image, mine in zip(images.split(_CHUNK), own.split(_CHUNK), strict=True):
-        columns, place = torch.unique(torch.cat([distractors, mine]), return_inverse=True)
-        similarity = image @ captions[columns].T
-        of_distractors = similarity[:, place[: len(distractors)]]
-        of_own = similarity.gather(1, place[len(distractors) :, None])
-        ranks.append(1 + (of_distractors > of_own).sum(dim=1))
-    return torch.cat(ranks)
+    gallery = len(distractors)
+    listed = torch.isin(own, distractors)
+    # The gallery's vectors, then those of a chunk's own captions: one product gives both kinds of similarity, so captions
+    # with equal vectors tie whichever of both they are.
+    columns = torch.empty(gallery + _CHUNK, images.shape[1])
+    columns[:gallery] = captions[distractors]
+    products = torch.empty(_CHUNK, len(columns))
+    ranks = torch.ones(len(images), dtype=torch.long)
+    for start in range(0, len(images), _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        mine = own[rows]
+        columns[gallery : gallery + len(mine)] = captions[mine]
+        used = gallery + len(mine)
+        similarity = torch.mm(images[rows], columns[:used].T, out=products[: len(mine), :used])
+        higher = similarity[:, :gallery] > similarity[:, gallery:].diagonal()[:, None]
+        among = listed[rows]
+        higher[among] &= distractors != mine[among, None]  # never above itself, however its two columns were rounded
+        ranks[rows] += higher.sum(dim=1, dtype=torch.int32)
+    return ranks
 
 
 class RetFailOptions(Options):

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+_PROMPTS = 8192  # prompts summed at once: ImageNet has 80,000
 _CHUNK = 1024  # pictures per product: bounds memory, and is fixed because another size may round differently
 
 
@@ -25,7 +26,9 @@ def class_vectors(
         fp32 rows in the order of the classes. A class whose prompts cancel out gets zeros.
     """
     # In double precision: the mean must not depend on the order in which prompts are listed.
-    sums = torch.zeros(count, prompts.shape[1], dtype=torch.float64).index_add_(0, classes, prompts.double())
+    sums = torch.zeros(count, prompts.shape[1], dtype=torch.float64)
+    for some, theirs in zip(prompts.split(_PROMPTS), classes.split(_PROMPTS), strict=True):
+        sums.index_add_(0, theirs, some.double())
     means = sums / torch.bincount(classes, minlength=count)[:, None]
     return F.normalize(means, dim=-1).to(prompts.dtype)
 

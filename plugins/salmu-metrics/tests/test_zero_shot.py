@@ -152,6 +152,21 @@ def test_idzsc_counts_namesakes_as_one_candidate(embed) -> None:
     assert score.chance == pytest.approx(1 / 3)
 
 
+def test_idzsc_can_compare_with_the_names_of_everybody_in_forget(embed) -> None:
+    """Robin, who is in forget only, is nearer to the second portrait than its own Pat is."""
+    metric = IdZSC(IdZSC.Options(candidates="forget"))
+    assert metric.needs()["others"] == View("forget", "text", "{name}")
+    everybody = {"identity_id": ["r", "p", "q", "r"]}
+    image = embed([[1, 0], [3, 4]], columns={"identity_id": ["q", "p"]})
+    names = embed([[1, 0], [0, 1]], texts=["Quinn", "Pat"], columns={"identity_id": ["q", "p"]})
+    others = embed([[3, 4], [0, 1], [1, 0], [3, 4]], texts=["Robin", "Pat", "Quinn", "Robin"], columns=everybody)
+    assert IdZSC().compute(image=image, text=names).value == 1.0
+    score = metric.compute(image=image, text=names, others=others)
+    assert score.rows.tolist() == [1.0, 0.0]
+    assert score.details["predicted"].tolist() == [0, 2]
+    assert score.chance == pytest.approx(1 / 3)
+
+
 def test_idzsc_is_chance_for_an_uninformative_model(embed) -> None:
     generator = np.random.default_rng(4)
     people = [row % 20 for row in range(4000)]
