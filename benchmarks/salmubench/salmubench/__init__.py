@@ -6,6 +6,7 @@ from salmu_core import Benchmark, hookimpl
 from salmu_core.layout import Layout
 from salmubench.benchmark import SnapshotBenchmark as SnapshotBenchmark
 from salmubench.full import Salmubench as Salmubench
+from salmubench.full import SalmubenchOptions as SalmubenchOptions
 from salmubench.snapshot import Snapshot as Snapshot
 from salmubench.snapshot_layout import SalmubenchLayout as SalmubenchLayout
 from salmubench.tables import Metadata as Metadata

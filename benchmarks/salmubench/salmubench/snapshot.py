@@ -231,11 +231,11 @@ def missing_shards(shards: Sequence[Path]) -> list[str]:
 
 def with_identities(identities: Mapping[str, Any], used: Iterable[str | None]) -> Mapping[str, Any]:
     """`identities`, found also under the identities as tables write them: where those are numbers, keys may lack zeros."""
-    added = {
-        identity: identities[identity.lstrip("0")]
-        for identity in set(used) - {None}
-        if isinstance(identity, str) and identity not in identities and identity.lstrip("0") in identities
-    }
+    added = {}
+    for identity in used:
+        short = (identity or "").lstrip("0") or "0"
+        if identity is not None and identity not in identities and short in identities:
+            added[identity] = identities[short]
     return {**identities, **added} if added else identities
 
 
