@@ -253,13 +253,8 @@ def load_model(source: str | Path, *, like: ModelConfig | None = None) -> DualEn
 
     Args:
         source: a directory with `open_clip_config.json` (a run directory is one), a `.safetensors`, `.pt`, `.pth` or `.bin`
-<<<<<<< HEAD
             file, or an open_clip name starting with `hf-hub:` (OWNER/NAME, perhaps @REVISION) or `local-dir:`.
-        like: architecture of a bare checkpoint file that has no `open_clip_config.json` beside it.
-=======
-            file, or an open_clip name starting with `hf-hub:` or `local-dir:`.
         like: architecture of a checkpoint that has no `open_clip_config.json` beside it.
->>>>>>> 8391d02 (Register salmubench, check and export snapshots, salmu data)
 
     Raises:
         BadCheckpoint: nothing there, a pickle that holds more than tensors, or weights of another architecture.

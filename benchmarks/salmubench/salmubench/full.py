@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,13 +12,15 @@ from typing import Any, Literal
 from pydantic import field_validator
 
 from salmu_core.benchmark import Budget, BuildStep, Download, Report, SplitInfo
-from salmu_core.data import Split
+from salmu_core.data import ImagePlaces, Split
+from salmu_core.data_cache import DataCache
 from salmu_core.errors import BadData, NotBuilt
 from salmu_core.model import DualEncoder
 from salmu_core.options import Field, Options
-from salmubench import layout
+from salmubench import hub, layout
 from salmubench.benchmark import GENKNOW_SPLITS, SnapshotBenchmark
 from salmubench.snapshot import Snapshot
+from salmubench.imagenet import ImageNet, load_imagenet
 from salmubench.sources import ModelSource
 
 Which = Literal["clean", "compromised"]
@@ -95,9 +98,7 @@ class Salmubench(SnapshotBenchmark):
     def build(self, report: Report | None = None, *, rebuild: bool = False) -> None:
         """Fetch what is not here. A snapshot given by data_dir is never changed; `rebuild` checks the hub's files again."""
         if self.options.data_dir is None:
-            from salmubench import hub
-
-            if rebuild or hub.local_snapshot(self.options.revision) is None:
+                if rebuild or hub.local_snapshot(self.options.revision) is None:
                 hub.fetch_snapshot(report, self.options.revision)
         else:
             self._require_snapshot(self.options.data_dir)
@@ -110,9 +111,7 @@ class Salmubench(SnapshotBenchmark):
         """What is not here yet, of the dataset and the two models."""
         found: list[Download] = []
         if self.options.data_dir is None:
-            from salmubench import hub
-
-            found += hub.missing(("dataset",), self.options.revision)
+                found += hub.missing(("dataset",), self.options.revision)
         for which in layout.MODELS:
             found += self._model(which).downloads()
         return found
@@ -170,9 +169,7 @@ class Salmubench(SnapshotBenchmark):
 
     def _data_identity(self) -> str:
         if self.options.data_dir is None:
-            from salmubench import hub
-
-            repository = hub.pinned()["dataset"]
+                repository = hub.pinned()["dataset"]
             return f"{repository.name}@{self.options.revision or repository.revision}"
         self._require_snapshot(self.options.data_dir)
         return f"content {super().fingerprint()}"
@@ -182,8 +179,6 @@ class Salmubench(SnapshotBenchmark):
         given: Path | None = self.options.data_dir
         if given is not None:
             return given if given.is_dir() else None
-        from salmubench import hub
-
         return hub.local_snapshot(self.options.revision)
 
     def _require_snapshot(self, folder: Path) -> None:
@@ -206,27 +201,19 @@ class Salmubench(SnapshotBenchmark):
         beside = None if folder is None else folder / which
         return ModelSource(str(beside), self.cache) if beside and beside.is_dir() else ModelSource.pinned(which, self.cache)
 
-    def _imagenet(self) -> tuple[Split, Split]:
-        try:
-            from salmubench.imagenet import load_imagenet
-        except ImportError:
-            raise NotBuilt(
-                "This installation of salmu-bench does not read ImageNet.", "Leave out the option imagenet."
-            ) from None
-        cached: tuple[Split, Split] | None = self.__dict__.get("_imagenet_splits")
+    def _imagenet(self) -> ImageNet:
+        cached: ImageNet | None = self.__dict__.get("_imagenet_splits")
         if cached is None:
-            cached = load_imagenet(self.options.imagenet)
-            self.__dict__["_imagenet_splits"] = cached
+            cached = self.__dict__["_imagenet_splits"] = load_imagenet(self.options.imagenet)
         return cached
 
     def _imagenet_digest(self) -> str:
-        """Content of the pictures and labels."""
-        cached: str | None = self.__dict__.get("_imagenet_content")
-        if cached is None:
-            images, _ = self._imagenet()
-            digest = hashlib.sha256()
-            for key, label in zip(images.image_keys, images.columns["label"], strict=True):
-                digest.update(f"{key} {label}\n".encode())
-            cached = digest.hexdigest()[:32]
-            self.__dict__["_imagenet_content"] = cached
-        return cached
+        """Content of the pictures and their labels. Files that did not change since are not read again."""
+        images = self._imagenet().images
+        assert images.images is not None
+        places = ImagePlaces.of(images.images)
+        cache = DataCache(self.cache)
+        digest = hashlib.sha256(json.dumps([cache.source_digest(source) for source in places.sources]).encode())
+        for source, row, label in zip(places.source, places.row, images.columns["label"], strict=True):
+            digest.update(f"{source} {row} {label}\n".encode())
+        return digest.hexdigest()[:32]

@@ -183,7 +183,7 @@ class Snapshot:
         rules.raise_first_error(rules.table_findings(split, texts, columns))
         return Split(
             name=split,
-            images=join_images([ParquetImages(shard) for shard in shards]),
+            images=join_images([ParquetImages(shard) for shard in self.shards(split)]),
             texts=None if any(text is None for text in texts) else texts,
             columns=columns,
         )

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from salmu_core import hub as core_hub
 from salmu_core.benchmark import Download, Report
 from salmu_core.errors import BadCheckpoint, NotBuilt
 from salmu_core.file_digests import FileDigests
 from salmu_core.model import CONFIG_FILE, DualEncoder, ModelConfig, find_weights, load_model
+from salmubench import hub
 
 _HUB = re.compile(r"hf-hub:[^/@\s]+/[^/@\s]+@[0-9a-f]{40}")
 
@@ -48,8 +50,6 @@ class ModelSource:
     @classmethod
     def pinned(cls, which: Literal["clean", "compromised"], cache: Path | None = None) -> ModelSource:
         """A model of the benchmark's own pair."""
-        from salmubench import hub
-
         repository = hub.pinned()[which]
         return cls(f"hf-hub:{repository.name}@{repository.revision}", cache, which)
 
@@ -64,11 +64,7 @@ class ModelSource:
             path = Path(self.text)
             return path if path.exists() else None
         if self.which is not None:
-            from salmubench import hub
-
             return hub.local_model(self.which)
-        from salmu_core import hub as core_hub
-
         name, commit = self._repository()
         names = (CONFIG_FILE, *core_hub.OPEN_CLIP_WEIGHTS)
         found = [core_hub.cached_path(core_hub.Repository("model", name, commit, names), file) for file in names]
@@ -89,23 +85,15 @@ class ModelSource:
         if not self.on_hub:
             raise self._absent()
         if self.which is not None:
-            from salmubench import hub
-
             hub.fetch_model(self.which, report)
         else:
-            from salmu_core import hub as core_hub
-
             core_hub.fetch_model(*self._repository())
 
     def downloads(self) -> Sequence[Download]:
         """What `fetch` would bring."""
         if self.here() is not None or not self.on_hub:
             return ()
-        from salmu_core import hub as core_hub
-
         if self.which is not None:
-            from salmubench import hub
-
             return hub.missing((self.which,))
         return (Download(f"model {self.text.removeprefix('hf-hub:')}", None, str(core_hub.cache_place())),)
 
