@@ -19,8 +19,8 @@ from salmu_core.model import DualEncoder
 from salmu_core.options import Field, Options
 from salmubench import hub, layout
 from salmubench.benchmark import GENKNOW_SPLITS, SnapshotBenchmark
-from salmubench.snapshot import Snapshot
 from salmubench.imagenet import ImageNet, load_imagenet
+from salmubench.snapshot import Snapshot
 from salmubench.sources import ModelSource
 
 Which = Literal["clean", "compromised"]
@@ -98,7 +98,7 @@ class Salmubench(SnapshotBenchmark):
     def build(self, report: Report | None = None, *, rebuild: bool = False) -> None:
         """Fetch what is not here. A snapshot given by data_dir is never changed; `rebuild` checks the hub's files again."""
         if self.options.data_dir is None:
-                if rebuild or hub.local_snapshot(self.options.revision) is None:
+            if rebuild or hub.local_snapshot(self.options.revision) is None:
                 hub.fetch_snapshot(report, self.options.revision)
         else:
             self._require_snapshot(self.options.data_dir)
@@ -111,7 +111,7 @@ class Salmubench(SnapshotBenchmark):
         """What is not here yet, of the dataset and the two models."""
         found: list[Download] = []
         if self.options.data_dir is None:
-                found += hub.missing(("dataset",), self.options.revision)
+            found += hub.missing(("dataset",), self.options.revision)
         for which in layout.MODELS:
             found += self._model(which).downloads()
         return found
@@ -169,7 +169,7 @@ class Salmubench(SnapshotBenchmark):
 
     def _data_identity(self) -> str:
         if self.options.data_dir is None:
-                repository = hub.pinned()["dataset"]
+            repository = hub.pinned()["dataset"]
             return f"{repository.name}@{self.options.revision or repository.revision}"
         self._require_snapshot(self.options.data_dir)
         return f"content {super().fingerprint()}"
