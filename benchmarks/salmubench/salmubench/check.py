@@ -23,9 +23,6 @@ from salmu_core.model import load_model
 from salmubench import layout, rules
 from salmubench.snapshot import Snapshot, split_of, with_identities
 
-#: Rows of SALMUBench's own tables (arXiv 2603.26316), to compare with.
-PUBLISHED_ROWS = {"forget": 30_468, "holdout_identity": 14_642, "holdout_association": 14_943, "retain_synth": 16_741}
-PUBLISHED_IDENTITIES = {"forget": 580, "holdout_identity": 194, "holdout_association": 387}
 SHOWN = 20  # findings of one rule; the rest are counted
 
 
@@ -210,9 +207,9 @@ def _count_facts(snapshot: Snapshot, tables: Mapping[str, _Table]) -> Iterator[F
     for split, table in tables.items():
         people = len(table.identities)
         size = sum(shard.stat().st_size for shard in snapshot.shards(split))
-        words = f"{split}: {len(table):,} rows{_of_published(PUBLISHED_ROWS.get(split), len(table))}"
+        words = f"{split}: {len(table):,} rows{_of_published(layout.PUBLISHED_ROWS.get(split), len(table))}"
         if people:
-            words += f", {people:,} identities{_of_published(PUBLISHED_IDENTITIES.get(split), people)}"
+            words += f", {people:,} identities{_of_published(layout.PUBLISHED_IDENTITIES.get(split), people)}"
         yield Finding("fact", f"{words}, {size / 1e6:,.1f} MB in {len(snapshot.shards(split))} files.", rule="counts")
     if layout.RETAIN in tables:
         joint = sum(identity is not None for identity in tables[layout.RETAIN].columns["identity_id"])

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import field_validator
 
-from salmu_core.benchmark import Budget, BuildStep, Download, Report, SplitInfo
+from salmu_core.benchmark import Budget, BuildStep, Download, PublishedRow, Report, SplitInfo
 from salmu_core.data import ImagePlaces, Split
 from salmu_core.data_cache import DataCache
 from salmu_core.errors import BadData, NotBuilt
@@ -142,6 +142,15 @@ class Salmubench(SnapshotBenchmark):
     def budget(self) -> Budget:
         samples = int(self.options.passes * len(self.split("forget")))
         return Budget(forget=samples, retain=samples)
+
+    def published(self) -> Sequence[PublishedRow]:
+        """The paper's rows. Not for a folder whose tables have other row counts: it holds other data."""
+        folder: Path | None = self.options.data_dir
+        if folder is not None and folder.is_dir():
+            snapshot = Snapshot(folder)
+            if any(snapshot.rows(split) != rows for split, rows in layout.PUBLISHED_ROWS.items()):
+                return ()
+        return super().published()
 
     def fingerprint(self) -> str:
         """Content of every table and metadata file, and of ImageNet's pictures where they are used."""

@@ -20,3 +20,6 @@ GENKNOW = "genknow"  # ours: zero-shot pictures
 OPTIONAL_SPLITS = ("forget_target", GENERAL, GENKNOW)
 FIELDS = ("name", "city", "job", "blood_type", "phone_number", "emails", "iban", "credit_card", "passport")
 MODELS = ("clean", "compromised")
+#: Rows and identities of SALMUBench's own tables (arXiv 2603.26316).
+PUBLISHED_ROWS = {"forget": 30_468, "holdout_identity": 14_642, "holdout_association": 14_943, "retain_synth": 16_741}
+PUBLISHED_IDENTITIES = {"forget": 580, "holdout_identity": 194, "holdout_association": 387}

@@ -118,6 +118,14 @@ class Snapshot:
         """Is that split's table here?"""
         return bool(self.shards(split))
 
+    def rows(self, split: str) -> int:
+        """Rows of a table, from the ends of its files.
+
+        Raises:
+            BadData: a shard that is no parquet file.
+        """
+        return sum(len(ParquetImages(shard)) for shard in self.shards(split))
+
     def is_complete(self) -> bool:
         """Are all files here that a benchmark needs? By their names; nothing is read."""
         return all((self.folder / name).is_file() for name in layout.METADATA) and all(
