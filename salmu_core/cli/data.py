@@ -47,11 +47,8 @@ Examples:
 @_bench_seed
 @_bench_set
 @data_dir_option
-@click.option("--again", is_flag=True, help="Look at what is there already too, and replace what is damaged.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask before fetching.")
-def pull_command(
-    benchmark: str, bench_seed: int | None, bench_set: Sequence[str], data_dir: Path | None, again: bool, yes: bool
-) -> int:
+def pull_command(benchmark: str, bench_seed: int | None, bench_set: Sequence[str], data_dir: Path | None, yes: bool) -> int:
     """Fetch what BENCHMARK needs. Sizes are told first; what is there already is kept, what was cut goes on.
 
     Benchmarks that are made on this machine are built instead.
@@ -64,7 +61,7 @@ def pull_command(
     from salmu_core.runner.resolve import make_benchmark
 
     pulled = make_benchmark(benchmark, benchmark_options(bench_set, bench_seed, data_dir), load_plugins())
-    if pulled.ready() and not again:
+    if pulled.ready():
         render.out.print(f"Everything that {benchmark} needs is here.", highlight=False)
         return 0
     downloads = pulled.downloads()
@@ -78,7 +75,7 @@ def pull_command(
         def report(step: BuildStep) -> None:
             display.run_progress(Progress(benchmark, step.stage, step.done, step.total))
 
-        pulled.build(report, rebuild=again)
+        pulled.build(report)
     render.out.print(
         f"Everything that {benchmark} needs is here, after {render.seconds_text(time.monotonic() - started)}.",
         highlight=False,

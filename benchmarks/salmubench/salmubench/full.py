@@ -96,14 +96,14 @@ class Salmubench(SnapshotBenchmark):
         return all(self._model(which).here() is not None for which in layout.MODELS)
 
     def build(self, report: Report | None = None, *, rebuild: bool = False) -> None:
-        """Fetch what is not here. A snapshot given by data_dir is never changed; `rebuild` checks the hub's files again."""
+        """Fetch what is not here. Nothing is made on this machine, so `rebuild` changes nothing; data_dir is only looked at."""
         if self.options.data_dir is None:
-            if rebuild or hub.local_snapshot(self.options.revision) is None:
+            if hub.local_snapshot(self.options.revision) is None:
                 hub.fetch_snapshot(report, self.options.revision)
         else:
             self._require_snapshot(self.options.data_dir)
         for which in layout.MODELS:
-            self._model(which).fetch(report, again=rebuild)
+            self._model(which).fetch(report)
         if report is not None:
             report(BuildStep("complete", 1, 1))
 

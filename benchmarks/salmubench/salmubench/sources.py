@@ -70,17 +70,14 @@ class ModelSource:
         found = [core_hub.cached_path(core_hub.Repository("model", name, commit, names), file) for file in names]
         return found[0].parent if found[0] is not None and any(found[1:]) else None
 
-    def fetch(self, report: Report | None = None, *, again: bool = False) -> None:
+    def fetch(self, report: Report | None = None) -> None:
         """Bring it here from the hub; nothing to do for what lies on this machine.
-
-        Args:
-            again: look at what is here too, and fetch what is damaged.
 
         Raises:
             BadCheckpoint: a path where nothing is.
             HubError: see `salmu_core.hub.fetch`.
         """
-        if self.here() is not None and not (again and self.on_hub):
+        if self.here() is not None:
             return
         if not self.on_hub:
             raise self._absent()
