@@ -254,3 +254,39 @@ def test_nothing_is_downloaded_where_everything_is_given(exported: Path) -> None
     assert benchmark.downloads() == []
     benchmark.build()
     assert benchmark.ready()
+
+
+# ImageNet
+
+
+def _class_folders(folder: Path, colour: int) -> Path:
+    from PIL import Image
+
+    from salmubench.imagenet import wordnet_ids
+
+    for number, name in enumerate(wordnet_ids()):
+        (folder / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8), (number % 256, number // 256, colour)).save(folder / name / "one.png")
+    return folder
+
+
+def test_imagenet_takes_the_place_of_the_snapshots_pictures_and_is_known_by_its_content(
+    exported: Path, tmp_path: Path
+) -> None:
+    one = _class_folders(tmp_path / "one", 0)
+    cache = tmp_path / "cache"
+    benchmark, plain = (
+        Salmubench(parse_options(SalmubenchOptions, {"data_dir": str(exported), **more}, "salmubench"), cache)
+        for more in ({"imagenet": str(one)}, {})
+    )
+    assert len(benchmark.split("genknow")) == 1000
+    assert len(benchmark.split("genknow_prompts")) == 80_000
+    assert benchmark.fingerprint() != plain.fingerprint()
+    assert benchmark.identity()["imagenet"] is not None
+    moved = one.rename(tmp_path / "moved")
+    again = Salmubench(Salmubench.Options(data_dir=exported, imagenet=moved), cache)
+    assert again.identity() == benchmark.identity()
+    (moved / "n01440764" / "one.png").write_bytes((moved / "n01443537" / "one.png").read_bytes())
+    assert Salmubench(Salmubench.Options(data_dir=exported, imagenet=moved), cache).identity() != benchmark.identity()
+    with pytest.raises(BadData, match=r"one.png' has changed since it was opened"):
+        again.split("genknow").images.read(0)
