@@ -149,6 +149,16 @@ class Benchmark(ABC):
     def fingerprint(self) -> str:
         """A hash of the data's content; equal hashes mean equal rows."""
 
+    def identity(self) -> Mapping[str, Any]:
+        """What tells this instance's results from those of another; part of every run's identity, as JSON.
+
+        All options, unless some of them only say where things lie: those are left out, and what lies there is put in by its
+        content. Then a moved folder gives the same runs, and changed data at the same place gives others. Called before
+        the benchmark is built, so it must not need the data, and must not change when the benchmark is built.
+        """
+        identity: Mapping[str, Any] = self.options.model_dump(mode="json")
+        return identity
+
     def downloads(self) -> Sequence[Download]:
         """What `build` would fetch, so that sizes can be announced first. Most benchmarks fetch nothing."""
         return ()

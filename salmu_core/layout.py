@@ -20,11 +20,13 @@ class Finding:
         severity: "error" makes the folder unusable; "warning" is for a person to decide on; "fact" only tells.
         message: what, with split, row and file where there is one.
         hint: what to do about it.
+        rule: a few words for the kind of finding, by which alike ones are counted.
     """
 
     severity: Literal["error", "warning", "fact"]
     message: str
     hint: str | None = None
+    rule: str = ""
 
 
 class Layout(ABC):
@@ -42,12 +44,18 @@ class Layout(ABC):
         """Does that folder look like this layout? Cheap: names of files only."""
 
     @abstractmethod
-    def check(self, folder: Path, report: Report | None = None) -> Sequence[Finding]:
-        """Read everything in the folder as a run would, and tell all that is wrong at once. Raises nothing for bad data."""
+    def check(self, folder: Path, report: Report | None = None, *, decode: bool = True) -> Sequence[Finding]:
+        """Read everything in the folder as a run would, and tell all that is wrong at once. Raises nothing for bad data.
+
+        Args:
+            decode: decode every picture too, which takes longest.
+        """
 
     @abstractmethod
     def export(self, benchmark: Benchmark, folder: Path, report: Report | None = None) -> Sequence[Path]:
         """Write a built benchmark's data and both models into an empty folder; returns what was written.
+
+        A folder that is there when this ends or dies is whole.
 
         Raises:
             OutputError: the folder holds something already, or cannot be written.

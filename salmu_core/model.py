@@ -254,7 +254,7 @@ def load_model(source: str | Path, *, like: ModelConfig | None = None) -> DualEn
     Args:
         source: a directory with `open_clip_config.json` (a run directory is one), a `.safetensors`, `.pt`, `.pth` or `.bin`
             file, or an open_clip name starting with `hf-hub:` (OWNER/NAME, perhaps @REVISION) or `local-dir:`.
-        like: architecture of a bare checkpoint file that has no `open_clip_config.json` beside it.
+        like: architecture of a checkpoint that has no `open_clip_config.json` beside it.
 
     Raises:
         BadCheckpoint: nothing there, a pickle that holds more than tensors, or weights of another architecture.
@@ -265,9 +265,9 @@ def load_model(source: str | Path, *, like: ModelConfig | None = None) -> DualEn
         return _load_from_hub(text)
     path = Path(text.removeprefix("local-dir:"))
     if path.is_dir():
-        weights = _find_weights(path)
+        weights = find_weights(path)
         config_path = path / CONFIG_FILE
-        if not config_path.is_file():
+        if not config_path.is_file() and like is None:
             raise BadCheckpoint(
                 f"'{path}' holds no {CONFIG_FILE}.",
                 "Give a run directory, a checkpoint file, or an open_clip model directory.",
@@ -348,7 +348,12 @@ def _load_from_hub(name: str) -> DualEncoder:
     return _with_weights(_read_config(config_path), read_weights(weights), name)
 
 
-def _find_weights(folder: Path) -> Path:
+def find_weights(folder: Path) -> Path:
+    """The file of weights in a model directory, the one that open_clip would take.
+
+    Raises:
+        BadCheckpoint: there is none.
+    """
     from open_clip.factory import _find_checkpoint_in_dir
 
     found = _find_checkpoint_in_dir(folder)

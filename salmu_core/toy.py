@@ -42,7 +42,7 @@ class Toy(Benchmark):
     """The toy benchmark."""
 
     name = "toy"
-    version = "1"
+    version = "2"
     summary = "Coloured squares and an untrained model, for tests of plugins; its numbers mean nothing."
     Options = ToyOptions
 
@@ -77,7 +77,8 @@ class Toy(Benchmark):
                 return self._sensitive(name, range(people))
             case "forget_identity":
                 forget = self._sensitive("forget", range(people))
-                rows = [row for row, identity in enumerate(forget.columns["identity_id"]) if int(identity) < half]
+                partly = range(half, half + half)  # those in holdout_association
+                rows = [row for row, identity in enumerate(forget.columns["identity_id"]) if int(identity) not in partly]
                 return forget.take(rows, name)
             case "holdout_identity":
                 return self._sensitive(name, range(people, people + half))
@@ -131,11 +132,13 @@ class Toy(Benchmark):
     def _ordinary(self, name: str, rows: int, purpose: str) -> Split:
         labels = [row % len(COLOURS) for row in range(rows)]
         names = [f"{purpose}_{row:04d}.png" for row in range(rows)]
+        known = max(1, self.options.identities // 2) if purpose == "retain" else 0  # the first rows show people of forget
+        identities = [f"{row:08d}" if row < known else None for row in range(rows)]
         return Split(
             name,
             images=_squares([self._colour(purpose, row, label) for row, label in enumerate(labels)], names),
             texts=[f"a {COLOURS[label]} square number {row}" for row, label in enumerate(labels)],
-            columns={"identity_id": [None] * rows, "file_name": names, "label": labels},
+            columns={"identity_id": identities, "file_name": names, "label": labels},
         )
 
     def _colour(self, *what: object) -> tuple[int, int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -63,9 +64,18 @@ def parse_numbers(text: str, flag: str, kind: type[int] | type[float]) -> list[A
     return numbers
 
 
+data_dir_option = click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="The benchmark's data on this machine (same as --bench-set data_dir=DIR).",
+)
+
+
 def benchmark_choice(command: F) -> F:
-    """`--benchmark`, `--bench-seed`, `--bench-set`, `--data-dir`-like settings of the benchmark."""
+    """`--benchmark`, and the settings of the benchmark: `--bench-seed`, `--bench-set`, `--data-dir`."""
     for decorate in (
+        data_dir_option,
         click.option(
             "--bench-set",
             "bench_set",
@@ -87,19 +97,32 @@ def benchmark_choice(command: F) -> F:
     return command
 
 
-def benchmark_options(bench_set: Sequence[str], bench_seed: int | None) -> dict[str, Any]:
+def benchmark_options(bench_set: Sequence[str], bench_seed: int | None, data_dir: Path | None = None) -> dict[str, Any]:
     """The benchmark's options from the flags above."""
     options: dict[str, Any] = dict(parse_settings(bench_set, "--bench-set"))
-    if bench_seed is not None:
-        if "seed" in options:
-            raise BadOptions("The benchmark's seed is given twice: --bench-seed and --bench-set seed=.")
-        options["seed"] = bench_seed
+    for name, flag, value in (
+        ("seed", "--bench-seed", bench_seed),
+        ("data_dir", "--data-dir", None if data_dir is None else str(data_dir)),
+    ):
+        if value is not None:
+            if name in options:
+                raise BadOptions(f"The benchmark's {name} is given twice: {flag} and --bench-set {name}=.")
+            options[name] = value
     return options
 
 
 def results_folder(benchmark: str, options: Mapping[str, Any]) -> Path:
     """Where results go by default: a folder for each instance of a benchmark, since instances share no table."""
-    return Path("results") / "-".join([benchmark, *(f"{name}-{value}" for name, value in sorted(options.items()))])
+    return Path("results") / "-".join([benchmark, *(f"{name}-{_short(value)}" for name, value in sorted(options.items()))])
+
+
+def _short(value: Any) -> str:
+    """An option's value as part of a folder's name. A path gives its last part and a few digits that tell it from others."""
+    text = str(value)
+    if not {"/", "\\"} & set(text):
+        return text
+    digest = hashlib.sha256(str(Path(text).expanduser().absolute()).encode()).hexdigest()[:6]
+    return f"{Path(text).name or 'root'}-{digest}"
 
 
 def run_settings(command: F) -> F:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
-from salmu_core.cli.arguments import benchmark_options, complete_names
+from salmu_core.cli.arguments import benchmark_options, complete_names, data_dir_option
 
 _EXAMPLES = """\b
 Examples:
@@ -22,8 +23,11 @@ Examples:
 @click.argument("benchmark", shell_complete=complete_names("benchmark"))
 @click.option("--bench-seed", type=click.IntRange(min=0), help="The benchmark's seed.")
 @click.option("--bench-set", multiple=True, metavar="NAME=VALUE", help="An option of the benchmark; repeatable.")
+@data_dir_option
 @click.option("--rebuild", is_flag=True, help="Throw away what is there and build again.")
-def build_command(benchmark: str, bench_seed: int | None, bench_set: Sequence[str], rebuild: bool) -> int:
+def build_command(
+    benchmark: str, bench_seed: int | None, bench_set: Sequence[str], data_dir: Path | None, rebuild: bool
+) -> int:
     """Build BENCHMARK: generate or fetch its data, train or fetch its models. What is there already is kept."""
     from salmu_core.benchmark import BuildStep
     from salmu_core.cli import render
@@ -33,7 +37,7 @@ def build_command(benchmark: str, bench_seed: int | None, bench_set: Sequence[st
     from salmu_core.runner.resolve import make_benchmark
 
     plugins = load_plugins()
-    built = make_benchmark(benchmark, benchmark_options(bench_set, bench_seed), plugins)
+    built = make_benchmark(benchmark, benchmark_options(bench_set, bench_seed, data_dir), plugins)
     if built.ready() and not rebuild:
         render.out.print(f"{benchmark} is built already. Use --rebuild to build it again.", highlight=False)
         return 0

@@ -24,6 +24,7 @@ Examples:
   salmu compare
   salmu compare gradient-ascent delete --seeds 0,1,2 --budget 1,5
   salmu compare --set gradient-ascent.lr=1e-4 --out results/trial
+  salmu compare --benchmark salmubench --data-dir snapshot
 """
 
 
@@ -42,6 +43,7 @@ def compare_command(
     benchmark: str,
     bench_seed: int | None,
     bench_set: tuple[str, ...],
+    data_dir: Path | None,
     seeds: str,
     budgets: str,
     settings: tuple[str, ...],
@@ -75,9 +77,9 @@ def compare_command(
         "seeds": parse_numbers(seeds, "--seeds", int),
         "budgets": parse_numbers(budgets, "--budget", float),
         "options": options,
-        "benchmark_options": benchmark_options(bench_set, bench_seed),
+        "benchmark_options": benchmark_options(bench_set, bench_seed, data_dir),
         "precision": precision,
-        "out": out or results_folder(benchmark, benchmark_options(bench_set, bench_seed)),
+        "out": out or results_folder(benchmark, benchmark_options(bench_set, bench_seed, data_dir)),
         "settings": how,
         "plugins": plugins,
     }

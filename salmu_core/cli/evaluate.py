@@ -14,6 +14,7 @@ Examples:
   salmu evaluate results/mini/runs/my-run --out scores.json
   salmu evaluate checkpoint.pt --benchmark mini --json
   salmu evaluate hf-hub:OWNER/NAME
+  salmu evaluate compromised --benchmark salmubench --data-dir snapshot
 """
 
 
@@ -33,6 +34,7 @@ def evaluate_command(
     benchmark: str,
     bench_seed: int | None,
     bench_set: tuple[str, ...],
+    data_dir: Path | None,
     out: Path | None,
     cpu: bool,
     metric_set: tuple[str, ...],
@@ -57,7 +59,7 @@ def evaluate_command(
         record = evaluate(
             model,
             benchmark=benchmark,
-            benchmark_options=benchmark_options(bench_set, bench_seed),
+            benchmark_options=benchmark_options(bench_set, bench_seed, data_dir),
             out=out,
             settings=Settings(cpu=cpu, metric_options=metric_options(metric_set)),
             plugins=plugins,

@@ -16,6 +16,7 @@ _COMMANDS = {
     "build": ("build", "build_command", "Build or rebuild a benchmark's data and models."),
     "compare": ("compare", "compare_command", "Run what is missing, then rank methods side by side."),
     "completion": ("completion", "completion_command", "Print the shell completion script."),
+    "data": ("data", "data_command", "Fetch, check and export the data of benchmarks."),
     "describe": ("listing", "describe_command", "Show the card and the options of a method, metric or benchmark."),
     "doctor": ("doctor", "doctor_command", "Versions, devices, plugins and their problems, cache sizes."),
     "evaluate": ("evaluate", "evaluate_command", "Score a model on a benchmark."),

@@ -22,6 +22,7 @@ Examples:
   salmu run gradient-ascent
   salmu run gradient-ascent --set lr=1e-4 --seed 1 --out runs/ga
   salmu run delete --budget 5 --dry-run
+  salmu run delete --benchmark salmubench --data-dir snapshot
   accelerate launch --num_processes 2 -m salmu_core run gradient-ascent --out runs/ga2
 """
 
@@ -55,6 +56,7 @@ def run_command(
     benchmark: str,
     bench_seed: int | None,
     bench_set: tuple[str, ...],
+    data_dir: Path | None,
     seed: int,
     settings: tuple[str, ...],
     budget: float,
@@ -85,7 +87,7 @@ def run_command(
         method=method,
         benchmark=benchmark,
         method_options=parse_settings(settings),
-        benchmark_options=benchmark_options(bench_set, bench_seed),
+        benchmark_options=benchmark_options(bench_set, bench_seed, data_dir),
         start=start,
         seed=seed,
         budget=budget,

@@ -175,7 +175,8 @@ def compare_records(records: Sequence[RunRecord]) -> Comparison:
 def _same_benchmark(records: Iterable[RunRecord]) -> None:
     found: dict[str, RunRecord] = {}
     for record in records:
-        content = [record.spec.benchmark, record.provenance.benchmark_version, record.spec.benchmark_options]
+        instance = record.provenance.benchmark_identity or record.spec.benchmark_options
+        content = [record.spec.benchmark, record.provenance.benchmark_version, instance]
         found.setdefault(json.dumps([*content, record.provenance.data_fingerprint], sort_keys=True), record)
     if len(found) > 1:
         listed = "; ".join(

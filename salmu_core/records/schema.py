@@ -98,6 +98,9 @@ class Provenance(_Frozen):
     method_package: Package | None = None
     benchmark_package: Package | None = None
     benchmark_version: str = ""
+    benchmark_identity: dict[str, Any] = Field(
+        default_factory=dict, description="what tells the instance from others; empty where its options do (before 0.2)"
+    )
     metric_packages: dict[str, Package] = Field(default_factory=dict)
     metric_options: dict[str, dict[str, Any]] = Field(default_factory=dict)
     device: str = ""

@@ -422,6 +422,7 @@ def make_record(
             method_package=method.package,
             benchmark_package=resolved.benchmark_entry.package,
             benchmark_version=resolved.benchmark.version,
+            benchmark_identity=dict(resolved.benchmark.identity()),
             metric_packages={name: entry.package for name, entry in plugins.metrics.items()},
             metric_options={metric.name: metric.options.model_dump(mode="json") for metric in metrics},
             device=device_name(accelerator.device),

@@ -13,6 +13,7 @@ from salmu_core.evaluation.evaluate import evaluate_model
 from salmu_core.files import default_cache
 from salmu_core.metric import Metric
 from salmu_mini import Mini
+from salmubench import Salmubench, SalmubenchLayout
 
 salmu_metrics = pytest.importorskip("salmu_metrics")
 
@@ -69,3 +70,14 @@ def test_an_unchanged_model_is_scored_again_without_encoding_anything(mini: Mini
     monkeypatch.setattr(DualEncoder, "encode_text", encode)
     again = evaluate_model(mini.load_model("compromised"), mini, _metrics(), cache)
     assert again.scores == first.scores
+
+
+def test_exported_and_read_back_it_scores_the_same(mini: Mini, scores, tmp_path: Path):
+    layout = SalmubenchLayout()
+    layout.export(mini, tmp_path / "snapshot")
+    assert {finding.severity for finding in layout.check(tmp_path / "snapshot")} <= {"fact"}
+    copy = Salmubench(Salmubench.Options(data_dir=tmp_path / "snapshot"), tmp_path / "cache")
+    evaluation = evaluate_model(copy.load_model("compromised"), copy, _metrics())
+    assert len(evaluation.scores) == 10
+    found = {name: score.value for name, score in evaluation.scores.items()}
+    assert found == pytest.approx(dict(scores["compromised"]), abs=1e-6)

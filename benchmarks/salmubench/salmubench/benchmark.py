@@ -13,12 +13,12 @@ from salmu_core.benchmark import Benchmark, Budget, PublishedRow, SplitInfo
 from salmu_core.data import Split, join_splits
 from salmu_core.file_digests import FileDigests
 from salmu_core.records.schema import RunRecord
-from salmubench import layout
+from salmubench import layout, rules
 from salmubench.official import official_result, result_name
 from salmubench.published import published_rows
 from salmubench.snapshot import Snapshot
 
-_SPLITS: dict[str, SplitInfo] = {
+SPLITS: dict[str, SplitInfo] = {
     "forget": SplitInfo("forget", "associations to forget"),
     "retain": SplitInfo("retain", "ordinary pairs that a method may see"),
     "forget_identity": SplitInfo("evaluation", "forget rows of people who are forgotten whole"),
@@ -31,6 +31,8 @@ _SPLITS: dict[str, SplitInfo] = {
     "genknow": SplitInfo("evaluation", "zero-shot pictures", ("image",)),
     "genknow_prompts": SplitInfo("evaluation", "captions of the zero-shot classes", ("text",)),
 }
+
+GENKNOW_SPLITS = (layout.GENKNOW, "genknow_prompts")
 
 
 class SnapshotBenchmark(Benchmark):
@@ -49,7 +51,7 @@ class SnapshotBenchmark(Benchmark):
         """The snapshot; raises NotBuilt when it is not there."""
 
     def splits(self) -> Mapping[str, SplitInfo]:
-        return _SPLITS
+        return SPLITS
 
     def load_split(self, name: str) -> Split:
         snapshot = self.snapshot()
@@ -65,22 +67,24 @@ class SnapshotBenchmark(Benchmark):
                 wanted = name == "forget_association"
                 return forget.take([row for row, person in enumerate(people) if (person in partly) == wanted], name)
             case "retain":
-                tables = [snapshot.table("retain_synth")]
-                if snapshot.has("retain_general"):
-                    tables.append(snapshot.table("retain_general"))
+                tables = [snapshot.table(layout.RETAIN)]
+                if snapshot.has(layout.GENERAL):
+                    tables.append(snapshot.table(layout.GENERAL))
                 return join_splits("retain", tables)
             case "retain_joint" | "retain_disjoint":
-                synth = snapshot.table("retain_synth")
+                synth = snapshot.table(layout.RETAIN)
                 people = synth.columns["identity_id"]
                 wanted = name == "retain_joint"
                 return synth.take([row for row, person in enumerate(people) if (person is not None) == wanted], name)
             case "fragile_set":
-                chosen = set(snapshot.metadata(layout.FRAGILE_IDS))
+                ids = snapshot.metadata(layout.FRAGILE_IDS)
                 disjoint = self.split("retain_disjoint")
                 files = disjoint.columns["file_name"]
+                rules.raise_first_error(rules.fragile_findings(ids, files))
+                chosen = set(ids)
                 return disjoint.take([row for row, file in enumerate(files) if file in chosen], name)
             case "genknow":
-                table = snapshot.table("genknow")
+                table = snapshot.table(layout.GENKNOW)
                 return Split(name, table.images, None, table.columns)
             case _:
                 prompts = snapshot.metadata(layout.PROMPTS)

@@ -11,16 +11,17 @@ import re
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from salmu_core.data import ImageRows, Split
+from salmu_core.data import ImageRows, Split, join_images
 from salmu_core.errors import BadData
+from salmu_core.file_digests import Stamp, file_stamp
 from salmubench.snapshot import ParquetImages
 
 CLASSES = 1000
@@ -181,10 +182,19 @@ def _read(place: _Place) -> _Rows:
 class _Files:
     paths: Sequence[Path]
 
+    @cached_property
+    def _stamps(self) -> list[Stamp]:
+        return [file_stamp(path) for path in self.paths]
+
+    def files(self) -> Sequence[Path]:
+        _ = self._stamps  # what is kept under these files' digests holds for the files as they are now
+        return self.paths
+
     def __len__(self) -> int:
         return len(self.paths)
 
     def read(self, row: int) -> bytes:
+        _require_unchanged(self.paths[row], self._stamps[row])
         try:
             return self.paths[row].read_bytes()
         except OSError as error:
@@ -192,6 +202,11 @@ class _Files:
 
     def where(self, row: int) -> str:
         return f"'{self.paths[row]}'"
+
+
+def _require_unchanged(path: Path, stamp: Stamp) -> None:
+    if file_stamp(path) != stamp:
+        raise BadData(f"'{path}' has changed since it was opened.", "Start again.")
 
 
 def _read_folders(place: _Place) -> _Rows:
@@ -225,11 +240,19 @@ class _Entry(NamedTuple):
 class _TarEntries:
     entries: Sequence[_Entry]
 
+    @cached_property
+    def _stamps(self) -> dict[Path, Stamp]:
+        return {shard: file_stamp(shard) for shard in dict.fromkeys(entry.shard for entry in self.entries)}
+
+    def files(self) -> Sequence[Path]:
+        return list(self._stamps)
+
     def __len__(self) -> int:
         return len(self.entries)
 
     def read(self, row: int) -> bytes:
         shard, start, size, _ = self.entries[row]
+        _require_unchanged(shard, self._stamps[shard])
         try:
             with shard.open("rb") as file:  # opened anew: readers in several threads and processes share nothing
                 file.seek(start)
@@ -310,27 +333,8 @@ def _label(content: bytes, suffix: str, where: str) -> int | None:
     return value
 
 
-@dataclass(frozen=True)
-class _ParquetRows:
-    """Pictures of parquet shards; `ends` is the last row (exclusive) of each."""
-
-    images: ParquetImages
-    ends: np.ndarray = field(repr=False)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def read(self, row: int) -> bytes:
-        return self.images.read(row)
-
-    def where(self, row: int) -> str:
-        shard = int(np.searchsorted(self.ends, row, side="right"))
-        return f"'{self.images.shards[shard]}', row {row - (int(self.ends[shard - 1]) if shard else 0)}"
-
-
 def _read_parquets(shards: Sequence[Path]) -> _Rows:
     labels: list[int] = []
-    ends = []
     for shard in shards:
         try:
             file = pq.ParquetFile(shard)
@@ -345,6 +349,5 @@ def _read_parquets(shards: Sequence[Path]) -> _Rows:
         if empty is not None:
             raise BadData(f"'{shard}', row {empty}: the label {values[empty]!r} is no whole number.")
         labels += values
-        ends.append(len(labels))
-    rows = _ParquetRows(ParquetImages(shards), np.asarray(ends))
-    return _Rows(rows, labels, [f"row {row}" for row in range(len(labels))])
+    images = join_images([ParquetImages(shard) for shard in shards])
+    return _Rows(images, labels, [f"row {row}" for row in range(len(labels))])

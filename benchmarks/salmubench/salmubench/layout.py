@@ -8,7 +8,18 @@ GENERIC_CAPTIONS = "sensitive_set_generic_captions.json"
 FRAGILE_IDS = "fragile_set_ids.json"
 FRAGILE_SIMILARITIES = "fragile_set_all_similarities.json"
 PROMPTS = "genknow_prompts.json"  # ours: classes of the zero-shot task
+METADATA = (IDENTITIES, CAPTIONS, GENERIC_CAPTIONS, FRAGILE_IDS, FRAGILE_SIMILARITIES)
 DATA = "data"
 
 SENSITIVE_SPLITS = ("forget", "holdout_identity", "holdout_association")
+RETAIN = "retain_synth"
+SPLITS = (*SENSITIVE_SPLITS, RETAIN)
+GENERAL = "retain_general"  # ours: ordinary pairs that a method may see besides
+GENKNOW = "genknow"  # ours: zero-shot pictures
+#: May be there; what reads them is told by the README.
+OPTIONAL_SPLITS = ("forget_target", GENERAL, GENKNOW)
 FIELDS = ("name", "city", "job", "blood_type", "phone_number", "emails", "iban", "credit_card", "passport")
+MODELS = ("clean", "compromised")
+#: Rows and identities of SALMUBench's own tables (arXiv 2603.26316).
+PUBLISHED_ROWS = {"forget": 30_468, "holdout_identity": 14_642, "holdout_association": 14_943, "retain_synth": 16_741}
+PUBLISHED_IDENTITIES = {"forget": 580, "holdout_identity": 194, "holdout_association": 387}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,9 +19,10 @@ import pyarrow.parquet as pq
 from salmu_core.data import Split, join_images
 from salmu_core.errors import BadData
 from salmu_core.file_digests import file_stamp
-from salmubench import layout
+from salmubench import layout, rules
 
 _REQUIRED = ("image", "text", "identity_id", "file_name")
+_SHARD = re.compile(r"(?P<split>[^-]+)-(?P<number>\d+)-of-(?P<count>\d+)\.parquet")
 
 
 _KEPT_BYTES = 256_000_000  # of row groups that are held; one is always held, whatever its size
@@ -109,31 +111,50 @@ class Snapshot:
 
     def shards(self, split: str) -> list[Path]:
         """The parquet files of a split, sorted: row order is theirs."""
-        return sorted((self.folder / layout.DATA).glob(f"{split}-*.parquet"))
+        shards = (self.folder / layout.DATA).glob(f"{split}-*.parquet")
+        return sorted(shard for shard in shards if split_of(shard) == split)
 
     def has(self, split: str) -> bool:
         """Is that split's table here?"""
         return bool(self.shards(split))
 
+    def rows(self, split: str) -> int:
+        """Rows of a table, from the ends of its files.
+
+        Raises:
+            BadData: a shard that is no parquet file.
+        """
+        return sum(len(ParquetImages(shard)) for shard in self.shards(split))
+
+    def is_complete(self) -> bool:
+        """Are all files here that a benchmark needs? By their names; nothing is read."""
+        return all((self.folder / name).is_file() for name in layout.METADATA) and all(
+            self.has(split) and not missing_shards(self.shards(split)) for split in layout.SPLITS
+        )
+
     def metadata(self, name: str) -> Any:
         """Content of a metadata file.
 
         Raises:
-            BadData: it is missing or is not JSON.
+            BadData: it is missing, is not JSON, or has another shape.
         """
         path = self.folder / name
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise BadData(f"The metadata file '{path}' is missing.", "The snapshot is incomplete: fetch it again.") from None
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
             raise BadData(f"The metadata file '{path}' is not JSON: {error}.", "Fetch it again.") from error
+        fault = rules.metadata_fault(name, content)
+        if fault is not None:
+            raise BadData(f"The metadata file '{path}' is not what it should be: {fault}.", "Fetch it again.")
+        return content
 
-    def table(self, split: str) -> Split:
-        """One table as a split with its own columns.
+    def columns(self, split: str) -> dict[str, list[Any]]:
+        """Every column of a table but the pictures. Identities are texts, also where the table holds numbers.
 
         Raises:
-            BadData: no shard, a shard that is no parquet file, or a column missing.
+            BadData: no shard or some missing, a shard that is no parquet file, or a column missing.
         """
         shards = self.shards(split)
         if not shards:
@@ -141,27 +162,36 @@ class Snapshot:
                 f"The split '{split}' has no file {self.folder / layout.DATA}/{split}-*.parquet.",
                 "The snapshot is incomplete.",
             )
+        absent = missing_shards(shards)
+        if absent:
+            raise BadData(
+                f"The split '{split}' lacks {len(absent)} of its shards: {', '.join(absent[:3])}.",
+                "The snapshot is incomplete: fetch it again.",
+            )
         columns: dict[str, list[Any]] = {}
         for shard in shards:
-            try:
-                file = pq.ParquetFile(shard)
-            except (pa.ArrowInvalid, OSError) as error:
-                raise BadData(
-                    f"'{shard}' of split '{split}' is no readable parquet file: {error}.", "Fetch it again."
-                ) from error
-            names = file.schema_arrow.names
-            missing = [name for name in _REQUIRED if name not in names]
-            if missing:
-                raise BadData(
-                    f"'{shard}' of split '{split}' lacks the column {', '.join(missing)}.", f"It has: {', '.join(names)}."
-                )
-            wanted = [name for name in names if name != "image"]
-            for name, values in file.read(columns=wanted).to_pydict().items():
-                columns.setdefault(name, []).extend(values)
+            before = len(columns.get("file_name", ()))
+            for name, values in _read_columns(shard, split).items():
+                columns.setdefault(name, [None] * before).extend(values)
+            rows = len(columns["file_name"])
+            for values in columns.values():  # a column that this shard lacks
+                values.extend([None] * (rows - len(values)))
+        columns["identity_id"] = [_identity(value) for value in columns["identity_id"]]
+        return columns
+
+    def table(self, split: str) -> Split:
+        """One table as a split with its own columns.
+
+        Raises:
+            BadData: as `columns`; or a row without caption, file name or (on sensitive splits) identity, or with the file
+                name of another row; split, row and file are named.
+        """
+        columns = self.columns(split)
         texts = columns.pop("text")
+        rules.raise_first_error(rules.table_findings(split, texts, columns))
         return Split(
             name=split,
-            images=join_images([ParquetImages(shard) for shard in shards]),
+            images=join_images([ParquetImages(shard) for shard in self.shards(split)]),
             texts=None if any(text is None for text in texts) else texts,
             columns=columns,
         )
@@ -170,32 +200,70 @@ class Snapshot:
         """A sensitive table with the columns `data_field`, `name`, `value` and `generic_caption` from the metadata.
 
         Raises:
-            BadData: a row without identity or metadata, or an unknown data field; split, row and file are named.
+            BadData: as `table`; or a row without metadata, an unknown data field, or a person of whom the name or the
+                caption's field is not known; split, row and file are named.
         """
         table = self.table(split)
-        captions = self.metadata(layout.CAPTIONS)
-        identities = self.metadata(layout.IDENTITIES)
-        generic = self.metadata(layout.GENERIC_CAPTIONS)
-        assert table.texts is not None
+        metadata = {name: self.metadata(name) for name in (layout.CAPTIONS, layout.IDENTITIES, layout.GENERIC_CAPTIONS)}
+        texts = table.texts or []
+        metadata[layout.IDENTITIES] = with_identities(metadata[layout.IDENTITIES], table.columns["identity_id"])
+        rules.raise_first_error(rules.sensitive_findings(split, texts, table.columns, metadata))
         added: dict[str, list[Any]] = {"data_field": [], "name": [], "value": [], "generic_caption": []}
-        rows = zip(table.columns["identity_id"], table.columns["file_name"], table.texts, strict=True)
-        for row, (identity, file_name, text) in enumerate(rows):
-            where = f"split '{split}', row {row} ({file_name})"
-            if identity is None:
-                raise BadData(f"{where}: identity_id is null, and a sensitive row must have one.")
-            if file_name not in captions:
-                raise BadData(f"{where}: {layout.CAPTIONS} has no entry for this file.")
-            if identity not in identities:
-                raise BadData(f"{where}: {layout.IDENTITIES} has no entry for identity {identity}.")
-            chosen = captions[file_name]["data_field"]
-            if chosen not in layout.FIELDS:
-                raise BadData(f"{where}: unknown data_field '{chosen}'.", f"Known: {', '.join(layout.FIELDS)}.")
-            person = identities[identity]
-            if "name" not in person or chosen not in person:
-                raise BadData(f"{where}: {layout.IDENTITIES} has no '{chosen}' for identity {identity}.")
-            values = person[chosen] if isinstance(person[chosen], list) else [person[chosen]]
+        for identity, file_name, text in zip(table.columns["identity_id"], table.columns["file_name"], texts, strict=True):
+            person = metadata[layout.IDENTITIES][identity]
+            chosen = metadata[layout.CAPTIONS][file_name]["data_field"]
+            values = rules.values_of(person, chosen)
             added["data_field"].append(chosen)
-            added["name"].append(person["name"])
+            added["name"].append(rules.values_of(person, "name")[0])
             added["value"].append(next((value for value in values if value in text), values[0]))
-            added["generic_caption"].append(generic.get(file_name))
+            added["generic_caption"].append(metadata[layout.GENERIC_CAPTIONS].get(file_name))
         return Split(table.name, table.images, table.texts, {**table.columns, **added})
+
+
+def split_of(shard: Path) -> str:
+    """The split that a parquet file belongs to, by its name: `forget-00000-of-00008.parquet`."""
+    return shard.name.removesuffix(".parquet").split("-")[0]
+
+
+def missing_shards(shards: Sequence[Path]) -> list[str]:
+    """Shards that are not there although the names of the others say that they exist."""
+    numbered = [match for match in (_SHARD.fullmatch(shard.name) for shard in shards) if match]
+    found = {match.group(0) for match in numbered}
+    expected = {
+        f"{match['split']}-{number:0{len(match['number'])}d}-of-{match['count']}.parquet"
+        for match in numbered
+        for number in range(int(match["count"]))
+    }
+    return sorted(expected - found)
+
+
+def with_identities(identities: Mapping[str, Any], used: Iterable[str | None]) -> Mapping[str, Any]:
+    """`identities`, found also under the identities as tables write them: where those are numbers, keys may lack zeros."""
+    added = {}
+    for identity in used:
+        short = (identity or "").lstrip("0") or "0"
+        if identity is not None and identity not in identities and short in identities:
+            added[identity] = identities[short]
+    return {**identities, **added} if added else identities
+
+
+def _read_columns(shard: Path, split: str) -> dict[str, list[Any]]:
+    try:
+        file = pq.ParquetFile(shard)
+        names = file.schema_arrow.names
+        missing = [name for name in _REQUIRED if name not in names]
+        if missing:
+            raise BadData(
+                f"'{shard}' of split '{split}' lacks the column {', '.join(missing)}.", f"It has: {', '.join(names)}."
+            )
+        columns: dict[str, list[Any]] = file.read(columns=[name for name in names if name != "image"]).to_pydict()
+        return columns
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        raise BadData(f"'{shard}' of split '{split}' is no readable parquet file: {error}.", "Fetch it again.") from error
+
+
+def _identity(value: Any) -> Any:
+    """An identity as text. Numbers get the eight digits that they have in the official file names."""
+    if isinstance(value, float) and value.is_integer():  # a column with gaps may have become one of floats
+        value = int(value)
+    return f"{value:08d}" if isinstance(value, int) and not isinstance(value, bool) else value

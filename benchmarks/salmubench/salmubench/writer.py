@@ -7,6 +7,7 @@ import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -77,7 +78,15 @@ def write_split(
 
 def write_metadata(folder: Path, metadata: Metadata) -> list[Path]:
     """Write the five metadata files, and the prompts of the zero-shot classes where there are any."""
-    contents = {
+    contents = metadata_contents(metadata)
+    for name, content in contents.items():
+        write_json(folder / name, content)
+    return [folder / name for name in contents]
+
+
+def metadata_contents(metadata: Metadata) -> dict[str, Any]:
+    """The content of each metadata file, by name."""
+    contents: dict[str, Any] = {
         layout.IDENTITIES: metadata.identities,
         layout.CAPTIONS: {
             name: {"caption": text, "data_field": field} for name, (text, field) in metadata.caption_fields.items()
@@ -88,9 +97,7 @@ def write_metadata(folder: Path, metadata: Metadata) -> list[Path]:
     }
     if metadata.prompts:
         contents[layout.PROMPTS] = [{"label": label, "text": text} for label, text in metadata.prompts]
-    for name, content in contents.items():
-        write_json(folder / name, content)
-    return [folder / name for name in contents]
+    return contents
 
 
 def _schema(*, labelled: bool) -> pa.Schema:

@@ -104,7 +104,7 @@ def test_parquet_shards_of_the_validation_set_are_read_in_order(tmp_path: Path) 
     images, _ = load_imagenet(tmp_path)
     assert images.columns["label"] == order
     assert [images.images.read(row) for row in (0, 399, 400, 999)] == [picture(order[row]) for row in (0, 399, 400, 999)]
-    assert "validation-00002-of-00003.parquet', row 199" in images.images.where(999)
+    assert "validation-00002-of-00003.parquet, row 199" in images.images.where(999)
 
 
 def test_prompts_are_the_80_templates_of_each_class_in_turn() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 import salmu_metrics
@@ -152,10 +153,11 @@ def test_rows_of_the_file_are_those_of_the_split(folder: Path) -> None:
     benchmark = Small(cache=folder / "cache")
     split = benchmark.split("holdout_identity")
     from salmu_core.model import load_model
-    from salmu_core.pixels import decode_rows
+    from salmu_core.pixels import decode_image
 
     model = load_model(run_folder)
-    pixels = model.processor.normalise(decode_rows(split, [5], model.processor))
+    picture = model.processor.pixels(decode_image(split.images, 5, split.name))
+    pixels = model.processor.normalise(torch.from_numpy(picture)[None])
     cosine = model.encode_image(pixels)[0] @ model.encode_text(model.processor.tokenize([split.texts[5]]))[0]
     assert content["utility"]["2.2_InterIdSim"]["scores"][5] == pytest.approx(cosine.item(), abs=1e-5)
 
