@@ -102,7 +102,7 @@ def list_files(repository: Repository) -> Listing:
         return known
     from huggingface_hub import HfApi
 
-    with _explained(repository):
+    with explained(repository):
         ask = HfApi().dataset_info if repository.kind == "dataset" else HfApi().model_info
         info = ask(repository.name, revision=repository.revision, files_metadata=True)
     files = tuple(
@@ -323,7 +323,7 @@ def _download(listing: Listing, missing: Sequence[HubFile], tell: Tell) -> None:
     total = sum(file.size for file in missing)
     stage = f"fetch {repository}"
     tell(stage, 0, total)
-    with _explained(repository):
+    with explained(repository):
         if is_offline():
             raise offline_error(repository)
         for file in missing:  # a file cut short by something else than huggingface_hub would be taken for a whole one
@@ -345,7 +345,7 @@ def _download_again(listing: Listing, damaged: Sequence[HubFile]) -> None:
     from huggingface_hub import hf_hub_download
 
     repository = listing.repository
-    with _explained(repository):
+    with explained(repository):
         if is_offline():
             raise HubError(
                 f"{_names(damaged)} of {repository} differ{'s' if len(damaged) == 1 else ''} from the checksum, and"
@@ -369,21 +369,27 @@ def _damaged(folder: Path, files: Sequence[HubFile], tell: Tell, stage: str) -> 
     damaged = []
     for file in files:
         tell(stage, done, total)
-        if not _is_whole(folder / file.path, file):
+        if not is_whole(folder / file.path, file):
             damaged.append(file)
         done += file.size
     tell(stage, total, total)
     return damaged
 
 
-def _is_whole(path: Path, file: HubFile) -> bool:
-    """Does a file have the content that the hub states? SHA-256 in large file storage, git's blob id otherwise."""
-    if not path.is_file() or path.stat().st_size != file.size:
-        return False
+def is_whole(content: Path | bytes, file: HubFile) -> bool:
+    """Has a file of this machine (or its content) the content that the hub states? SHA-256 in large file storage, git's
+    blob id otherwise."""
     digest = hashlib.sha256() if file.sha256 else hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
-    with path.open("rb") as content:
-        while chunk := content.read(1 << 20):
-            digest.update(chunk)
+    if isinstance(content, bytes):
+        if len(content) != file.size:
+            return False
+        digest.update(content)
+    else:
+        if not content.is_file() or content.stat().st_size != file.size:
+            return False
+        with content.open("rb") as stream:
+            while chunk := stream.read(1 << 20):
+                digest.update(chunk)
     return digest.hexdigest() == (file.sha256 or file.blob_id)
 
 
@@ -424,7 +430,7 @@ def offline_error(repository: Repository) -> HubError:
 
 
 @contextmanager
-def _explained(repository: Repository) -> Iterator[None]:
+def explained(repository: Repository) -> Iterator[None]:
     """Turn huggingface_hub's errors into one that says what to do."""
     try:
         yield
