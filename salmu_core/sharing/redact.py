@@ -42,4 +42,5 @@ def _redact(value: Any) -> Any:
 
 
 def _last_part(path: str) -> str:
-    return f"…/{re.split(r'[\\/]', path.rstrip('/\\'))[-1]}"
+    parts = re.split(r"[\\/]", path.rstrip("/\\"))
+    return f"…/{parts[-1]}"
