@@ -159,11 +159,15 @@ def missing_files(listing: Listing) -> list[HubFile]:
     return missing
 
 
-def fetch(repository: Repository, tell: Tell | None = None) -> Path:
+def fetch(repository: Repository, tell: Tell | None = None, *, again: bool = False) -> Path:
     """Bring the wanted files into huggingface_hub's cache and check them; files that are there already are kept.
 
     What arrived before a connection broke or the process was killed is not fetched again. Each file is compared once with
     its checksum; one that differs is fetched a second time.
+
+    Args:
+        tell: told of every stretch of the way.
+        again: compare files that were compared before, too.
 
     Returns:
         The snapshot's folder.
@@ -177,9 +181,10 @@ def fetch(repository: Repository, tell: Tell | None = None) -> Path:
     if is_offline():
         repository = _last_known(repository)
         folder = cached_folder(repository)
-        if folder is not None:
+        known = read_manifest(repository) is not None
+        if folder is not None and not (again and known):
             return folder
-        if read_manifest(repository) is None:
+        if not known:
             raise offline_error(repository)
     listing = list_files(repository)
     missing = missing_files(listing)
@@ -187,7 +192,7 @@ def fetch(repository: Repository, tell: Tell | None = None) -> Path:
         _check_space(repository, sum(file.size for file in missing))
         _download(listing, missing, tell)
     folder = _folder(listing)
-    unverified = _unverified(listing)
+    unverified = listing.files if again else _unverified(listing)
     damaged = _damaged(folder, unverified, tell, f"check {repository}")
     if damaged:
         _download_again(listing, damaged)
@@ -209,8 +214,10 @@ def damaged_files(folder: Path, listing: Listing, tell: Tell | None = None) -> l
     return [file.path for file in _damaged(folder, listing.files, tell, "check")]
 
 
-def fetch_model(name: str, revision: str | None = None, tell: Tell | None = None) -> tuple[Path, Path]:
-    """An open_clip model's configuration and weights, fetched and checked.
+def fetch_model(
+    name: str, revision: str | None = None, tell: Tell | None = None, *, again: bool = False
+) -> tuple[Path, Path]:
+    """An open_clip model's configuration and weights, fetched and checked as by `fetch`.
 
     Returns:
         Paths of the configuration and of the weights, under the first of `OPEN_CLIP_WEIGHTS` that the repository has.
@@ -237,7 +244,7 @@ def fetch_model(name: str, revision: str | None = None, tell: Tell | None = None
             f"The model {name} holds no weights under a name that open_clip uses.",
             f"Expected {' or '.join(OPEN_CLIP_WEIGHTS)}.",
         )
-    folder = fetch(Repository("model", name, listing.commit, (OPEN_CLIP_CONFIG, weights)), tell)
+    folder = fetch(Repository("model", name, listing.commit, (OPEN_CLIP_CONFIG, weights)), tell, again=again)
     return folder / OPEN_CLIP_CONFIG, folder / weights
 
 
@@ -276,7 +283,7 @@ def _write_manifest(listing: Listing, verified: Sequence[str]) -> None:
     write_json(_manifest_path(listing.repository, listing.commit), content)
 
 
-def _unverified(listing: Listing) -> list[HubFile]:
+def _unverified(listing: Listing) -> Sequence[HubFile]:
     at_commit = Repository(listing.repository.kind, listing.repository.name, listing.commit, ())
     verified = set((_manifest(at_commit) or {"verified": []})["verified"])
     return [file for file in listing.files if file.path not in verified]

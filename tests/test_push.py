@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from hub_stub import TOKEN, running_hub, sha256
 from records import COMPROMISED, record, references
-from salmu_core import Settings, compare, load_model, push
+from salmu_core import Settings, load_model, push, run
 from salmu_core.cli.main import cli, main
 from salmu_core.errors import BadCheckpoint, BadRecord, HubError
 from salmu_core.records.schema import RunRecord
@@ -26,19 +26,15 @@ NAME = "me/clip-forgets"
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A comparison over the toy benchmark: both reference rows, a good run, one that diverged and one that failed."""
+    """Runs over the toy benchmark as a comparison leaves them: the reference rows, a good run, a diverged and a failed one."""
     torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("comparison")
-    compare(
-        ["weight-edit", "explodes", "raises"],
-        benchmark="toy",
-        out=folder,
-        settings=Settings(cpu=True, cache=folder / "cache"),
-        plugins=toy_plugins(),
-    )
-    found = {read_record(path).spec.method: path for path in (folder / "runs").iterdir() if "reference" not in path.name}
-    found["references"] = folder / "runs"
-    return found
+    folder = tmp_path_factory.mktemp("comparison") / "runs"
+    how = {"benchmark": "toy", "settings": Settings(cpu=True, cache=folder.parent / "cache"), "plugins": toy_plugins()}
+    for start in ("clean", "compromised"):
+        run("none", start=start, out=folder / f"reference-{start}", **how)
+    for method in ("weight-edit", "explodes", "raises"):
+        run(method, out=folder / method, **how)
+    return {"references": folder, **{method: folder / method for method in ("weight-edit", "explodes", "raises")}}
 
 
 @pytest.fixture
@@ -115,6 +111,19 @@ def test_nothing_is_replaced_unless_asked(hub, runs, tmp_path):
     assert held["README.md"].startswith(b"---")
 
 
+def test_another_run_takes_the_place_of_the_first_whole(hub, runs, tmp_path):
+    first = shutil.copytree(runs["weight-edit"], tmp_path / "first")
+    (first / "result.json").write_text("{}")
+    own = read_record(first)
+    write_record(first, own.model_copy(update={"id": "first", "files": ("result.json",)}))
+    push(first, NAME, rows=True)
+    assert {"result.json", "rows.safetensors"} <= hub.files(NAME).keys()
+    with pytest.raises(HubError, match=r"README.md, record.json, result.json, rows.safetensors would be replaced"):
+        push(runs["weight-edit"], NAME)
+    push(runs["weight-edit"], NAME, overwrite=True)
+    assert not {"result.json", "rows.safetensors"} & hub.files(NAME).keys()
+
+
 def test_a_card_edited_on_the_hub_is_not_lost(hub, runs):
     push(runs["weight-edit"], NAME)
     repository = hub.repositories["model", NAME]
@@ -172,22 +181,22 @@ def test_the_command_prints_the_address_and_nothing_else(hub, runs):
     ],
 )
 def test_what_cannot_be_pushed_is_refused_in_words(hub, runs, tmp_path, monkeypatch, case, error, words):
-    run, name, more = runs["weight-edit"], NAME, {}
+    folder, name, more = runs["weight-edit"], NAME, {}
     match case:
         case "failed" | "diverged":
-            run = runs["raises" if case == "failed" else "explodes"]
+            folder = runs["raises" if case == "failed" else "explodes"]
         case "reference":
-            run = next(path for path in runs["references"].iterdir() if "clean" in path.name)
+            folder = next(path for path in runs["references"].iterdir() if "clean" in path.name)
         case "no run":
-            run = tmp_path / "nothing"
+            folder = tmp_path / "nothing"
         case "changed":
-            run = shutil.copytree(run, tmp_path / "copy")
-            weights = load_file(run / "model.safetensors")
+            folder = shutil.copytree(folder, tmp_path / "copy")
+            weights = load_file(folder / "model.safetensors")
             next(iter(weights.values())).view(-1)[0] += 1
-            save_file(weights, run / "model.safetensors")
+            save_file(weights, folder / "model.safetensors")
         case "no rows":
-            run = shutil.copytree(run, tmp_path / "copy")
-            (run / "rows.safetensors").unlink()
+            folder = shutil.copytree(folder, tmp_path / "copy")
+            (folder / "rows.safetensors").unlink()
             more = {"rows": True}
         case "name" | "owner":
             name = "a/b/c" if case == "name" else "clip"
@@ -202,7 +211,7 @@ def test_what_cannot_be_pushed_is_refused_in_words(hub, runs, tmp_path, monkeypa
         case "no network":
             hub.close()
     with pytest.raises(error, match=words):
-        push(run, name, **more)
+        push(folder, name, **more)
     assert hub.uploads == []
 
 
@@ -223,17 +232,18 @@ def test_errors_reach_the_terminal_as_one_panel(hub, runs, capsys):
 
 
 def test_result_files_and_rows_go_along(hub, runs, tmp_path):
-    run = shutil.copytree(runs["weight-edit"], tmp_path / "copy")
-    (run / "evaluation_weight-edit-b1-s0.json").write_text("{}")
-    push(run, NAME, rows=True, references=runs["references"])
+    folder = shutil.copytree(runs["weight-edit"], tmp_path / "copy")
+    (folder / "evaluation_weight-edit-b1-s0.json").write_text("{}")
+    write_record(folder, read_record(folder).model_copy(update={"files": ("evaluation_weight-edit-b1-s0.json",)}))
+    push(folder, NAME, rows=True, references=runs["references"])
     assert {"evaluation_weight-edit-b1-s0.json", "rows.safetensors"} <= hub.files(NAME).keys()
     assert json.loads(hub.files(NAME)["record.json"])["rows_file"] == "rows.safetensors"
     assert "- `rows.safetensors`" in hub.files(NAME)["README.md"].decode()
 
 
 def test_no_name_or_caption_or_path_of_this_machine_is_uploaded(hub, runs, tmp_path):
-    run = shutil.copytree(runs["weight-edit"], tmp_path / "copy")
-    own = read_record(run)
+    folder = shutil.copytree(runs["weight-edit"], tmp_path / "copy")
+    own = read_record(folder)
     spec = own.spec.model_copy(update={"benchmark_options": {"data_dir": "/home/alice/secret project/snapshot"}})
     command = "salmu run weight-edit --bench-set 'data_dir=/home/alice/secret project/snapshot' --out ~/private/runs"
     changed = own.model_copy(
@@ -243,8 +253,8 @@ def test_no_name_or_caption_or_path_of_this_machine_is_uploaded(hub, runs, tmp_p
             "provenance": own.provenance.model_copy(update={"command": command}),
         }
     )
-    write_record(run, changed)
-    push(run, NAME, rows=True)
+    write_record(folder, changed)
+    push(folder, NAME, rows=True)
     text = "\n".join(hub.files(NAME)[name].decode() for name in ("README.md", "record.json"))
     assert not any(word in text for word in ("alice", "secret", "private/", str(tmp_path)))
     assert "…/snapshot" in text

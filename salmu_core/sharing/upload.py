@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,6 @@ from salmu_core.plugins import Plugins, load_plugins
 from salmu_core.records.schema import RunRecord
 from salmu_core.records.store import RECORD_FILE, load_records, read_record
 from salmu_core.runner.resolve import make_benchmark
-from salmu_core.runner.run import ROWS_FILE
 from salmu_core.sharing.card import make_card
 from salmu_core.sharing.redact import public_record
 
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 CARD_FILE = "README.md"
-_RESULTS = "evaluation_*.json"  # the evaluation in a benchmark's own format
 _REPOSITORY_DEFAULTS = frozenset({".gitattributes"})  # what the hub itself puts into a new repository
 
 
@@ -156,7 +153,7 @@ def prepare(
         OPEN_CLIP_WEIGHTS[0]: weights,
         RECORD_FILE: (json.dumps(public.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n").encode(),
     }
-    files.update({path.name: path for path in sorted(folder.glob(_RESULTS))})
+    files.update({name: folder / name for name in record.files if Path(name).name == name and (folder / name).is_file()})
     if rows:
         if record.rows_file is None or not (folder / record.rows_file).is_file():
             raise BadRecord(f"'{folder}' holds no per-row scores.", "Leave --rows out.")
@@ -258,7 +255,7 @@ def _upload(
             for path, content in publication.files.items()
             if path in target.held and is_whole(content, target.held[path])
         }
-        stale = [path for path in target.held if path not in publication.files and _belongs_to_a_model(path)]
+        stale = sorted((_of_another_model(api, publication, target) & target.held.keys()) - publication.files.keys())
         if len(same) == len(publication.files) and not stale and target.head is not None:
             return target.head, False
         replaced = sorted({*stale, *(path for path in publication.files if path in target.held)} - same)
@@ -282,9 +279,11 @@ def _upload(
 
 @dataclass(frozen=True)
 class _Target:
-    """A branch to commit to: its files, and its head where it was there before; None where it was made just now."""
+    """A branch to commit to: the commit that it holds and that commit's files; its head where it was there before, None
+    where it was made just now."""
 
     head: str | None
+    commit: str | None
     held: Mapping[str, HubFile]
 
 
@@ -300,7 +299,7 @@ def _claim(api: HfApi, name: str, private: bool, branch: str | None) -> _Target:
         api.create_repo(name, private=private)
         if branch is not None:
             api.create_branch(name, branch=branch, exist_ok=True)
-        return _Target(None, {})
+        return _Target(None, None, {})
     if private and not there.private:
         raise HubError(f"{name} is public already.", "Make it private in its settings first, or leave --private out.")
     head: str | None
@@ -316,9 +315,18 @@ def _claim(api: HfApi, name: str, private: bool, branch: str | None) -> _Target:
         item.rfilename: HubFile(item.rfilename, item.size or 0, item.blob_id or "", item.lfs.sha256 if item.lfs else None)
         for item in info.siblings or ()
     }
-    return _Target(head, {path: file for path, file in files.items() if path not in _REPOSITORY_DEFAULTS})
+    return _Target(head, info.sha, {path: file for path, file in files.items() if path not in _REPOSITORY_DEFAULTS})
 
 
-def _belongs_to_a_model(path: str) -> bool:
-    """Would that file, left from another model, be taken for a part of this one?"""
-    return path in (*OPEN_CLIP_WEIGHTS, ROWS_FILE) or fnmatchcase(path, _RESULTS)
+def _of_another_model(api: HfApi, publication: Publication, target: _Target) -> set[str]:
+    """Files that would be taken for a part of this model: weights that open_clip may prefer, and what another run left."""
+    stale = set(OPEN_CLIP_WEIGHTS)
+    if RECORD_FILE in target.held and not is_whole(publication.files[RECORD_FILE], target.held[RECORD_FILE]):
+        path = api.hf_hub_download(publication.repository, RECORD_FILE, revision=target.commit)
+        try:
+            held = json.loads(Path(path).read_text(encoding="utf-8"))
+            if held["id"] != publication.record.id:
+                stale.update(name for name in (held["rows_file"], *held.get("files", ())) if name)
+        except (ValueError, KeyError, TypeError):  # nothing that salmu wrote: a file to replace like any other
+            pass
+    return stale
