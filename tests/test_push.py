@@ -267,10 +267,21 @@ def test_no_name_or_caption_or_path_of_this_machine_is_uploaded(hub, runs, tmp_p
         assert not [caption for caption in toy.split(split).texts if caption in text]
 
 
-def test_paths_in_errors_are_cut_and_other_words_stay():
-    error = "FileNotFoundError: '/home/alice/x.pt'\n  File \"/home/alice/env/method.py\", line 3\nrate 3/4 (and/or)"
-    changed = public_record(record("delete", COMPROMISED, error=error, status="failed"))
-    assert changed.error == "FileNotFoundError: '…/x.pt'\n  File \"…/method.py\", line 3\nrate 3/4 (and/or)"
+@pytest.mark.parametrize(
+    ("text", "public"),
+    [
+        ("/home/alice/x.pt", "…/x.pt"),
+        ("~/x.pt", "…/x.pt"),
+        ("C:\\Users\\alice\\x.pt", "…/x.pt"),
+        ("no file '/home/alice/x.pt'\n  File \"/home/alice/m.py\", line 3", "no file '…/x.pt'\n  File \"…/m.py\", line 3"),
+        ("https://arxiv.org/abs/2308.07707", "https://arxiv.org/abs/2308.07707"),
+        ("hf-hub:owner/name", "hf-hub:owner/name"),
+        ("see https://a.org/b/c (and/or 3/4)", "see https://a.org/b/c (and/or 3/4)"),
+        ("data/shards", "data/shards"),
+    ],
+)
+def test_paths_of_this_machine_are_cut_and_other_words_stay(text, public):
+    assert public_record(record("delete", COMPROMISED, error=text, paper=text)).error == public
 
 
 VALUES = {**COMPROMISED, "RetFail": 0.004, "AssocStr": 0.15, "InterIdSim": 0.2}

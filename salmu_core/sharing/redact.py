@@ -9,8 +9,8 @@ from typing import Any
 
 from salmu_core.records.schema import RunRecord
 
-# A path inside a sentence or a traceback: from the root, the home folder or a drive on.
-_INSIDE = re.compile(r"""(?:(?<=[\s'"=(:])|^)(?:~|[A-Za-z]:[\\/]|/)[^\s'"<>|]*[\\/][^\s'"<>|\\/]+""")
+# A path inside a sentence or a traceback: from the root, the home folder or a drive on. Addresses (https://...) are none.
+_INSIDE = re.compile(r"""(?:(?<=[\s'"=(])|^)(?:~|[A-Za-z]:[\\/]|/)[^\s'"<>|]*[\\/][^\s'"<>|\\/]+""")
 
 
 def public_record(record: RunRecord) -> RunRecord:
