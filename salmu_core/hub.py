@@ -195,7 +195,7 @@ def fetch(repository: Repository, tell: Tell | None = None, *, again: bool = Fal
     unverified = listing.files if again else _unverified(listing)
     damaged = _damaged(folder, unverified, tell, f"check {repository}")
     if damaged:
-        _download_again(listing, damaged)
+        _download_again(listing, damaged, tell)
         damaged = _damaged(folder, damaged, tell, f"check {repository} again")
         if damaged:
             raise BadData(
@@ -324,46 +324,43 @@ def _check_space(repository: Repository, needed: int) -> None:
 
 
 def _download(listing: Listing, missing: Sequence[HubFile], tell: Tell) -> None:
+    repository = listing.repository
+    if is_offline():
+        raise offline_error(repository)
+    for file in missing:  # a file cut short by something else than huggingface_hub would be taken for a whole one
+        path = cached_path(Repository(repository.kind, repository.name, listing.commit, ()), file.path)
+        if path is not None:
+            path.resolve().unlink()
+            path.unlink(missing_ok=True)
+    _snapshot(listing, missing, tell, f"fetch {repository}")
+
+
+def _download_again(listing: Listing, damaged: Sequence[HubFile], tell: Tell) -> None:
+    if is_offline():
+        raise HubError(
+            f"{_names(damaged)} of {listing.repository} differ{'s' if len(damaged) == 1 else ''} from the checksum, and"
+            " HF_HUB_OFFLINE forbids fetching again.",
+            "Unset HF_HUB_OFFLINE and run the same command.",
+        )
+    _snapshot(listing, damaged, tell, f"fetch {listing.repository} again", force_download=True)
+
+
+def _snapshot(listing: Listing, files: Sequence[HubFile], tell: Tell, stage: str, *, force_download: bool = False) -> None:
     from huggingface_hub import snapshot_download
 
     repository = listing.repository
-    total = sum(file.size for file in missing)
-    stage = f"fetch {repository}"
+    total = sum(file.size for file in files)
     tell(stage, 0, total)
     with explained(repository):
-        if is_offline():
-            raise offline_error(repository)
-        for file in missing:  # a file cut short by something else than huggingface_hub would be taken for a whole one
-            path = cached_path(Repository(repository.kind, repository.name, listing.commit, ()), file.path)
-            if path is not None:
-                path.resolve().unlink()
-                path.unlink(missing_ok=True)
         snapshot_download(
             repository.name,
             repo_type=repository.kind,
             revision=listing.commit,
-            allow_patterns=[_literal(file.path) for file in missing],
+            allow_patterns=[_literal(file.path) for file in files],
             tqdm_class=_byte_counter(lambda done: tell(stage, min(done, total), total)),
+            force_download=force_download,
         )
     tell(stage, total, total)
-
-
-def _download_again(listing: Listing, damaged: Sequence[HubFile]) -> None:
-    from huggingface_hub import hf_hub_download
-
-    repository = listing.repository
-    with explained(repository):
-        if is_offline():
-            raise HubError(
-                f"{_names(damaged)} of {repository} differ{'s' if len(damaged) == 1 else ''} from the checksum, and"
-                " HF_HUB_OFFLINE forbids fetching again.",
-                "Unset HF_HUB_OFFLINE and run the same command.",
-            )
-        for file in damaged:
-            hf_hub_download(
-                repository.name, file.path, repo_type=repository.kind, revision=listing.commit, force_download=True,
-                tqdm_class=_byte_counter(lambda done: None),
-            )  # fmt: skip
 
 
 def _literal(path: str) -> str:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from hub_stub import TOKEN, running_hub, sha256
 from records import COMPROMISED, record, references
-from salmu_core import Settings, load_model, push, run
+from salmu_core import Settings, evaluate, load_model, push, run
 from salmu_core.cli.main import cli, main
 from salmu_core.errors import BadCheckpoint, BadRecord, HubError
 from salmu_core.records.schema import RunRecord
@@ -63,6 +63,15 @@ def test_what_was_pushed_loads_back_equal_in_salmu_and_in_open_clip(hub, runs):
     pixels = torch.zeros(1, 3, 16, 16)
     assert torch.equal(theirs.eval().encode_image(pixels), here.clip.encode_image(pixels))
     assert preprocess is not None
+
+
+def test_what_was_pushed_scores_as_the_run_did(hub, runs, tmp_path):
+    push(runs["weight-edit"], NAME)
+    settings = Settings(cpu=True, cache=tmp_path / "cache")
+    again = evaluate(f"hf-hub:{NAME}", benchmark="toy", settings=settings, plugins=toy_plugins())
+    own = read_record(runs["weight-edit"])
+    assert again.provenance.model_fingerprint == own.provenance.model_fingerprint
+    assert again.scores["MeanCosine"].value == own.scores["MeanCosine"].value
 
 
 def test_the_published_record_reads_back_with_the_same_scores(hub, runs, tmp_path):
