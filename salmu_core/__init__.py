@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from salmu_core.runner.evaluate import evaluate as evaluate
     from salmu_core.runner.run import Settings as Settings
     from salmu_core.runner.run import run as run
+    from salmu_core.sharing.upload import push as push
 
 __version__ = "0.1.0"
 
@@ -89,6 +90,7 @@ _HOMES = {
     "join_splits": "data",
     "load_model": "model",
     "load_records": "records.store",
+    "push": "sharing.upload",
     "run": "runner.run",
 }
 

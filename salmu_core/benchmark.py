@@ -163,6 +163,11 @@ class Benchmark(ABC):
         """What `build` would fetch, so that sizes can be announced first. Most benchmarks fetch nothing."""
         return ()
 
+    def hub_model(self, which: Target) -> str | None:
+        """Where on the hub a model comes from, as OWNER/NAME or OWNER/NAME@REVISION; None where it does not. Needs no built
+        data. The cards of published runs name it as the model they start from."""
+        return None
+
     def published(self) -> Sequence[PublishedRow]:
         """Results that others published on this very benchmark. Needs no built data."""
         return ()

@@ -102,7 +102,7 @@ def list_files(repository: Repository) -> Listing:
         return known
     from huggingface_hub import HfApi
 
-    with _explained(repository):
+    with explained(repository):
         ask = HfApi().dataset_info if repository.kind == "dataset" else HfApi().model_info
         info = ask(repository.name, revision=repository.revision, files_metadata=True)
     files = tuple(
@@ -159,11 +159,15 @@ def missing_files(listing: Listing) -> list[HubFile]:
     return missing
 
 
-def fetch(repository: Repository, tell: Tell | None = None) -> Path:
+def fetch(repository: Repository, tell: Tell | None = None, *, again: bool = False) -> Path:
     """Bring the wanted files into huggingface_hub's cache and check them; files that are there already are kept.
 
     What arrived before a connection broke or the process was killed is not fetched again. Each file is compared once with
     its checksum; one that differs is fetched a second time.
+
+    Args:
+        tell: told of every stretch of the way.
+        again: compare files that were compared before, too.
 
     Returns:
         The snapshot's folder.
@@ -177,9 +181,10 @@ def fetch(repository: Repository, tell: Tell | None = None) -> Path:
     if is_offline():
         repository = _last_known(repository)
         folder = cached_folder(repository)
-        if folder is not None:
+        known = read_manifest(repository) is not None
+        if folder is not None and not (again and known):
             return folder
-        if read_manifest(repository) is None:
+        if not known:
             raise offline_error(repository)
     listing = list_files(repository)
     missing = missing_files(listing)
@@ -187,10 +192,10 @@ def fetch(repository: Repository, tell: Tell | None = None) -> Path:
         _check_space(repository, sum(file.size for file in missing))
         _download(listing, missing, tell)
     folder = _folder(listing)
-    unverified = _unverified(listing)
+    unverified = listing.files if again else _unverified(listing)
     damaged = _damaged(folder, unverified, tell, f"check {repository}")
     if damaged:
-        _download_again(listing, damaged)
+        _download_again(listing, damaged, tell)
         damaged = _damaged(folder, damaged, tell, f"check {repository} again")
         if damaged:
             raise BadData(
@@ -209,8 +214,10 @@ def damaged_files(folder: Path, listing: Listing, tell: Tell | None = None) -> l
     return [file.path for file in _damaged(folder, listing.files, tell, "check")]
 
 
-def fetch_model(name: str, revision: str | None = None, tell: Tell | None = None) -> tuple[Path, Path]:
-    """An open_clip model's configuration and weights, fetched and checked.
+def fetch_model(
+    name: str, revision: str | None = None, tell: Tell | None = None, *, again: bool = False
+) -> tuple[Path, Path]:
+    """An open_clip model's configuration and weights, fetched and checked as by `fetch`.
 
     Returns:
         Paths of the configuration and of the weights, under the first of `OPEN_CLIP_WEIGHTS` that the repository has.
@@ -237,7 +244,7 @@ def fetch_model(name: str, revision: str | None = None, tell: Tell | None = None
             f"The model {name} holds no weights under a name that open_clip uses.",
             f"Expected {' or '.join(OPEN_CLIP_WEIGHTS)}.",
         )
-    folder = fetch(Repository("model", name, listing.commit, (OPEN_CLIP_CONFIG, weights)), tell)
+    folder = fetch(Repository("model", name, listing.commit, (OPEN_CLIP_CONFIG, weights)), tell, again=again)
     return folder / OPEN_CLIP_CONFIG, folder / weights
 
 
@@ -276,7 +283,7 @@ def _write_manifest(listing: Listing, verified: Sequence[str]) -> None:
     write_json(_manifest_path(listing.repository, listing.commit), content)
 
 
-def _unverified(listing: Listing) -> list[HubFile]:
+def _unverified(listing: Listing) -> Sequence[HubFile]:
     at_commit = Repository(listing.repository.kind, listing.repository.name, listing.commit, ())
     verified = set((_manifest(at_commit) or {"verified": []})["verified"])
     return [file for file in listing.files if file.path not in verified]
@@ -317,46 +324,43 @@ def _check_space(repository: Repository, needed: int) -> None:
 
 
 def _download(listing: Listing, missing: Sequence[HubFile], tell: Tell) -> None:
+    repository = listing.repository
+    if is_offline():
+        raise offline_error(repository)
+    for file in missing:  # a file cut short by something else than huggingface_hub would be taken for a whole one
+        path = cached_path(Repository(repository.kind, repository.name, listing.commit, ()), file.path)
+        if path is not None:
+            path.resolve().unlink()
+            path.unlink(missing_ok=True)
+    _snapshot(listing, missing, tell, f"fetch {repository}")
+
+
+def _download_again(listing: Listing, damaged: Sequence[HubFile], tell: Tell) -> None:
+    if is_offline():
+        raise HubError(
+            f"{_names(damaged)} of {listing.repository} differ{'s' if len(damaged) == 1 else ''} from the checksum, and"
+            " HF_HUB_OFFLINE forbids fetching again.",
+            "Unset HF_HUB_OFFLINE and run the same command.",
+        )
+    _snapshot(listing, damaged, tell, f"fetch {listing.repository} again", force_download=True)
+
+
+def _snapshot(listing: Listing, files: Sequence[HubFile], tell: Tell, stage: str, *, force_download: bool = False) -> None:
     from huggingface_hub import snapshot_download
 
     repository = listing.repository
-    total = sum(file.size for file in missing)
-    stage = f"fetch {repository}"
+    total = sum(file.size for file in files)
     tell(stage, 0, total)
-    with _explained(repository):
-        if is_offline():
-            raise offline_error(repository)
-        for file in missing:  # a file cut short by something else than huggingface_hub would be taken for a whole one
-            path = cached_path(Repository(repository.kind, repository.name, listing.commit, ()), file.path)
-            if path is not None:
-                path.resolve().unlink()
-                path.unlink(missing_ok=True)
+    with explained(repository):
         snapshot_download(
             repository.name,
             repo_type=repository.kind,
             revision=listing.commit,
-            allow_patterns=[_literal(file.path) for file in missing],
+            allow_patterns=[_literal(file.path) for file in files],
             tqdm_class=_byte_counter(lambda done: tell(stage, min(done, total), total)),
+            force_download=force_download,
         )
     tell(stage, total, total)
-
-
-def _download_again(listing: Listing, damaged: Sequence[HubFile]) -> None:
-    from huggingface_hub import hf_hub_download
-
-    repository = listing.repository
-    with _explained(repository):
-        if is_offline():
-            raise HubError(
-                f"{_names(damaged)} of {repository} differ{'s' if len(damaged) == 1 else ''} from the checksum, and"
-                " HF_HUB_OFFLINE forbids fetching again.",
-                "Unset HF_HUB_OFFLINE and run the same command.",
-            )
-        for file in damaged:
-            hf_hub_download(
-                repository.name, file.path, repo_type=repository.kind, revision=listing.commit, force_download=True,
-                tqdm_class=_byte_counter(lambda done: None),
-            )  # fmt: skip
 
 
 def _literal(path: str) -> str:
@@ -369,21 +373,27 @@ def _damaged(folder: Path, files: Sequence[HubFile], tell: Tell, stage: str) -> 
     damaged = []
     for file in files:
         tell(stage, done, total)
-        if not _is_whole(folder / file.path, file):
+        if not is_whole(folder / file.path, file):
             damaged.append(file)
         done += file.size
     tell(stage, total, total)
     return damaged
 
 
-def _is_whole(path: Path, file: HubFile) -> bool:
-    """Does a file have the content that the hub states? SHA-256 in large file storage, git's blob id otherwise."""
-    if not path.is_file() or path.stat().st_size != file.size:
-        return False
+def is_whole(content: Path | bytes, file: HubFile) -> bool:
+    """Has a file of this machine (or its content) the content that the hub states? SHA-256 in large file storage, git's
+    blob id otherwise."""
     digest = hashlib.sha256() if file.sha256 else hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
-    with path.open("rb") as content:
-        while chunk := content.read(1 << 20):
-            digest.update(chunk)
+    if isinstance(content, bytes):
+        if len(content) != file.size:
+            return False
+        digest.update(content)
+    else:
+        if not content.is_file() or content.stat().st_size != file.size:
+            return False
+        with content.open("rb") as stream:
+            while chunk := stream.read(1 << 20):
+                digest.update(chunk)
     return digest.hexdigest() == (file.sha256 or file.blob_id)
 
 
@@ -424,7 +434,7 @@ def offline_error(repository: Repository) -> HubError:
 
 
 @contextmanager
-def _explained(repository: Repository) -> Iterator[None]:
+def explained(repository: Repository) -> Iterator[None]:
     """Turn huggingface_hub's errors into one that says what to do."""
     try:
         yield

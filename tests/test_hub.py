@@ -111,6 +111,18 @@ def test_a_file_that_stays_damaged_is_named(hub, data):
     assert same(reading.fetch(WANTED), data)
 
 
+def test_a_file_that_decays_in_the_cache_is_found_when_asked_to_look_again(hub, data, monkeypatch):
+    folder = reading.fetch(WANTED)
+    shard = (folder / "data" / "a-00001-of-00002.parquet").resolve()
+    shard.write_bytes(b"decayed" + shard.read_bytes()[7:])
+    assert not same(reading.fetch(WANTED), data)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(HubError, match=r"'data/a-00001-of-00002.parquet' of dataset .* HF_HUB_OFFLINE forbids"):
+        reading.fetch(WANTED, again=True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    assert same(reading.fetch(WANTED, again=True), data)
+
+
 def test_a_copy_is_checked_without_the_network(hub, data, tmp_path, monkeypatch):
     listing = reading.list_files(WANTED)
     reading.fetch(WANTED)

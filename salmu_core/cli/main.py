@@ -23,6 +23,7 @@ _COMMANDS = {
     "list-benchmarks": ("listing", "list_benchmarks_command", "List the installed benchmarks."),
     "list-methods": ("listing", "list_methods_command", "List the installed unlearning methods."),
     "list-metrics": ("listing", "list_metrics_command", "List the installed metrics."),
+    "push": ("push", "push_command", "Publish a run on the Hugging Face hub: model, card and record."),
     "report": ("report", "report_command", "Make the leaderboard and the report again from records alone."),
     "run": ("run", "run_command", "Run one method over one benchmark."),
 }

@@ -44,12 +44,13 @@ def pinned() -> Mapping[Part, hub.Repository]:
     return parts
 
 
-def fetch_snapshot(report: Report | None = None, revision: str | None = None) -> Path:
+def fetch_snapshot(report: Report | None = None, revision: str | None = None, *, again: bool = False) -> Path:
     """The dataset's folder, fetched where something is missing and checked against the hub's checksums.
 
     Args:
         report: told how many megabytes are there.
         revision: another commit, branch or tag than the pinned one.
+        again: compare files with their checksums that were compared before, too.
 
     Raises:
         HubError: not there, not for this user, no network; the message says what to do.
@@ -60,7 +61,7 @@ def fetch_snapshot(report: Report | None = None, revision: str | None = None) ->
     try:
         if hub.is_offline() and hub.read_manifest(repository) is None and local_snapshot(revision) is None:
             raise hub.offline_error(repository)  # some of it may be here: not enough
-        return hub.fetch(repository, _telling(report))
+        return hub.fetch(repository, _telling(report), again=again)
     except HubError as error:
         if not error.unreachable:
             raise
@@ -77,9 +78,9 @@ def local_snapshot(revision: str | None = None) -> Path | None:
     return folder
 
 
-def fetch_model(which: Which, report: Report | None = None) -> Path:
+def fetch_model(which: Which, report: Report | None = None, *, again: bool = False) -> Path:
     """The folder of a model: configuration and weights, fetched where missing and checked. Raises as `fetch_snapshot`."""
-    return hub.fetch(pinned()[which], _telling(report))
+    return hub.fetch(pinned()[which], _telling(report), again=again)
 
 
 def local_model(which: Which) -> Path | None:

@@ -1,0 +1,89 @@
+"""`salmu push`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+_EXAMPLES = """\b
+Examples:
+  salmu push results/mini/runs/delete-b1-s0 me/clip-delete --dry-run
+  salmu push results/mini/runs/delete-b1-s0 me/clip-delete --private
+  salmu push results/mini/runs/delete-b1-s1 me/clip-delete --branch seed-1
+"""
+
+
+@click.command("push", epilog=_EXAMPLES)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("repository", metavar="OWNER/NAME")
+@click.option("--dry-run", is_flag=True, help="Show the card and what would be uploaded; ask the hub nothing.")
+@click.option("--private", is_flag=True, help="Make the repository private.")
+@click.option("--branch", metavar="NAME", help="A branch other than main; made where it does not exist.")
+@click.option("--message", metavar="TEXT", help="The commit's message.")
+@click.option("--license", default="unknown", show_default=True, metavar="ID", help="A licence by the hub's identifier.")
+@click.option("--base-model", metavar="OWNER/NAME", help="The model it started from. Default: what the benchmark says.")
+@click.option("--rows", is_flag=True, help="Upload per-row scores too.")
+@click.option(
+    "--references",
+    type=click.Path(path_type=Path, exists=True),
+    help="Where the Clean and Compromised records are. Default: beside RUN.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace files that the repository holds with another content.")
+@click.option("--force", is_flag=True, help="Publish a run that diverged, with a warning on its card.")
+@click.option("--token", metavar="TOKEN", help="Default: HF_TOKEN, or the one of `hf auth login`.")
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+def push_command(
+    run: Path,
+    repository: str,
+    dry_run: bool,
+    private: bool,
+    branch: str | None,
+    message: str | None,
+    license: str,
+    base_model: str | None,
+    rows: bool,
+    references: Path | None,
+    overwrite: bool,
+    force: bool,
+    token: str | None,
+    as_json: bool,
+) -> int:
+    """Upload the model of RUN to OWNER/NAME on the hub, with a card that explains it and the record of its scores.
+
+    open_clip then loads it as hf-hub:OWNER/NAME. Nothing that is there is replaced unless asked to, and a push that was cut
+    goes on when repeated. No name, caption or image of the data is uploaded, and no path of this machine.
+    """
+    from salmu_core.cli import render
+    from salmu_core.sharing.upload import push
+
+    pushed = push(
+        run,
+        repository,
+        private=private,
+        dry_run=dry_run,
+        branch=branch,
+        message=message,
+        token=token,
+        license=license,
+        base_model=base_model,
+        rows=rows,
+        references=references,
+        overwrite=overwrite,
+        force=force,
+    )
+    sizes = pushed.publication.sizes()
+    if as_json:
+        render.print_json({"url": pushed.url, "commit": pushed.commit, "uploaded": pushed.uploaded, "files": sizes})
+        return 0
+    if dry_run:
+        render.out.print(pushed.publication.card, markup=False, highlight=False, soft_wrap=True)
+        render.out.print(
+            render.make_table(("File", "Size"), ((name, render.bytes_text(size)) for name, size in sizes.items()))
+        )
+        render.out.print(f"Nothing was uploaded. It would go to {pushed.url}", markup=False, highlight=False, soft_wrap=True)
+        return 0
+    said = f"{len(sizes)} files are at" if pushed.uploaded else "All of it was there already:"
+    render.err.print(said, highlight=False)
+    render.out.print(pushed.url, markup=False, highlight=False, soft_wrap=True)
+    return 0

@@ -1,0 +1,332 @@
+"""`push`: a run's model, card and record to a repository on the hub, in one commit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from salmu_core.errors import BadCheckpoint, BadRecord, HubError, SalmuError
+from salmu_core.hub import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS, HubFile, Repository, explained, is_offline, is_whole
+from salmu_core.model import load_model
+from salmu_core.plugins import Plugins, load_plugins
+from salmu_core.records.schema import RunRecord
+from salmu_core.records.store import RECORD_FILE, load_records, read_record
+from salmu_core.runner.resolve import make_benchmark
+from salmu_core.sharing.card import make_card
+from salmu_core.sharing.redact import public_record
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+CARD_FILE = "README.md"
+_REPOSITORY_DEFAULTS = frozenset({".gitattributes"})  # what the hub itself puts into a new repository
+
+
+@dataclass(frozen=True)
+class Publication:
+    """Everything that a push uploads.
+
+    Args:
+        repository: OWNER/NAME.
+        record: the run's, without paths of this machine.
+        card: content of README.md.
+        files: name in the repository -> a file of this machine, or its content.
+    """
+
+    repository: str
+    record: RunRecord
+    card: str
+    files: Mapping[str, Path | bytes]
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each file."""
+        return {
+            name: len(content) if isinstance(content, bytes) else content.stat().st_size
+            for name, content in self.files.items()
+        }
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What came of a push.
+
+    Args:
+        url: of the repository (of the branch, where one was asked for).
+        commit: the commit that holds the publication; None after a dry run.
+        uploaded: False for a dry run and where all of it was there already.
+    """
+
+    url: str
+    commit: str | None
+    uploaded: bool
+    publication: Publication
+
+
+def push(
+    run: str | Path,
+    repository: str,
+    *,
+    private: bool = False,
+    dry_run: bool = False,
+    branch: str | None = None,
+    message: str | None = None,
+    token: str | None = None,
+    license: str = "unknown",
+    base_model: str | None = None,
+    rows: bool = False,
+    references: str | Path | None = None,
+    overwrite: bool = False,
+    force: bool = False,
+    plugins: Plugins | None = None,
+) -> Pushed:
+    """Publish a finished run: model (as open_clip loads it from the hub), card, record and the benchmark's result files.
+
+    All files arrive in one commit or not at all. Repeating a push uploads nothing; weights that arrived before a push was
+    killed are not sent again.
+
+    Args:
+        run: a run directory.
+        repository: OWNER/NAME; made where it does not exist.
+        private: make it private. An existing public repository is refused.
+        dry_run: gather and check everything, ask the hub nothing, upload nothing.
+        branch: a branch other than `main`; made where it does not exist.
+        message: of the commit.
+        token: instead of HF_TOKEN or the one of `hf auth login`.
+        license: an identifier that the hub knows.
+        base_model: OWNER/NAME that the method started from; default: what the benchmark says.
+        rows: upload per-row scores too.
+        references: where the Clean and Compromised records are; default: beside the run.
+        overwrite: replace files that are there with another content.
+        force: publish a run that diverged; its card opens with a warning.
+
+    Raises:
+        BadRecord: no run directory, a run without a model, or one that did not end well.
+        BadCheckpoint: the weights are not those that the record's scores were measured on.
+        HubError: not logged in, no permission, no network, or a repository with other content.
+    """
+    publication = prepare(
+        run,
+        repository,
+        license=license,
+        base_model=base_model,
+        rows=rows,
+        references=references,
+        force=force,
+        plugins=plugins,
+    )
+    url = _url(repository, branch)
+    if dry_run:
+        return Pushed(url, None, False, publication)
+    commit, uploaded = _upload(publication, private, branch, message, token, overwrite)
+    return Pushed(url, commit, uploaded, publication)
+
+
+def prepare(
+    run: str | Path,
+    repository: str,
+    *,
+    license: str = "unknown",
+    base_model: str | None = None,
+    rows: bool = False,
+    references: str | Path | None = None,
+    force: bool = False,
+    plugins: Plugins | None = None,
+) -> Publication:
+    """What `push` would upload. Reads the run and its neighbours; asks the hub nothing."""
+    folder = Path(run)
+    _check_name(repository)
+    if folder.is_file() or not folder.is_dir():
+        raise BadRecord(f"'{folder}' is no run directory.", "Give the folder that `salmu run` wrote.")
+    record = read_record(folder)
+    weights = _model_of(record, folder, force)
+    if base_model is None:
+        base_model = _base_model(record, plugins or load_plugins())
+    public = public_record(record)
+    if not rows:
+        public = public.model_copy(update={"rows_file": None})
+    public = public.model_copy(update={"model_file": OPEN_CLIP_WEIGHTS[0]})
+    files: dict[str, Path | bytes] = {
+        OPEN_CLIP_CONFIG: folder / OPEN_CLIP_CONFIG,
+        OPEN_CLIP_WEIGHTS[0]: weights,
+        RECORD_FILE: (json.dumps(public.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n").encode(),
+    }
+    files.update({name: folder / name for name in record.files if Path(name).name == name and (folder / name).is_file()})
+    if rows:
+        if record.rows_file is None or not (folder / record.rows_file).is_file():
+            raise BadRecord(f"'{folder}' holds no per-row scores.", "Leave --rows out.")
+        files[record.rows_file] = folder / record.rows_file
+    card = make_card(
+        public,
+        _references(record, Path(references) if references is not None else folder.parent),
+        repository=repository,
+        files=[CARD_FILE, *files],
+        license=license,
+        base_model=base_model,
+    )
+    return Publication(repository, public, card, {CARD_FILE: card.encode(), **files})
+
+
+def _check_name(repository: str) -> None:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise HubError(f"'{repository}' is no name of a repository: {error}", "A name looks like OWNER/NAME.") from error
+    if "/" not in repository:
+        raise HubError(f"'{repository}' has no owner.", "A name looks like OWNER/NAME: your user name or an organisation.")
+
+
+def _model_of(record: RunRecord, folder: Path, force: bool) -> Path:
+    """The run's weights, which are those that its scores belong to."""
+    if record.kind != "run":
+        raise BadRecord(
+            f"'{folder}' holds {'a reference row' if record.kind == 'reference' else 'an evaluation'}, which made no model.",
+            "Push the directory of a run of a method.",
+        )
+    if record.status != "ok" and not force:
+        why = f": {record.error.splitlines()[0]}" if record.error else ""
+        raise BadRecord(
+            f"The run in '{folder}' {record.status}{why}.",
+            "Such a model is no result to share. --force publishes it with a warning on its card."
+            if record.model_file
+            else "It made no model. Run it again.",
+        )
+    weights = folder / (record.model_file or "")
+    if record.model_file is None or not weights.is_file() or not (folder / OPEN_CLIP_CONFIG).is_file():
+        raise BadRecord(f"'{folder}' holds no model.", "Run it again: --overwrite.")
+    measured = record.provenance.model_fingerprint
+    if measured and load_model(folder).fingerprint() != measured:
+        raise BadCheckpoint(
+            f"'{weights}' is not the model that the scores in '{folder / RECORD_FILE}' were measured on.",
+            "The file was changed after the run. Run it again: --overwrite.",
+        )
+    return weights
+
+
+def _base_model(record: RunRecord, plugins: Plugins) -> str | None:
+    """Where on the hub the starting model is, if the benchmark is installed and says so."""
+    try:
+        return make_benchmark(record.spec.benchmark, record.spec.benchmark_options, plugins).hub_model(record.spec.start)
+    except SalmuError:
+        return None
+
+
+def _references(record: RunRecord, place: Path) -> list[RunRecord]:
+    """Clean and Compromised records of the same benchmark data, below a folder or in one file."""
+
+    def data(item: RunRecord) -> tuple[object, ...]:
+        spec, provenance = item.spec, item.provenance
+        return (spec.benchmark, spec.benchmark_options, provenance.benchmark_version, provenance.data_fingerprint)
+
+    found = load_records(place).records
+    return [item for item in found if item.kind == "reference" and item.status == "ok" and data(item) == data(record)]
+
+
+def _url(repository: str, branch: str | None) -> str:
+    from huggingface_hub import constants
+
+    return f"{constants.ENDPOINT}/{repository}" + (f"/tree/{branch}" if branch else "")
+
+
+def _upload(
+    publication: Publication, private: bool, branch: str | None, message: str | None, token: str | None, overwrite: bool
+) -> tuple[str, bool]:
+    """The commit that holds the publication, and whether it had to be made."""
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
+
+    name = publication.repository
+    if is_offline():
+        raise HubError("HF_HUB_OFFLINE forbids the network.", "Unset it to push.")
+    if token is None and get_token() is None:
+        raise HubError(
+            "You are not logged in to the hub.",
+            "Log in with `hf auth login`, or set HF_TOKEN to a token with the role 'write'.",
+        )
+    api = HfApi(token=token)
+    with explained(Repository("model", name, branch or "main", ())):
+        target = _claim(api, name, private, branch)
+        same = {
+            path
+            for path, content in publication.files.items()
+            if path in target.held and is_whole(content, target.held[path])
+        }
+        stale = sorted((_of_another_model(api, publication, target) & target.held.keys()) - publication.files.keys())
+        if len(same) == len(publication.files) and not stale and target.head is not None:
+            return target.head, False
+        replaced = sorted({*stale, *(path for path in publication.files if path in target.held)} - same)
+        if replaced and target.head is not None and not overwrite:
+            raise HubError(
+                f"{name} holds something else already: {', '.join(replaced)} would be replaced.",
+                "--overwrite replaces them (the hub keeps the history), --branch NAME leaves them alone, or choose another name.",
+            )
+        commit = api.create_commit(
+            name,
+            [
+                *(CommitOperationAdd(path, content) for path, content in publication.files.items()),
+                *(CommitOperationDelete(path) for path in stale),
+            ],
+            commit_message=message or f"{publication.record.spec.method}: run {publication.record.id}",
+            revision=branch,
+            parent_commit=target.head,  # somebody else's commit in the meantime is an error, not overwritten
+        )
+    return str(commit.oid), True
+
+
+@dataclass(frozen=True)
+class _Target:
+    """A branch to commit to: the commit that it holds and that commit's files; its head where it was there before, None
+    where it was made just now."""
+
+    head: str | None
+    commit: str | None
+    held: Mapping[str, HubFile]
+
+
+def _claim(api: HfApi, name: str, private: bool, branch: str | None) -> _Target:
+    """Find or make the repository and the branch."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        there = api.model_info(name)
+    except GatedRepoError:
+        raise
+    except RepositoryNotFoundError:  # or it is another's private one, which making it will tell
+        api.create_repo(name, private=private)
+        if branch is not None:
+            api.create_branch(name, branch=branch, exist_ok=True)
+        return _Target(None, None, {})
+    if private and not there.private:
+        raise HubError(f"{name} is public already.", "Make it private in its settings first, or leave --private out.")
+    head: str | None
+    try:
+        info = api.model_info(name, revision=branch, files_metadata=True)
+        head = info.sha
+    except RevisionNotFoundError:  # a new branch begins as main is, so nothing of main is lost
+        assert branch is not None
+        api.create_branch(name, branch=branch)
+        info = api.model_info(name, files_metadata=True)
+        head = None
+    files = {
+        item.rfilename: HubFile(item.rfilename, item.size or 0, item.blob_id or "", item.lfs.sha256 if item.lfs else None)
+        for item in info.siblings or ()
+    }
+    return _Target(head, info.sha, {path: file for path, file in files.items() if path not in _REPOSITORY_DEFAULTS})
+
+
+def _of_another_model(api: HfApi, publication: Publication, target: _Target) -> set[str]:
+    """Files that would be taken for a part of this model: weights that open_clip may prefer, and what another run left."""
+    stale = set(OPEN_CLIP_WEIGHTS)
+    if RECORD_FILE in target.held and not is_whole(publication.files[RECORD_FILE], target.held[RECORD_FILE]):
+        path = api.hf_hub_download(publication.repository, RECORD_FILE, revision=target.commit)
+        try:
+            held = json.loads(Path(path).read_text(encoding="utf-8"))
+            if held["id"] != publication.record.id:
+                stale.update(name for name in (held["rows_file"], *held.get("files", ())) if name)
+        except (ValueError, KeyError, TypeError):  # nothing that salmu wrote: a file to replace like any other
+            pass
+    return stale
