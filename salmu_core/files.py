@@ -102,8 +102,12 @@ def check_writable(folder: Path, needed_bytes: int = 0) -> None:
 
 
 def folder_bytes(folder: Path) -> int:
-    """Bytes of all files under a folder; 0 when it does not exist."""
-    return sum(entry.stat().st_size for entry in folder.rglob("*") if entry.is_file()) if folder.is_dir() else 0
+    """Bytes that all files under a folder take on the disk, holes of sparse files left out; 0 when it does not exist."""
+    if not folder.is_dir():
+        return 0
+    found = [entry.stat() for entry in folder.rglob("*") if entry.is_file()]
+    # Without a count of blocks (Windows) there is only the length.
+    return sum(stat.st_blocks * 512 if hasattr(stat, "st_blocks") else stat.st_size for stat in found)
 
 
 def _umask() -> int:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -77,8 +78,10 @@ class Processor:
         text = config.model_cfg["text_cfg"]
         self.context_length = int(text.get("context_length", 77))
         name = text.get("hf_tokenizer_name")
-        self._tokenizer_name = name or "open_clip.SimpleTokenizer"
         kwargs = dict(text.get("tokenizer_kwargs", {}))
+        self._tokenizer_name = name or "open_clip.SimpleTokenizer"
+        if kwargs:
+            self._tokenizer_name += json.dumps(kwargs, sort_keys=True, default=str)
         self._tokenizer = (
             open_clip.tokenizer.HFTokenizer(name, context_length=self.context_length, **kwargs)
             if name
@@ -218,16 +221,21 @@ class DualEncoder(nn.Module):
 
     def fingerprint(self) -> dict[Tower, str]:
         """A content hash of each tower's weights and architecture. One changed weight changes its tower's hash."""
-        digests: dict[Tower, Any] = {tower: hashlib.blake2b(digest_size=16) for tower in ("image", "text")}
-        for name, tensor in sorted(self.clip.state_dict().items()):
-            tower = tower_of(name)
-            if tower is not None:
-                digests[tower].update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-                digests[tower].update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         architecture = json.dumps(self.config.as_json()["model_cfg"], sort_keys=True, default=list).encode()
-        for digest in digests.values():
+        weights = sorted(self.clip.state_dict().items())
+
+        def digest(tower: Tower) -> str:
+            digest = hashlib.blake2b(digest_size=16)
+            for name, tensor in weights:
+                if tower_of(name) == tower:
+                    digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+                    digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
             digest.update(architecture)
-        return {tower: digest.hexdigest() for tower, digest in digests.items()}
+            return digest.hexdigest()
+
+        with ThreadPoolExecutor(2) as pool:  # hashing frees the interpreter: both towers at once
+            image, text = pool.map(digest, ("image", "text"))
+        return {"image": image, "text": text}
 
     def weights(self) -> dict[str, Tensor]:
         """The state of open_clip's model, by open_clip's names."""

@@ -125,6 +125,15 @@ def _short(value: Any) -> str:
     return f"{Path(text).name or 'root'}-{digest}"
 
 
+precision_choice = click.option(
+    "--precision",
+    type=click.Choice(["no", "bf16", "fp16"]),
+    default="no",
+    show_default=True,
+    help="Autocast of the encoders; weights, losses and similarities stay fp32.",
+)
+
+
 def run_settings(command: F) -> F:
     """Flags that say how runs are carried out."""
     for decorate in (
@@ -137,13 +146,7 @@ def run_settings(command: F) -> F:
             help="Time between checkpoints; a killed run goes on from the last one.",
         ),
         click.option("--log-with", metavar="TRACKER", help="A tracker of Accelerate, e.g. tensorboard or wandb."),
-        click.option(
-            "--precision",
-            type=click.Choice(["no", "bf16", "fp16"]),
-            default="no",
-            show_default=True,
-            help="Autocast of the encoders; weights and losses stay fp32.",
-        ),
+        precision_choice,
         click.option(
             "--micro-batch",
             type=click.IntRange(min=1),

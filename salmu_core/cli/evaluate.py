@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
-from salmu_core.cli.arguments import benchmark_choice, benchmark_options, metric_options
+from salmu_core.cli.arguments import benchmark_choice, benchmark_options, metric_options, precision_choice
 
 _EXAMPLES = """\b
 Examples:
   salmu evaluate compromised
   salmu evaluate results/mini/runs/my-run --out scores.json
   salmu evaluate checkpoint.pt --benchmark mini --json
-  salmu evaluate hf-hub:OWNER/NAME
+  salmu evaluate hf-hub:OWNER/NAME --precision bf16
   salmu evaluate compromised --benchmark salmubench --data-dir snapshot
 """
 
@@ -27,6 +28,8 @@ Examples:
     help="A .json file or a directory for the record.",
 )
 @click.option("--cpu", is_flag=True, help="Stay on the CPU even where there is an accelerator.")
+@precision_choice
+@click.option("--no-cache", is_flag=True, help="Do not keep decoded images in the cache.")
 @click.option("--metric-set", multiple=True, metavar="METRIC.NAME=VALUE", help="An option of a metric; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 def evaluate_command(
@@ -37,6 +40,8 @@ def evaluate_command(
     data_dir: Path | None,
     out: Path | None,
     cpu: bool,
+    precision: Literal["no", "bf16", "fp16"],
+    no_cache: bool,
     metric_set: tuple[str, ...],
     as_json: bool,
 ) -> int:
@@ -61,7 +66,8 @@ def evaluate_command(
             benchmark=benchmark,
             benchmark_options=benchmark_options(bench_set, bench_seed, data_dir),
             out=out,
-            settings=Settings(cpu=cpu, metric_options=metric_options(metric_set)),
+            precision=precision,
+            settings=Settings(cpu=cpu, keep_pixels=not no_cache, metric_options=metric_options(metric_set)),
             plugins=plugins,
         )
     if process_index() != 0:

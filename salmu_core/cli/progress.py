@@ -66,6 +66,9 @@ class ProgressDisplay:
         """A stage moves."""
         if self._quiet or event.stage == "log":
             return
+        if event.note:  # a line that stays
+            self._console.print(event.note, markup=False, highlight=False)
+            return
         stage = f"{event.run}: {event.stage}"
         new = stage != self._stage
         self._stage = stage

@@ -9,14 +9,13 @@ from typing import Any, Literal
 
 import torch
 
-from salmu_core.evaluation.embed import EmbeddingCache
 from salmu_core.evaluation.evaluate import evaluate_model
 from salmu_core.files import write_json, write_tensors
 from salmu_core.model import DualEncoder, load_model
 from salmu_core.plugins import Plugins, load_plugins
 from salmu_core.records.schema import RunRecord, RunSpec
 from salmu_core.records.store import write_record
-from salmu_core.runner.accelerate_setup import open_accelerator
+from salmu_core.runner.accelerate_setup import AUTOCAST, open_accelerator
 from salmu_core.runner.progress import Progress
 from salmu_core.runner.resolve import make_metrics, resolve
 from salmu_core.runner.run import ROWS_FILE, Settings, ensure_built, make_record, write_result_files
@@ -27,6 +26,7 @@ def evaluate(
     *,
     benchmark: str = "mini",
     benchmark_options: Mapping[str, Any] | None = None,
+    precision: Literal["no", "bf16", "fp16"] = "no",
     out: str | Path | None = None,
     settings: Settings | None = None,
     plugins: Plugins | None = None,
@@ -36,6 +36,7 @@ def evaluate(
     Args:
         model: the words `clean` or `compromised`, a run directory, a checkpoint file, an open_clip `hf-hub:` or
             `local-dir:` name, or a `DualEncoder`.
+        precision: type that the encoders run under autocast to; embeddings and similarities stay fp32.
         out: a `.json` file for the record, with per-row values in `.rows.safetensors` beside it; or a directory, for
             `record.json` and `rows.safetensors`. The benchmark's own result files lie beside them. None: nothing is written.
 
@@ -47,14 +48,20 @@ def evaluate(
     plugins = plugins or load_plugins()
     settings = settings or Settings()
     start: Literal["clean", "compromised"] = "clean" if model == "clean" else "compromised"
-    spec = RunSpec(method="none", benchmark=benchmark, benchmark_options=dict(benchmark_options or {}), start=start)
+    spec = RunSpec(
+        method="none",
+        benchmark=benchmark,
+        benchmark_options=dict(benchmark_options or {}),
+        start=start,
+        precision=precision,
+    )
     resolved = resolve(spec, plugins, settings.cache_folder)
     title = str(model) if not isinstance(model, DualEncoder) else "model"
 
     def tell(stage: str, done: int, total: int) -> None:
         plugins.tell("run_progress", event=Progress(title, stage, done, total))
 
-    with open_accelerator(cpu=settings.cpu) as accelerator:
+    with open_accelerator(precision, cpu=settings.cpu) as accelerator:
         # A checkpoint that cannot be read is found before minutes are spent on building the benchmark.
         words = model in ("clean", "compromised")
         loaded = None if words else _given(model)
@@ -63,16 +70,20 @@ def evaluate(
         if loaded is None and not words:  # a bare checkpoint: it must fit the benchmark's own architecture
             loaded = load_model(str(model), like=reference.config)
         encoder = (loaded or reference).to(accelerator.device)
+        encoder.autocast = AUTOCAST[precision]
+        fingerprint = encoder.fingerprint()
         evaluation = evaluate_model(
             encoder,
             resolved.benchmark,
             make_metrics(plugins, settings.metric_options),
-            EmbeddingCache(settings.cache_folder / "embeddings"),
+            settings.embedding_cache,
             tell,
+            data=settings.data_cache(plugins, title),
+            fingerprint=fingerprint,
         )
         facts: dict[str, Any] = {
-            "model_fingerprint": encoder.fingerprint(),
-            "start_fingerprint": reference.fingerprint(),
+            "model_fingerprint": fingerprint,
+            "start_fingerprint": fingerprint if loaded is None else reference.fingerprint(),
             "total_parameters": sum(parameter.numel() for parameter in encoder.parameters()),
         }
         record = make_record(
@@ -87,14 +98,12 @@ def evaluate(
             "reference" if words else "evaluation",
         )
     if not words:
-        content = title + "".join(facts["model_fingerprint"].values())
+        content = title + "".join(facts["model_fingerprint"].values()) + ("" if precision == "no" else precision)
         record = record.model_copy(
             update={
                 "id": hashlib.sha256(content.encode()).hexdigest()[:16],
                 "summary": f"The model {title}",
-                "provenance": record.provenance.model_copy(
-                    update={"command": f"salmu evaluate {title} --benchmark {benchmark}"}
-                ),
+                "provenance": record.provenance.model_copy(update={"command": _command(title, spec)}),
             }
         )
     if out is not None and accelerator.is_main_process:
@@ -106,6 +115,14 @@ def evaluate(
         record = record.model_copy(update={"rows_file": rows_path.name})
         write_json(path, record.model_dump(mode="json")) if single else write_record(path, record)
     return record
+
+
+def _command(title: str, spec: RunSpec) -> str:
+    words = ["salmu evaluate", title, f"--benchmark {spec.benchmark}"]
+    words += [f"--bench-set {name}={value}" for name, value in spec.benchmark_options.items()]
+    if spec.precision != "no":
+        words.append(f"--precision {spec.precision}")
+    return " ".join(words)
 
 
 def _given(model: str | Path | DualEncoder) -> DualEncoder | None:

@@ -15,6 +15,7 @@ class Progress:
         stage: what is going on, e.g. "unlearn", "embed images".
         done, total: steps of the stage; total 0 when unknown.
         values: numbers to show beside it, e.g. the loss terms.
+        note: a sentence that a person should see, e.g. how much is about to be written and where.
     """
 
     run: str
@@ -22,3 +23,4 @@ class Progress:
     done: int = 0
     total: int = 0
     values: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""

@@ -17,12 +17,13 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from salmu_core.benchmark import Benchmark, BuildStep, evaluation_locked
+from salmu_core.data_cache import DataCache
 from salmu_core.errors import BadRecord, Diverged, OutputError, PluginFailure, SalmuError
 from salmu_core.evaluation.embed import EmbeddingCache
 from salmu_core.evaluation.evaluate import Evaluation, evaluate_model
 from salmu_core.files import check_writable, default_cache, write_json, write_tensors
 from salmu_core.metric import Metric
-from salmu_core.model import WEIGHTS_FILE, DualEncoder, load_model
+from salmu_core.model import WEIGHTS_FILE, DualEncoder, Tower, load_model
 from salmu_core.pixels import PairStore
 from salmu_core.plugins import Plugins, load_plugins
 from salmu_core.processes import process_index
@@ -74,6 +75,19 @@ class Settings:
     def cache_folder(self) -> Path:
         """The cache folder in force."""
         return self.cache if self.cache is not None else default_cache()
+
+    def data_cache(self, plugins: Plugins, title: str) -> DataCache:
+        """What is kept of data; observers are told before much is written."""
+
+        def announce(text: str) -> None:
+            plugins.tell("run_progress", event=Progress(title, "cache", note=text))
+
+        return DataCache(self.cache_folder, self.keep_pixels, announce)
+
+    @property
+    def embedding_cache(self) -> EmbeddingCache:
+        """Where embeddings are kept."""
+        return EmbeddingCache(self.cache_folder / "embeddings")
 
 
 @dataclass
@@ -149,8 +163,9 @@ def run_resolved(resolved: Resolved, folder: Path, settings: Settings, plugins: 
 
     with open_accelerator(resolved.spec.precision, settings.log_with, folder / "logs", settings.cpu) as accelerator:
         ensure_built(resolved.benchmark, accelerator, lambda step: tell(step.stage, step.done, step.total))
-        unlearned = _unlearn_or_resume(resolved, folder, settings, accelerator, tell)
-        record = _evaluate_and_record(resolved, unlearned, folder, settings, accelerator, plugins, tell)
+        data = settings.data_cache(plugins, resolved.title)
+        unlearned = _unlearn_or_resume(resolved, folder, settings, accelerator, data, tell)
+        record = _evaluate_and_record(resolved, unlearned, folder, settings, accelerator, plugins, data, tell)
     if process_index() == 0:
         plugins.tell("run_finished", record=record)
     return record
@@ -198,7 +213,12 @@ def _claim_folder(resolved: Resolved, folder: Path, settings: Settings) -> None:
 
 
 def _unlearn_or_resume(
-    resolved: Resolved, folder: Path, settings: Settings, accelerator: Accelerator, tell: Callable[..., None]
+    resolved: Resolved,
+    folder: Path,
+    settings: Settings,
+    accelerator: Accelerator,
+    data: DataCache,
+    tell: Callable[..., None],
 ) -> _Unlearned:
     done = folder / UNLEARNED_FILE
     accelerator.wait_for_everyone()
@@ -206,8 +226,10 @@ def _unlearn_or_resume(
         model = (
             load_model(folder) if (folder / WEIGHTS_FILE).is_file() else resolved.benchmark.load_model(resolved.spec.start)
         )
-        return _Unlearned(_on_device(model, resolved, accelerator), json.loads(done.read_text()))
-    return _unlearn(resolved, folder, settings, accelerator, tell)
+        # The hash is taken of what was loaded: it decides which embeddings are read from the cache.
+        facts = {**json.loads(done.read_text()), "model_fingerprint": model.fingerprint()}
+        return _Unlearned(_on_device(model, resolved, accelerator), facts)
+    return _unlearn(resolved, folder, settings, accelerator, data, tell)
 
 
 def _on_device(model: DualEncoder, resolved: Resolved, accelerator: Accelerator) -> DualEncoder:
@@ -217,7 +239,12 @@ def _on_device(model: DualEncoder, resolved: Resolved, accelerator: Accelerator)
 
 
 def _unlearn(
-    resolved: Resolved, folder: Path, settings: Settings, accelerator: Accelerator, tell: Callable[..., None]
+    resolved: Resolved,
+    folder: Path,
+    settings: Settings,
+    accelerator: Accelerator,
+    data: DataCache,
+    tell: Callable[..., None],
 ) -> _Unlearned:
     """Give the method its context, keep what it made of the model, and count what that took."""
     spec, benchmark = resolved.spec, resolved.benchmark
@@ -228,7 +255,8 @@ def _unlearn(
     start_fingerprint = model.fingerprint()
     method = resolved.new_method()
     stores = {
-        role: PairStore(benchmark.split_for(role), model.processor, accelerator.device) for role in ("forget", "retain")
+        role: PairStore(benchmark.split_for(role), model.processor, accelerator.device, data)
+        for role in ("forget", "retain")
     }
     allowed = benchmark.budget().times(spec.budget)
     loaded = time.perf_counter()
@@ -249,10 +277,12 @@ def _unlearn(
     )
     error = None
     status: Status = "ok"
+    fingerprint: Mapping[Tower, str] = {}
     try:
         with evaluation_locked():
             method.unlearn(ctx)
-        _same_on_all_processes(model, accelerator)
+        fingerprint = model.fingerprint()
+        _same_on_all_processes(fingerprint, accelerator)
     except Diverged as problem:
         status, error = "diverged", problem.message
     except SalmuError as problem:
@@ -277,7 +307,7 @@ def _unlearn(
         "peak_memory_bytes": memory.bytes(),
         "weight_change": _relative_change(start_weights, model) if finite else None,
         "start_fingerprint": start_fingerprint,
-        "model_fingerprint": model.fingerprint(),
+        "model_fingerprint": fingerprint or model.fingerprint(),
     }
     if accelerator.is_main_process and status != "failed" and resolved.spec.method != "none":
         tell("save", 0, 0)
@@ -298,6 +328,7 @@ def _evaluate_and_record(
     settings: Settings,
     accelerator: Accelerator,
     plugins: Plugins,
+    data: DataCache,
     tell: Callable[..., None],
 ) -> RunRecord:
     facts = unlearned.facts
@@ -310,8 +341,10 @@ def _evaluate_and_record(
                 unlearned.model,
                 resolved.benchmark,
                 make_metrics(plugins, settings.metric_options),
-                EmbeddingCache(settings.cache_folder / "embeddings"),
+                settings.embedding_cache,
                 tell,
+                data=data,
+                fingerprint=facts["model_fingerprint"],
             )
         except Diverged as problem:
             status, error = "diverged", problem.message
@@ -452,9 +485,9 @@ def _relative_change(before: Mapping[str, torch.Tensor], model: DualEncoder) -> 
     return (change / total) ** 0.5 if total else 0.0
 
 
-def _same_on_all_processes(model: DualEncoder, accelerator: Accelerator) -> None:
+def _same_on_all_processes(fingerprint: Mapping[Tower, str], accelerator: Accelerator) -> None:
     if accelerator.num_processes > 1:
-        found = gather_object([json.dumps(model.fingerprint(), sort_keys=True)])
+        found = gather_object([json.dumps(fingerprint, sort_keys=True)])
         if len(set(found)) > 1:
             raise SalmuError(
                 "The processes ended with different weights.",
