@@ -1,18 +1,26 @@
 """The one embedding pass: everything is encoded exactly once, and caches answer for equal content only."""
 
 import io
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from salmu_core import EncodedImages, Split, View
+from salmu_core.data_cache import DataCache
 from salmu_core.errors import BadData, Diverged
 from salmu_core.evaluation.embed import EmbeddingCache, embed_views
 from salmu_core.evaluation.evaluate import evaluate_model
-from salmu_core.model import DualEncoder
+from salmu_core.model import DualEncoder, Processor
 from salmu_core.toy import Toy
 from toy_methods import MeanCosine
+
+sys.path.insert(0, str(Path(__file__).parent / "scripts"))
+import embed_toy
 
 VIEWS = [
     View("forget", "image"),
@@ -153,3 +161,69 @@ def test_a_missing_column_of_a_template_is_named():
     benchmark = Toy()
     with pytest.raises(BadData, match="no column 'iban'"):
         embed_views(benchmark.load_model("clean"), benchmark, [View("forget", "text", "{iban}")])
+
+
+def _rows(result):
+    return [result[view].vectors for view in VIEWS]
+
+
+def test_the_numbers_are_the_same_whatever_the_caches_hold(tmp_path):
+    def embed(folder, **more):
+        benchmark = Toy(Toy.Options(identities=50))
+        data = DataCache(folder, **more)
+        return _rows(embed_views(benchmark.load_model("compromised"), benchmark, VIEWS, data=data))
+
+    off = embed(None)
+    states = {
+        "cold": embed(tmp_path),
+        "warm": embed(tmp_path),
+        "no pixels kept": embed(tmp_path / "other", keep_pixels=False),
+    }
+    for name, found in states.items():
+        assert all(torch.equal(one, other) for one, other in zip(off, found, strict=True)), name
+
+
+def test_several_processes_give_the_bits_of_one(tmp_path):
+    benchmark = Toy(embed_toy.TOY)
+    single = embed_views(benchmark.load_model("compromised"), benchmark, embed_toy.VIEWS)
+    command = [sys.executable, embed_toy.__file__, "1", "2", tmp_path / "meeting", tmp_path / "cache", tmp_path / "out"]
+    other = subprocess.Popen([str(word) for word in command])
+    try:
+        mine = embed_toy.embed_as(0, 2, tmp_path / "meeting", tmp_path / "cache")
+        assert other.wait(120) == 0
+    finally:
+        other.kill()
+    theirs = load_file(tmp_path / "out")
+    for number, view in enumerate(embed_toy.VIEWS):
+        assert torch.equal(mine[str(number)], single[view].vectors)
+        assert torch.equal(theirs[str(number)], single[view].vectors)
+
+
+def test_no_single_changed_weight_is_ever_answered_from_the_cache(tmp_path, counted):
+    """Every tensor of both towers in turn: one element moves by one unit in the last place."""
+    benchmark = Toy()
+    model = benchmark.load_model("compromised")
+    cache = EmbeddingCache(tmp_path)
+    views = [View("forget", "image"), View("forget", "text")]
+    embed_views(model, benchmark, views, cache)
+    generator = torch.Generator().manual_seed(0)
+    parameters = [(tower, p) for tower in ("image", "text") for p in model.tower_parameters(tower)]
+    assert len(parameters) > 30
+    for tower, parameter in parameters:
+        before = dict(counted)
+        flat = parameter.data.view(-1)
+        element = int(torch.randint(len(flat), (1,), generator=generator))
+        flat[element] = torch.nextafter(flat[element], torch.tensor(float("inf")))
+        embed_views(model, benchmark, views, cache)
+        assert counted[tower] > before[tower]
+    before = dict(counted)
+    embed_views(model, benchmark, views, cache)
+    assert counted == before
+
+
+def test_embedding_reads_images_and_texts_once_for_all_models(tmp_path, monkeypatch):
+    benchmark = Toy()
+    embed_views(benchmark.load_model("compromised"), benchmark, VIEWS, data=DataCache(tmp_path))
+    monkeypatch.setattr("salmu_core.pixels.decode_image", lambda *arguments: pytest.fail("decoded again"))
+    monkeypatch.setattr(Processor, "tokenize", lambda *arguments: pytest.fail("tokenized again"))
+    embed_views(benchmark.load_model("clean"), benchmark, VIEWS, data=DataCache(tmp_path))

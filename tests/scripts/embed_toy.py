@@ -1,0 +1,37 @@
+"""Embed the toy benchmark as one of several processes: `python embed_toy.py RANK WORLD MEETING_FILE CACHE OUT`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from salmu_core import View
+from salmu_core.data_cache import DataCache
+from salmu_core.evaluation.embed import EmbeddingCache, embed_views
+from salmu_core.files import write_tensors
+from salmu_core.toy import Toy
+
+#: 600 forget rows: chunks for more than one process, the last of them not full.
+TOY = Toy.Options(identities=100)
+VIEWS = [View("forget", "image"), View("retain", "image"), View("forget", "text"), View("forget", "text", "{name} {value}")]
+
+
+def embed_as(rank: int, world: int, meeting: Path, cache: Path) -> dict[str, torch.Tensor]:
+    """Embeddings of every view, from a process group that lives only for this."""
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=world)
+    try:
+        benchmark = Toy(TOY)
+        model = benchmark.load_model("compromised")
+        result = embed_views(model, benchmark, VIEWS, EmbeddingCache(cache / "embeddings"), data=DataCache(cache))
+        return {str(number): result[view].vectors for number, view in enumerate(VIEWS)}
+    finally:
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    rank, world, meeting, cache, out = sys.argv[1:]
+    write_tensors(Path(out), embed_as(int(rank), int(world), Path(meeting), Path(cache)))
