@@ -1,0 +1,127 @@
+"""Images of a snapshot: read by row group, read once for all models, and never taken for those of another file."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from salmu_core import View
+from salmu_core.benchmark import Report
+from salmu_core.data_cache import DataCache
+from salmu_core.errors import BadData
+from salmu_core.evaluation.embed import embed_views
+from salmu_core.model import DualEncoder
+from salmu_core.toy import TOY_MODEL
+from salmubench import Snapshot
+from salmubench.benchmark import SnapshotBenchmark
+from salmubench.snapshot import ParquetImages
+
+RETAIN = [View("retain", "image"), View("retain", "text")]
+
+
+def _jpeg(number: int) -> bytes:
+    pixels = np.random.default_rng(number).integers(0, 256, (24, 20, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="JPEG")
+    return buffer.getvalue()
+
+
+def _write(folder: Path, numbers: list[int], shard: int = 0) -> Path:
+    path = folder / "data" / f"retain_synth-{shard:05d}-of-00002.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    names = [f"{number:08d}_000_ar-1.00.jpg" for number in numbers]
+    table = pa.table(
+        {
+            "image": [{"bytes": _jpeg(number), "path": name} for number, name in zip(numbers, names, strict=True)],
+            "text": [f"a portrait, number {number}" for number in numbers],
+            "identity_id": pa.array([None] * len(numbers), pa.string()),
+            "file_name": names,
+        }
+    )
+    pq.write_table(table, path, row_group_size=4)
+    return path
+
+
+class _OnDisk(SnapshotBenchmark):
+    name, version, summary = "on-disk", "1", "A snapshot of two shards."
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(self.cache.parent / "snapshot")
+
+    def ready(self) -> bool:
+        return True
+
+    def build(self, report: Report | None = None, *, rebuild: bool = False) -> None: ...
+
+    def load_model(self, which: str) -> DualEncoder:
+        return DualEncoder.create(TOY_MODEL, seed=len(which))
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("salmu_core.file_digests.SETTLED_NS", -(10**12))  # these files are young and yet left alone
+    _write(tmp_path / "snapshot", list(range(10)))
+    _write(tmp_path / "snapshot", list(range(10, 17)), shard=1)
+    return tmp_path / "cache"
+
+
+def _embed(cache: Path, which: str = "clean") -> list[torch.Tensor]:
+    benchmark = _OnDisk(cache=cache)
+    found = embed_views(benchmark.load_model(which), benchmark, RETAIN, data=DataCache(cache))
+    return [found[view].vectors for view in RETAIN]
+
+
+def test_a_second_model_reads_no_image_of_the_snapshot(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = _embed(cache)
+    fingerprint = _OnDisk(cache=cache).fingerprint()
+    monkeypatch.setattr(ParquetImages, "read", lambda self, row: pytest.fail("read again"))
+    monkeypatch.setattr("hashlib.file_digest", lambda *arguments: pytest.fail("hashed again"))
+    assert torch.equal(_embed(cache)[0], first[0])
+    _embed(cache, "compromised")
+    assert _OnDisk(cache=cache).fingerprint() == fingerprint
+
+
+def test_a_changed_shard_is_read_again_and_the_other_is_not(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = _embed(cache)
+    fingerprint = _OnDisk(cache=cache).fingerprint()
+    changed = _write(cache.parent / "snapshot", [10, 11, 12, 99, 14, 15, 16], shard=1)
+    read = ParquetImages.read
+    seen: set[Path] = set()
+    monkeypatch.setattr(ParquetImages, "read", lambda self, row: (seen.add(self.shard), read(self, row))[1])
+    again = _embed(cache)
+    assert seen == {changed}
+    assert [row for row in range(17) if not torch.equal(first[0][row], again[0][row])] == [13]
+    assert _OnDisk(cache=cache).fingerprint() != fingerprint
+
+
+def test_a_shard_that_is_replaced_under_an_open_split_is_refused(cache: Path) -> None:
+    split = _OnDisk(cache=cache).split("retain")
+    assert split.images is not None
+    assert split.images.read(12) == _jpeg(12)
+    _write(cache.parent / "snapshot", list(range(20, 27)), shard=1)
+    with pytest.raises(BadData, match="has changed since it was opened"):
+        split.images.read(12)
+    assert split.images.read(3) == _jpeg(3)
+
+
+def test_few_row_groups_are_held_at_a_time(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("salmubench.snapshot._KEPT_BYTES", 1)
+    images = ParquetImages(cache.parent / "snapshot" / "data" / "retain_synth-00000-of-00002.parquet")
+    for row in (0, 5, 9, 1):
+        assert images.read(row) == _jpeg(row)
+        assert len(images._held) == 1
+
+
+def test_images_of_a_table_without_file_names_are_named_by_row(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"picture": [b"x", None]}), tmp_path / "val.parquet")
+    images = ParquetImages(tmp_path / "val.parquet", column="picture")
+    assert images.read(0) == b"x"
+    with pytest.raises(BadData, match=r"no image bytes in .*val\.parquet, row 1\."):
+        images.read(1)
