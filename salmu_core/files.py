@@ -67,7 +67,15 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    whole: dict[str, Tensor] = {}
+    memory: set[int] = set()
+    for name, tensor in tensors.items():
+        held = tensor.detach().cpu().contiguous()
+        storage = held.untyped_storage()
+        # Copied only where memory is shared: a checkpoint of gigabytes should not stand in memory twice.
+        shared = storage.data_ptr() in memory or storage.nbytes() > held.nbytes
+        memory.add(storage.data_ptr())
+        whole[name] = held.clone() if shared else held
     with atomic_path(path) as temporary:
         try:
             save_file(whole, temporary, metadata=None if metadata is None else dict(metadata))

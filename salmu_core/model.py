@@ -6,8 +6,10 @@ import copy
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,11 +23,12 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from salmu_core.data import Features, Pairs
-from salmu_core.errors import BadCheckpoint
+from salmu_core.errors import BadCheckpoint, BadOptions
 from salmu_core.files import write_json, write_tensors
-from salmu_core.processes import process_count, process_index
+from salmu_core.processes import process_count, share_of_batch
 
 Tower = Literal["image", "text"]
 CONFIG_FILE = "open_clip_config.json"  # open_clip's own name: a saved directory loads as `local-dir:` there
@@ -105,8 +108,9 @@ class Processor:
 
     def normalise(self, pixels: UInt8[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 height width"]:
         """Bytes to the floats that the image encoder takes, on the device of `pixels`."""
-        values = pixels.to(torch.float32) / 255
-        return (values - self._mean.to(values.device)) / self._std.to(values.device)
+        if self._mean.device != pixels.device:  # moved once: a copy per batch would hold up the device
+            self._mean, self._std = self._mean.to(pixels.device), self._std.to(pixels.device)
+        return pixels.to(torch.float32).div_(255).sub_(self._mean).div_(self._std)
 
     def tokenize(self, texts: Sequence[str]) -> Int[Tensor, "batch context"]:
         """Token ids, padded with 0 and cut to the context length."""
@@ -131,6 +135,12 @@ class DualEncoder(nn.Module):
 
     Calling it on `Pairs` gives the embeddings of the whole global batch, on every process, with gradients that are right
     under data parallelism.
+
+    With `micro_batch` set, at most that many rows go through an encoder at a time and only their embeddings are kept; the
+    backward pass encodes each part again just before it needs its activations. So a loss sees the embeddings of the whole
+    batch, its gradients are those of the whole batch up to rounding, and memory does not grow with the batch: the gradient
+    cache of Gao et al. 2021 (arXiv 2101.06983), here with PyTorch's checkpoints in place of a second loop, so that
+    any loss, any part of it and any number of backward passes are right.
     """
 
     def __init__(self, clip: nn.Module, config: ModelConfig) -> None:
@@ -140,6 +150,9 @@ class DualEncoder(nn.Module):
         self.processor = Processor(config)
         #: Encoders run under autocast to this type when set; weights and embeddings stay fp32.
         self.autocast: torch.dtype | None = None
+        #: Rows that go through an encoder at a time; None: all. An encoder that forward hooks watch is given whole batches.
+        self.micro_batch: int | None = None
+        self._compiled = False
 
     @classmethod
     def create(cls, config: ModelConfig, seed: int) -> DualEncoder:
@@ -161,9 +174,7 @@ class DualEncoder(nn.Module):
 
     def encode_image(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
         """Unit-length image embeddings in fp32."""
-        with self._precision():
-            features = self.clip.encode_image(images)  # type: ignore[operator]
-        return F.normalize(features.float(), dim=-1)
+        return self._in_parts(self._embed_images, images)
 
     def encode_text(self, tokens: Int[Tensor, "batch context"]) -> Float[Tensor, "batch dim"]:
         """Unit-length caption embeddings in fp32.
@@ -171,20 +182,62 @@ class DualEncoder(nn.Module):
         Where the text encoder is causal, columns after the last end-of-text of the batch are not computed: no earlier
         position can see them, so the result is the same.
         """
-        with self._precision():
-            features = self._text_features(tokens)
+        return self._in_parts(self._embed_text, tokens)
+
+    def _embed_images(self, images: Tensor) -> Tensor:
+        with self._as_configured():
+            features = self.clip.encode_image(images)  # type: ignore[operator]
         return F.normalize(features.float(), dim=-1)
+
+    def _embed_text(self, tokens: Tensor, length: int | None = None) -> Tensor:
+        with self._as_configured():
+            features = self._text_features(tokens, length)
+        return F.normalize(features.float(), dim=-1)
+
+    def _in_parts(self, embed: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+        """`embed(rows)`, at most `micro_batch` rows at a time."""
+        if self.micro_batch is None or len(rows) <= self.micro_batch:
+            return embed(rows)
+        if self._watched():
+            if torch.is_grad_enabled():
+                warnings.warn(
+                    f"Forward hooks watch an encoder, so it is given {len(rows)} rows at once instead of micro-batches of"
+                    f" {self.micro_batch}.",
+                    stacklevel=3,
+                )
+            return embed(rows)
+        parts = rows.tensor_split(-(-len(rows) // self.micro_batch))
+        if not torch.is_grad_enabled():
+            return torch.cat([embed(part) for part in parts])
+        # Randomness has to repeat only where there is some: dropout while training from scratch.
+        keep = self.training
+        return torch.cat([checkpoint(embed, part, use_reentrant=False, preserve_rng_state=keep) for part in parts])
+
+    def _watched(self) -> bool:
+        """Do forward hooks wait for what an encoder computes?"""
+        return any(module._forward_hooks or module._forward_pre_hooks for module in self.clip.modules())
+
+    @contextmanager
+    def _as_configured(self) -> Iterator[None]:
+        with self._precision():
+            # Compiled code does not know of hooks that were added after it was compiled.
+            if self._compiled and self._watched():
+                with torch.compiler.set_stance("force_eager"):
+                    yield
+            else:
+                yield
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None)
 
-    def _text_features(self, tokens: Tensor) -> Tensor:
+    def _text_features(self, tokens: Tensor, length: int | None = None) -> Tensor:
         clip: Any = self.clip
         causal = getattr(clip, "attn_mask", None) is not None and getattr(clip, "text_pool_type", "") == "argmax"
         if not causal or tokens.numel() == 0:
             features: Tensor = clip.encode_text(tokens)
             return features
-        length = int(tokens.argmax(dim=-1).max()) + 1  # end-of-text has the largest id
+        if length is None:
+            length = int(tokens.argmax(dim=-1).max()) + 1  # end-of-text has the largest id
         tokens = tokens[:, :length]
         dtype = clip.transformer.get_cast_dtype()
         x = clip.token_embedding(tokens).to(dtype) + clip.positional_embedding[:length].to(dtype)
@@ -197,17 +250,17 @@ class DualEncoder(nn.Module):
 
     def forward(self, pairs: Pairs) -> Features:
         """Embeddings of a global batch, gathered from all processes in row order."""
-        if process_count() == 1:
-            return Features(self.encode_image(pairs.image), self.encode_text(pairs.text), self.scale)
-        rank, world = process_index(), process_count()
-        if len(pairs) % world:  # every process computes everything: the gradients average to the same value
-            return Features(self.encode_image(pairs.image), self.encode_text(pairs.text), self.scale)
-        share = len(pairs) // world
-        mine = pairs.take(torch.arange(rank * share, (rank + 1) * share))
-        image, text = self.encode_image(mine.image), self.encode_text(mine.text)
-        # The backward of this gather sums over processes, and data parallelism then divides by their number: together
-        # every process ends with the gradient of the loss over the global batch.
-        return Features(torch.cat(list(_all_gather(image))), torch.cat(list(_all_gather(text))), self.scale)
+        share = share_of_batch(len(pairs))
+        store, rows = pairs.store, pairs.index[share]
+        # Parts are cut from row numbers, so that not even the pixels of more than one part are held.
+        image = self._in_parts(lambda part: self._embed_images(store.pixels(part)), rows)
+        text = self._in_parts(lambda part: self._embed_text(store.tokens(part), store.text_length(part)), rows)
+        # Where a batch cannot be shared evenly, every process computes it all and the gradients average to the same value.
+        if process_count() > 1 and len(rows) < len(pairs):
+            # The backward of this gather sums over processes, and data parallelism then divides by their number: together
+            # every process ends with the gradient of the loss over the global batch.
+            image, text = torch.cat(list(_all_gather(image))), torch.cat(list(_all_gather(text)))
+        return Features(image, text, self.scale)
 
     def tower_parameters(self, tower: Literal["both", "image", "text"] = "both") -> list[nn.Parameter]:
         """Parameters of one or both encoders, without logit scale and bias."""
@@ -217,7 +270,33 @@ class DualEncoder(nn.Module):
         """An independent copy that takes no gradients."""
         twin = copy.deepcopy(self)
         twin.requires_grad_(False)
+        twin.compile_encoders(self._compiled)  # compiled code belongs to one model and is not copied
         return twin.eval()
+
+    def compile_encoders(self, enable: bool = True) -> None:
+        """Let `torch.compile` make the encoders' code when they are next called, or go back to the code as written.
+
+        Names of weights, saved files and copies stay as they are.
+        """
+        self._compiled = enable
+        clip: Any = self.clip
+        text = clip.text if hasattr(clip, "text") else clip.transformer
+        for module, dynamic in ((clip.visual, None), (text, True)):  # captions differ in length from batch to batch
+            if enable:
+                module.compile(dynamic=dynamic)
+            else:
+                module._compiled_call_impl = None
+
+    def checkpoint_activations(self, enable: bool = True) -> None:
+        """Keep only what goes into each layer of the encoders; the backward pass computes the layer again.
+
+        Raises:
+            BadOptions: an encoder of this architecture cannot do that.
+        """
+        try:
+            self.clip.set_grad_checkpointing(enable)  # type: ignore[operator]
+        except Exception as error:  # encoders of other packages say no in their own ways
+            raise BadOptions(f"This architecture cannot checkpoint its activations: {error}.", "Leave it out.") from error
 
     def fingerprint(self) -> dict[Tower, str]:
         """A content hash of each tower's weights and architecture. One changed weight changes its tower's hash."""

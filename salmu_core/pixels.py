@@ -240,3 +240,11 @@ class PairStore:
     def tokens(self, index: Int[Tensor, " rows"]) -> Int[Tensor, "rows context"]:
         """Tokenised captions of the given rows, on the store's device."""
         return self._tokens[index.cpu()].to(self.device, non_blocking=True).long()
+
+    @cached_property
+    def _text_lengths(self) -> Int[Tensor, " n"]:
+        return self._tokens.argmax(dim=-1) + 1  # end-of-text has the largest id
+
+    def text_length(self, index: Int[Tensor, " rows"]) -> int:
+        """Columns up to the last end-of-text of the given rows, found on the CPU: asking the device would wait for it."""
+        return int(self._text_lengths[index.cpu()].max()) if len(index) else 0

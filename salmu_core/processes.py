@@ -19,3 +19,12 @@ def wait_for_all() -> None:
     """Wait until every process is here."""
     if process_count() > 1:
         dist.barrier()
+
+
+def share_of_batch(rows: int) -> slice:
+    """The rows of a global batch that this process encodes; all of them where they cannot be shared out evenly."""
+    world = process_count()
+    if rows % world:
+        return slice(0, rows)
+    share = rows // world
+    return slice(process_index() * share, (process_index() + 1) * share)

@@ -143,7 +143,7 @@ def run_settings(command: F) -> F:
             type=click.FloatRange(min=0),
             default=30.0,
             show_default=True,
-            help="Time between checkpoints; a killed run goes on from the last one.",
+            help="Least time between checkpoints; a killed run goes on from the last one.",
         ),
         click.option("--log-with", metavar="TRACKER", help="A tracker of Accelerate, e.g. tensorboard or wandb."),
         precision_choice,

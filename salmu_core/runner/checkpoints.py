@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,12 @@ from torch import Tensor
 
 from salmu_core.errors import OutputError
 from salmu_core.files import write_tensors
+
+
+def disk_for_training(weight_bytes: int) -> int:
+    """Bytes that a run takes on disk while it trains, at most: its model, and two checkpoints of weights and both moments
+    of AdamW, since the last one stays until the next is complete."""
+    return weight_bytes + 2 * 3 * weight_bytes
 
 
 @dataclass(frozen=True)
@@ -33,12 +40,29 @@ class Saved:
         return {name.removeprefix(start): tensor for name, tensor in self.tensors.items() if name.startswith(start)}
 
 
+#: Share of a fit's time that writing checkpoints may take.
+WRITING_SHARE = 0.05
+
+
 class Checkpoints:
-    """The checkpoint files of one run."""
+    """The checkpoint files of one run. A new one replaces the last one when it is complete and not before.
+
+    Args:
+        folder: holds them.
+        every_seconds: least time between two of them; those that take long to write come less often, so that writing
+            takes no more than `WRITING_SHARE` of the time. 0: after every step, whatever that takes.
+    """
 
     def __init__(self, folder: Path, every_seconds: float = 30.0) -> None:
         self.folder = folder
         self.every_seconds = every_seconds
+        self._written_at = time.monotonic()
+        self._write_seconds = 0.0
+
+    def due(self) -> bool:
+        """Is it time for another?"""
+        pause = self.every_seconds and max(self.every_seconds, self._write_seconds * (1 / WRITING_SHARE - 1))
+        return time.monotonic() - self._written_at >= pause
 
     def read(self, fit: int) -> Saved | None:
         """The checkpoint of the fit of that number, if there is one.
@@ -48,6 +72,7 @@ class Checkpoints:
         """
         from safetensors import SafetensorError, safe_open
 
+        self._written_at = time.monotonic()  # a fit that begins has nothing to lose yet
         path = self._path(fit)
         if not path.is_file():
             return None
@@ -59,8 +84,19 @@ class Checkpoints:
             raise OutputError(f"The checkpoint '{path}' is damaged: {error}.", "Delete it to start the run over.") from error
 
     def write(self, fit: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Replace the checkpoint of a fit."""
-        write_tensors(self._path(fit), tensors, {"salmu": json.dumps(facts)})
+        """Replace the checkpoint of a fit. What processes that were killed while writing left behind is removed first.
+
+        Raises:
+            OutputError: the disk is full or the place cannot be written; the last checkpoint is still there.
+        """
+        started = time.monotonic()
+        for left_behind in self.folder.glob(".*.part"):
+            left_behind.unlink(missing_ok=True)
+        try:
+            write_tensors(self._path(fit), tensors, {"salmu": json.dumps(facts)})
+        finally:
+            self._written_at = time.monotonic()
+            self._write_seconds = self._written_at - started
 
     def clear(self) -> None:
         """Forget all checkpoints, when the run is complete."""

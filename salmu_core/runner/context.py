@@ -217,7 +217,9 @@ class UnlearnContext:
                 f"{self._method.name} asks for the Clean model and is not marked oracle.",
                 "Set oracle = True on the method; it is then ranked apart.",
             )
-        return self._clean().to(self.model.device)
+        clean = self._clean().to(self.model.device)
+        clean.micro_batch = self.model.micro_batch
+        return clean
 
     def rows(self, split: Role) -> int:
         """Rows of a split."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,13 +19,15 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from salmu_core.data import Batch, Pairs
-from salmu_core.errors import BadOptions, Diverged
+from salmu_core.errors import BadOptions, Diverged, OutputError
 from salmu_core.method import FitOptions
 from salmu_core.model import DualEncoder
 from salmu_core.pixels import PairStore
+from salmu_core.processes import share_of_batch
 from salmu_core.runner.budget import SampleMeter
 from salmu_core.runner.checkpoints import Checkpoints, Saved
 from salmu_core.runner.sampling import EpochSampler
+from salmu_core.runner.step_values import StepValue, StepValues
 
 Loss = Callable[[DualEncoder, Batch], "Tensor | Mapping[str, Tensor]"]
 #: Called after every optimiser step with its number, counted from 1; returning True ends the fit.
@@ -126,11 +129,10 @@ def fit(job: Fit) -> int:
 
     Raises:
         Diverged: a loss or gradient stopped being finite; the model then holds the last finite weights.
-        BadOptions: the batch cannot be cut evenly into micro-batches.
+        BadOptions: the batch cannot be cut evenly into micro-batches, or batch statistics would be those of micro-batches.
     """
     options, accelerator, model = job.options, job.accelerator, job.model
-    if options.batch_size % options.accumulate:
-        raise BadOptions(f"batch_size {options.batch_size} cannot be cut into {options.accumulate} equal micro-batches.")
+    _check(job)
     trained = _only_these_train(model, job.params)
     optimizer = _optimizer(options, trained)
     module = _LossStep(model, job.loss)
@@ -142,40 +144,46 @@ def fit(job: Fit) -> int:
     }
     step, stop = _resume(job, optimizer) if job.checkpoints else (0, False)
     finished_before = stop
-    written = time.monotonic()
+    # Nothing below waits for the device: whether a step was finite is decided on it, and numbers are read a step later.
+    read = StepValues(model.device, late=accelerator.scaler is None)
+    broken = torch.zeros((), device=model.device)  # 1 from the first step on whose loss or gradient is not finite
     try:
         while not stop:
             rate = learning_rate(options, step, job.steps)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             prepared.zero_grad()
-            values: dict[str, float] = {}
+            values: dict[str, Tensor] = {}
             for micro in range(options.accumulate):
                 batch = _batch(job, samplers, step, micro)
+                _prefetch(job, samplers, step, micro + 1)
                 last = micro == options.accumulate - 1
                 with contextlib.nullcontext() if last else accelerator.no_sync(stepper):
                     terms = stepper(batch)
                     total = torch.stack([term.reshape(()) for term in terms.values()]).sum()
-                    if not torch.isfinite(total):
-                        raise Diverged(f"The loss is {total.item()} at step {step + 1} of {job.steps}.")
                     if total.requires_grad:  # a hinge that is satisfied everywhere may leave nothing to do
                         accelerator.backward(total / options.accumulate)
-                for name, term in terms.items():
-                    values[name] = values.get(name, 0.0) + float(term.detach()) / options.accumulate
-            if options.clip_norm is not None:
-                norm = accelerator.clip_grad_norm_(stepper.parameters(), options.clip_norm)
-                if norm is not None and not torch.isfinite(norm) and accelerator.scaler is None:
-                    raise Diverged(f"The gradient is {float(norm)} at step {step + 1} of {job.steps}.")
+                for name, term in {**terms, _TOTAL: total}.items():
+                    share = term.detach() / options.accumulate
+                    values[name] = values[name] + share if name in values else share
+            total = values.pop(_TOTAL)
+            norm = _clip(job, list(trained.values()), total)
+            finite = torch.isfinite(total) & torch.isfinite(norm)
+            if accelerator.scaler is None:
+                # The fused optimisers skip their update where this is 1, as they do for a gradient scaler.
+                broken = torch.maximum(broken, (~finite).float())
+                optimizer.found_inf = broken  # type: ignore[attr-defined]
+            elif not torch.isfinite(total):  # an infinite gradient is the scaler's own business
+                raise _diverged(job, step + 1, float(total), 0.0)
             prepared.step()
             step += 1
-            values["lr"] = rate
-            _remember(job, step, values)
+            read.put(step, values, total, norm)
+            _report(job, read.take())
             stop = bool(job.after_step and job.after_step(step)) or step >= job.steps
-            if job.on_step:
-                job.on_step(step, job.steps, values)
-            if job.checkpoints and not stop and time.monotonic() - written >= job.checkpoints.every_seconds:
+            if job.checkpoints and not stop and job.checkpoints.due() and not broken.item():
+                _report(job, read.take(everything=True))
                 _write_checkpoint(job, optimizer, step, done=False)
-                written = time.monotonic()
+        _report(job, read.take(everything=True))
     finally:
         accelerator.free_memory()
         for parameter in model.parameters():
@@ -187,14 +195,69 @@ def fit(job: Fit) -> int:
     return step
 
 
+_TOTAL = "the sum of all terms"  # no method names a term so
+
+
+def _check(job: Fit) -> None:
+    options, model = job.options, job.model
+    if options.batch_size % options.accumulate:
+        raise BadOptions(f"batch_size {options.batch_size} cannot be cut into {options.accumulate} equal micro-batches.")
+    if job.normalisation_training and model.micro_batch is not None:
+        batch_norms = (nn.modules.batchnorm._BatchNorm,)
+        if any(isinstance(module, batch_norms) for module in model.modules()):
+            raise BadOptions(
+                "Training batch-norm statistics needs whole batches, and a micro-batch is set.", "Leave --micro-batch out."
+            )
+
+
+def _clip(job: Fit, trained: Sequence[nn.Parameter], total: Tensor) -> Tensor:
+    """Clip the gradients where that is asked for. Returns their global norm; 0 where a gradient scaler has the last word."""
+    clip_norm, scaler = job.options.clip_norm, job.accelerator.scaler
+    norm = None
+    if clip_norm is not None:
+        norm = job.accelerator.clip_grad_norm_(trained, clip_norm)
+    elif scaler is None:
+        norm = nn.utils.get_total_norm([parameter.grad for parameter in trained if parameter.grad is not None])
+    return torch.zeros_like(total) if norm is None or scaler is not None else norm.detach().to(total.device)
+
+
+def _report(job: Fit, found: Iterable[StepValue]) -> None:
+    """Remember and tell what steps found.
+
+    Raises:
+        Diverged: one of them was not finite.
+    """
+    for item in found:
+        if not math.isfinite(item.total) or not math.isfinite(item.norm):
+            raise _diverged(job, item.step, item.total, item.norm)
+        values = {**item.terms, "lr": learning_rate(job.options, item.step - 1, job.steps)}
+        _remember(job, item.step, values)
+        if job.on_step:
+            job.on_step(item.step, job.steps, values)
+
+
+def _diverged(job: Fit, step: int, total: float, norm: float) -> Diverged:
+    what = f"gradient is {norm}" if math.isfinite(total) else f"loss is {total}"
+    return Diverged(f"The {what} at step {step} of {job.steps}.")
+
+
 def _batch(job: Fit, samplers: Mapping[str, EpochSampler], step: int, micro: int) -> Batch:
     parts = {}
     for role, sampler in samplers.items():
-        index = sampler.batch(step)
-        index = index.tensor_split(job.options.accumulate)[micro]
+        index = sampler.batch(step).tensor_split(job.options.accumulate)[micro]
         job.meter.take(role, len(index))
         parts[role] = Pairs(job.stores[role], index)
     return Batch(parts)
+
+
+def _prefetch(job: Fit, samplers: Mapping[str, EpochSampler], step: int, micro: int) -> None:
+    """Tell the stores what this process reads next, while the device is busy."""
+    if micro == job.options.accumulate:
+        step, micro = step + 1, 0
+    if step < job.steps:
+        for role, sampler in samplers.items():
+            index = sampler.batch(step).tensor_split(job.options.accumulate)[micro]
+            job.stores[role].prefetch(index[share_of_batch(len(index))])
 
 
 def _only_these_train(model: DualEncoder, params: Iterable[nn.Parameter]) -> dict[str, nn.Parameter]:
@@ -213,9 +276,9 @@ def _optimizer(options: FitOptions, trained: Mapping[str, nn.Parameter]) -> torc
         {"params": [p for p in trained.values() if p.ndim <= 1], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
+    # Fused: one pass over the weights instead of a dozen, a tenth of the time on a CPU; and it can skip an update unasked.
     if options.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=options.lr, momentum=options.beta1)
-    # Fused: one pass over the weights instead of a dozen, a tenth of the time on a CPU.
+        return torch.optim.SGD(groups, lr=options.lr, momentum=options.beta1, fused=True)
     return torch.optim.AdamW(groups, lr=options.lr, betas=(options.beta1, options.beta2), eps=options.eps, fused=True)
 
 
@@ -235,6 +298,8 @@ def _write_checkpoint(job: Fit, optimizer: torch.optim.Optimizer, step: int, *, 
     if not done:
         for parameter, state in optimizer.state.items():
             for key, value in state.items():
+                if value is None:  # momentum that sgd has not begun
+                    continue
                 tensors[f"optimizer.{names[id(parameter)]}|{key}"] = torch.as_tensor(value)
     scaler = job.accelerator.scaler
     facts: dict[str, Any] = {
@@ -245,7 +310,10 @@ def _write_checkpoint(job: Fit, optimizer: torch.optim.Optimizer, step: int, *, 
         "seconds": job.seconds_before_resume + time.monotonic() - job.started,
         "scaler": scaler.state_dict() if scaler is not None and not done else None,
     }
-    job.checkpoints.write(job.number, tensors, facts)
+    try:
+        job.checkpoints.write(job.number, tensors, facts)
+    except OutputError as error:  # hours of training are worth more than their checkpoint; the one before is still there
+        warnings.warn(f"Training goes on without a new checkpoint. {error}", stacklevel=2)
 
 
 def _resume(job: Fit, optimizer: torch.optim.Optimizer) -> tuple[int, bool]:

@@ -22,6 +22,7 @@ from salmu_core.errors import BadRecord, Diverged, OutputError, PluginFailure, S
 from salmu_core.evaluation.embed import EmbeddingCache
 from salmu_core.evaluation.evaluate import Evaluation, evaluate_model
 from salmu_core.files import check_writable, default_cache, write_json, write_tensors
+from salmu_core.method import FitOptions, UnlearningMethod
 from salmu_core.metric import Metric
 from salmu_core.model import WEIGHTS_FILE, DualEncoder, Tower, load_model
 from salmu_core.pixels import PairStore
@@ -31,8 +32,9 @@ from salmu_core.records.schema import Cost, Provenance, PublishedResult, RunReco
 from salmu_core.records.store import RECORD_FILE, read_record, write_record
 from salmu_core.runner.accelerate_setup import AUTOCAST, open_accelerator
 from salmu_core.runner.budget import SampleMeter
-from salmu_core.runner.checkpoints import Checkpoints
+from salmu_core.runner.checkpoints import Checkpoints, disk_for_training
 from salmu_core.runner.context import UnlearnContext
+from salmu_core.runner.execution import Execution, carried_out
 from salmu_core.runner.progress import Progress
 from salmu_core.runner.provenance import MemoryPeak, command_for, device_name, git_commit, package_versions
 from salmu_core.runner.resolve import Resolved, make_metrics, resolve
@@ -88,6 +90,11 @@ class Settings:
     def embedding_cache(self) -> EmbeddingCache:
         """Where embeddings are kept."""
         return EmbeddingCache(self.cache_folder / "embeddings")
+
+    @property
+    def execution(self) -> Execution:
+        """How the encoders are carried out while a method runs."""
+        return Execution(self.micro_batch, self.checkpoint_activations, self.compile)
 
 
 @dataclass
@@ -232,6 +239,14 @@ def _unlearn_or_resume(
     return _unlearn(resolved, folder, settings, accelerator, data, tell)
 
 
+def _check_disk(model: DualEncoder, method: UnlearningMethod, folder: Path) -> None:
+    """Find out before training that the model and its checkpoints will not fit."""
+    if process_index() == 0 and method.data:
+        weight_bytes = sum(tensor.nbytes for tensor in model.weights().values())
+        trains = isinstance(method.options, FitOptions)
+        check_writable(folder, disk_for_training(weight_bytes) if trains else weight_bytes)
+
+
 def _on_device(model: DualEncoder, resolved: Resolved, accelerator: Accelerator) -> DualEncoder:
     model = model.to(accelerator.device)
     model.autocast = AUTOCAST[resolved.spec.precision]
@@ -254,6 +269,7 @@ def _unlearn(
     start_weights = {name: tensor.detach().cpu().clone() for name, tensor in model.weights().items()}
     start_fingerprint = model.fingerprint()
     method = resolved.new_method()
+    _check_disk(model, method, folder)
     stores = {
         role: PairStore(benchmark.split_for(role), model.processor, accelerator.device, data)
         for role in ("forget", "retain")
@@ -278,8 +294,9 @@ def _unlearn(
     error = None
     status: Status = "ok"
     fingerprint: Mapping[Tower, str] = {}
+    in_force: dict[str, Any] = {}
     try:
-        with evaluation_locked():
+        with evaluation_locked(), carried_out(model, settings.execution) as in_force:
             method.unlearn(ctx)
         fingerprint = model.fingerprint()
         _same_on_all_processes(fingerprint, accelerator)
@@ -302,6 +319,7 @@ def _unlearn(
         "allowed": allowed,
         "steps": ctx.steps,
         "global_batch": ctx.global_batch,
+        "execution": in_force,
         "trainable_parameters": trained,
         "total_parameters": sum(parameter.numel() for parameter in model.parameters()),
         "peak_memory_bytes": memory.bytes(),
@@ -465,6 +483,7 @@ def make_record(
             start_fingerprint=facts.get("start_fingerprint", {}),
             model_fingerprint=facts.get("model_fingerprint", {}),
             command=command_for(spec),
+            execution=facts.get("execution", {}),
         ),
         error=error,
         rows_file=ROWS_FILE if evaluation.rows else None,

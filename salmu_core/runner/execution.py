@@ -1,0 +1,73 @@
+"""How encoders are carried out while a method runs: what it changes is time and memory, and values by rounding only."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from salmu_core.model import DualEncoder
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What is asked for.
+
+    Args:
+        micro_batch: rows that go through an encoder at a time; None: whole batches.
+        checkpoint_activations: compute the activations of each layer again in the backward pass.
+        compile: compile the encoders with torch.compile where there is a compiler.
+    """
+
+    micro_batch: int | None = None
+    checkpoint_activations: bool = False
+    compile: bool = False
+
+
+@contextmanager
+def carried_out(model: DualEncoder, execution: Execution) -> Iterator[dict[str, Any]]:
+    """Put an execution in force on a model and on the frozen copies made of it, and take it back at the end.
+
+    Yields:
+        What is in force, for the record: only what differs from the plain way, and why a compiler was not used.
+
+    Raises:
+        BadOptions: the architecture cannot checkpoint its activations.
+    """
+    in_force: dict[str, Any] = {}
+    try:
+        if execution.micro_batch is not None:
+            model.micro_batch = in_force["micro_batch"] = execution.micro_batch
+        if execution.checkpoint_activations:
+            model.checkpoint_activations()
+            in_force["checkpoint_activations"] = True
+        if execution.compile:
+            problem = compiler_problem(model.device)
+            if problem is None:
+                model.compile_encoders()
+                in_force["compile"] = True
+            else:
+                warnings.warn(
+                    f"The encoders run as they are written: torch.compile does not work here. {problem}", stacklevel=3
+                )
+                in_force["compile"] = f"not available: {problem}"
+        yield in_force
+    finally:
+        model.micro_batch = None
+        if in_force.get("checkpoint_activations"):
+            model.checkpoint_activations(False)
+        model.compile_encoders(False)
+
+
+def compiler_problem(device: torch.device) -> str | None:
+    """Why `torch.compile` does not work on a device, in one line; None where it does. Found by compiling one line of code."""
+    try:
+        torch.compile(lambda x: x.sin() + 1)(torch.ones(2, device=device))
+    except Exception as error:  # each backend fails in its own way: no C++ compiler, no Triton, an unknown device
+        text = str(error).strip() or type(error).__name__
+        return text.splitlines()[0][:300]
+    return None
