@@ -60,6 +60,8 @@ def _gradients(loss, how, trained="both"):
         parameter.requires_grad_(id(parameter) in chosen)
     with carried_out(model, how):
         teacher = model.frozen_copy()
+        with torch.no_grad():
+            model.clip.visual.proj.mul_(torch.linspace(0.5, 2, 16))  # teacher and student differ by more than rounding
         value = loss(model, teacher, _batch(benchmark, model))
         value.backward()
     return value.item(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
@@ -72,17 +74,17 @@ def _gradients(loss, how, trained="both"):
 def test_values_and_gradients_are_those_of_the_plain_whole_batch(loss, how):
     expected, gradients = _gradients(loss, Execution())
     value, found = _gradients(loss, how)
-    assert value == pytest.approx(expected, rel=1e-6)
+    assert value == pytest.approx(expected, rel=1e-5)
     assert found.keys() == gradients.keys()
     assert len(found) > 20
     for name, gradient in gradients.items():
-        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-6 * gradient.abs().max().item() + 1e-9)
+        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-5 * gradient.abs().max().item() + 1e-8)
 
 
 def test_only_the_trained_tower_gets_gradients_in_micro_batches():
     expected, gradients = _gradients(_contrast, Execution(), "text")
     value, found = _gradients(_contrast, Execution(micro_batch=4), "text")
-    assert value == pytest.approx(expected, rel=1e-6)
+    assert value == pytest.approx(expected, rel=1e-5)
     assert set(found) == set(gradients) == {name for name in found if not name.startswith("clip.visual.")}
 
 
@@ -111,11 +113,12 @@ def test_memory_does_not_grow_with_the_batch():
     benchmark = Toy(Toy.Options(identities=50))
     model = benchmark.load_model("compromised")
     store = PairStore(benchmark.split_for("forget"), model.processor)
+    model.clip.token_embedding.weight.requires_grad_(False)  # its gradient is larger than all activations here
     store.pixels(torch.arange(1)), store.tokens(torch.arange(1))  # read before memory is watched
 
     def peak(rows, micro_batch):
         def step():
-            contrastive_loss(*model(Pairs(store, torch.arange(rows)))).backward()
+            pair_cosine(*model(Pairs(store, torch.arange(rows)))[:2]).mean().backward()
             model.zero_grad(set_to_none=True)
 
         model.micro_batch = micro_batch
@@ -124,10 +127,9 @@ def test_memory_does_not_grow_with_the_batch():
 
     parts, more_parts = peak(64, 16), peak(256, 16)
     whole, more_whole = peak(64, None), peak(256, None)
-    # What remains of the three times as many rows: embeddings and the matrix of their cosines.
-    assert more_parts < 1.5 * parts
+    assert more_parts < 1.3 * parts  # what grows is embeddings
     assert more_whole > 2.5 * whole
-    assert more_parts < more_whole / 3
+    assert more_parts < more_whole / 8
 
 
 def test_where_hooks_watch_an_encoder_it_is_given_the_whole_batch():
@@ -192,9 +194,9 @@ def test_batch_statistics_are_not_trained_on_micro_batches():
 def test_without_a_compiler_the_encoders_run_as_written(monkeypatch):
     monkeypatch.setattr(execution, "compiler_problem", lambda device: "no C++ compiler found")
     model = Toy().load_model("compromised")
-    with pytest.warns(UserWarning, match="torch.compile does not work here. no C"):
-        with carried_out(model, Execution(compile=True)) as in_force:
-            assert model.clip.visual._compiled_call_impl is None
+    warned = pytest.warns(UserWarning, match="torch.compile does not work here. no C")
+    with warned, carried_out(model, Execution(compile=True)) as in_force:
+        assert model.clip.visual._compiled_call_impl is None
     assert in_force == {"compile": "not available: no C++ compiler found"}
 
 
@@ -213,11 +215,10 @@ def test_compiled_encoders_give_the_same_gradients_and_leave_no_trace(monkeypatc
     real = torch.compile
     monkeypatch.setattr(torch, "compile", lambda *args, **more: real(*args, **more, backend="aot_eager"))
     expected, gradients = _gradients(_distil, Execution())
-    for how in (Execution(compile=True), Execution(5, checkpoint_activations=True, compile=True)):
-        value, found = _gradients(_distil, how)
-        assert value == pytest.approx(expected, rel=1e-5)
-        for name, gradient in gradients.items():
-            torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-6 * gradient.abs().max().item() + 1e-9)
+    value, found = _gradients(_distil, Execution(5, checkpoint_activations=True, compile=True))
+    assert value == pytest.approx(expected, rel=1e-5)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-5 * gradient.abs().max().item() + 1e-8)
     model = Toy().load_model("compromised")
     names = list(model.weights())
     with carried_out(model, Execution(compile=True)):

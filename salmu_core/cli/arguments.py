@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -47,6 +48,18 @@ def parse_settings(pairs: Sequence[str], flag: str = "--set") -> dict[str, str]:
             raise BadOptions(f"{flag} names '{name}' twice.")
         settings[name] = value
     return settings
+
+
+def parse_values(pairs: Sequence[str], flag: str) -> dict[str, Any]:
+    """`name=value` words with values that are read as JSON where they are JSON: numbers, true, lists; else as text."""
+
+    def read(text: str) -> Any:
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError:
+            return text
+
+    return {name: read(value) for name, value in parse_settings(pairs, flag).items()}
 
 
 def parse_numbers(text: str, flag: str, kind: type[int] | type[float]) -> list[Any]:

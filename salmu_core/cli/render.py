@@ -71,6 +71,27 @@ def bytes_text(count: float) -> str:
     return f"{count:.1f} TB"
 
 
+def show_plans(plans: Sequence[Any]) -> None:
+    """The runs of a comparison with what each would take."""
+    rows = [
+        (
+            plan.title,
+            "done" if plan.done else "",
+            "" if plan.most_steps is None else str(plan.most_steps),
+            ", ".join(f"{role} {count}" for role, count in plan.samples.items()),
+            "" if plan.memory_bytes is None else bytes_text(plan.memory_bytes),
+            "" if plan.disk_bytes is None else bytes_text(plan.disk_bytes),
+            "" if plan.kept_bytes is None else bytes_text(plan.kept_bytes),
+        )
+        for plan in plans
+    ]
+    titles = ("Run", "", "Steps at most", "Samples at most", "Memory (estimate)", "Disk while it runs", "Disk kept")
+    out.print(make_table(titles, rows))
+    missing = [plan for plan in plans if not plan.done]
+    kept = sum(plan.kept_bytes or 0 for plan in missing)
+    out.print(f"{len(plans)} runs, {len(missing)} of them to be done; they keep {bytes_text(kept)}.", highlight=False)
+
+
 def show_scores(scores: Mapping[str, Any], skipped: Mapping[str, str]) -> None:
     """The scores of one model as a table with intervals and targets."""
     rows = []

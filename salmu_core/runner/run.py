@@ -161,7 +161,7 @@ def run_resolved(resolved: Resolved, folder: Path, settings: Settings, plugins: 
         return finished
     main = process_index() == 0
     if main:
-        _claim_folder(resolved, folder, settings)
+        claim_folder(resolved, folder, settings)
         plugins.tell("run_started", spec=resolved.spec)
 
     def tell(stage: str, done: int, total: int, values: Mapping[str, float] | None = None) -> None:
@@ -193,7 +193,7 @@ def ensure_built(benchmark: Benchmark, accelerator: Accelerator, report: Callabl
             benchmark.build(report)
 
 
-def _claim_folder(resolved: Resolved, folder: Path, settings: Settings) -> None:
+def claim_folder(resolved: Resolved, folder: Path, settings: Settings) -> None:
     """Make sure that the folder is writable and is this run's, or nobody's."""
     check_writable(folder, needed_bytes=64_000_000)
     spec_path = folder / SPEC_FILE
