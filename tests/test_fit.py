@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from salmu_core import FitOptions
-from salmu_core.errors import BadOptions, BudgetExceeded, Diverged
+from salmu_core.errors import BadOptions, BudgetExceeded, Diverged, OutputError
 from salmu_core.losses import contrastive_loss, pair_cosine
 from salmu_core.pixels import PairStore
+from salmu_core.runner import fit as fit_module
 from salmu_core.runner.accelerate_setup import open_accelerator
 from salmu_core.runner.budget import SampleMeter
 from salmu_core.runner.checkpoints import Checkpoints
@@ -19,7 +20,18 @@ class Cut(Exception):
     """Stands for a kill."""
 
 
-def _fit(options=None, *, steps=12, loss=None, tower="both", after_step=None, checkpoints=None, model=None, precision="no"):
+def _fit(
+    options=None,
+    *,
+    steps=12,
+    loss=None,
+    tower="both",
+    after_step=None,
+    checkpoints=None,
+    model=None,
+    precision="no",
+    on_step=None,
+):
     benchmark = Toy()
     model = model or benchmark.load_model("compromised")
     stores = {role: PairStore(benchmark.split_for(role), model.processor) for role in ("forget", "retain")}
@@ -28,7 +40,7 @@ def _fit(options=None, *, steps=12, loss=None, tower="both", after_step=None, ch
     with open_accelerator(precision, cpu=True) as accelerator:
         job = Fit(
             accelerator, model, loss, stores, options or FitOptions(lr=1e-3, batch_size=12), steps,
-            model.tower_parameters(tower), meter, seed=0, after_step=after_step, checkpoints=checkpoints,
+            model.tower_parameters(tower), meter, seed=0, after_step=after_step, checkpoints=checkpoints, on_step=on_step,
         )  # fmt: skip
         fit(job)
     return model, job
@@ -150,6 +162,128 @@ def test_a_loss_that_is_not_finite_ends_the_fit_with_finite_weights():
     with pytest.raises(Diverged, match="step 4 of 12"):
         _fit(loss=loss, model=model)
     assert all(torch.isfinite(tensor).all() for tensor in model.weights().values())
+
+
+def test_values_read_late_change_neither_the_weights_nor_where_a_fit_diverges(monkeypatch):
+    """As on a GPU, where a step is launched before the last one's loss is read."""
+
+    def loss(model, batch):
+        calls.append(1)
+        return pair_cosine(*model(batch.forget)[:2]).mean() * (float("inf") if len(calls) == 4 else 1.0)
+
+    ends, histories = [], []
+    for lag in (0, 1):
+        monkeypatch.setattr(fit_module, "reading_lag", lambda device, lag=lag: lag)
+        calls, model, shown = [], Toy().load_model("compromised"), []
+        with pytest.raises(Diverged, match="loss is (inf|nan) at step 4 of 12"):
+            _fit(loss=loss, model=model, on_step=lambda step, steps, values: shown.append((step, values["loss"])))
+        assert len(calls) == 4 + lag
+        ends.append(model.fingerprint())
+        histories.append(shown)
+    assert ends[0] == ends[1]
+    assert histories[0] == histories[1]
+    assert [step for step, _ in histories[0]] == [1, 2, 3]
+    monkeypatch.setattr(fit_module, "reading_lag", lambda device: 1)
+    model, job = _fit()
+    assert [point["step"] for point in job.history] == list(range(1, 13))
+    assert model.fingerprint() == _fit()[0].fingerprint()
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("clip_norm", [1.0, None])
+def test_a_gradient_that_is_not_finite_leaves_the_last_finite_weights(optimizer, clip_norm):
+    def loss(model, batch):
+        calls.append(1)
+        cosine = pair_cosine(*model(batch.forget)[:2]).mean()
+        # The value stays finite; the slope of a square root at 0 is not.
+        return cosine if len(calls) < 3 else cosine + (cosine - cosine.detach()).clamp(min=0).sqrt()
+
+    calls, weights = [], []
+    model = Toy().load_model("compromised")
+    with pytest.raises(Diverged, match="The gradient is .* at step 3 of 12"):
+        _fit(
+            FitOptions(lr=1e-3, batch_size=12, optimizer=optimizer, clip_norm=clip_norm), loss=loss, model=model,
+            after_step=lambda step: weights.append(model.fingerprint()) and None,
+        )  # fmt: skip
+    assert model.fingerprint() == weights[1]
+    assert len(weights) == 2
+
+
+def test_a_budget_of_1x_and_5x_over_thirty_thousand_pairs_in_batches_of_2048():
+    rows = {"forget": 30_000, "retain": 60_000}
+    for times, steps in ((1, 146), (5, 732)):  # 300,000 and 1,500,000 samples of each role
+        meter = SampleMeter({"forget": times * 300_000, "retain": times * 300_000}, "m")
+        assert plan_steps(FitOptions(batch_size=2048), rows, meter) == steps
+    sampler = EpochSampler(30_000, 2048, 0)
+    assert sampler.per_epoch == 14
+    assert len(torch.cat([sampler.batch(step) for step in range(14)]).unique()) == 14 * 2048
+
+
+def test_the_store_is_told_what_comes_next():
+    told, asked = [], []
+
+    class Watched(PairStore):
+        def prefetch(self, index):
+            told.append(index.tolist())
+
+        def pixels(self, index):
+            asked.append(index.tolist())
+            return super().pixels(index)
+
+    benchmark = Toy()
+    model = benchmark.load_model("compromised")
+    store = Watched(benchmark.split_for("forget"), model.processor)
+    with open_accelerator(cpu=True) as accelerator:
+        options = FitOptions(batch_size=12, accumulate=2)
+        loss = lambda m, b: pair_cosine(*m(b.forget)[:2]).mean()  # noqa: E731
+        params = model.tower_parameters()
+        fit(Fit(accelerator, model, loss, {"forget": store}, options, 3, params, SampleMeter({}, "m"), seed=0))
+    assert len(asked) == 6
+    assert told == asked[1:]
+
+
+def test_checkpoints_that_take_long_to_write_come_less_often(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("salmu_core.runner.checkpoints.time.monotonic", lambda: clock[0])
+
+    def write(path, tensors, metadata):
+        clock[0] += 4.0
+
+    monkeypatch.setattr("salmu_core.runner.checkpoints.write_tensors", write)
+    checkpoints = Checkpoints(tmp_path, every_seconds=30)
+    writing = []
+    while clock[0] < 1000:
+        clock[0] += 1.0
+        if checkpoints.due():
+            checkpoints.write(0, {}, {})
+            writing.append(clock[0])
+    assert writing[0] == 34
+    assert set(after - before for before, after in zip(writing, writing[1:], strict=False)) == {80}
+    assert 4.0 * len(writing) / clock[0] <= 0.05
+
+
+def test_a_full_disk_costs_a_checkpoint_and_neither_the_last_one_nor_the_run(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path, every_seconds=0)
+    write = Checkpoints.write
+
+    def full(self, fit, tensors, facts):
+        if not facts["done"] and facts["step"] > 5:
+            raise OutputError("'fit-000.safetensors' cannot be written: No space left on device.")
+        write(self, fit, tensors, facts)
+
+    def cut(step):
+        if step == 9:
+            raise Cut
+
+    monkeypatch.setattr(Checkpoints, "write", full)
+    (tmp_path / ".fit-000.safetensors.abc.part").write_text("half of one, by a process that was killed")
+    with pytest.warns(UserWarning, match="goes on without a new checkpoint"), pytest.raises(Cut):
+        _fit(checkpoints=checkpoints, after_step=cut)
+    assert [path.name for path in tmp_path.iterdir()] == ["fit-000.safetensors"]
+    assert checkpoints.read(0).facts["step"] == 5
+    with pytest.warns(UserWarning, match="No space left"):
+        resumed, _ = _fit(checkpoints=checkpoints)
+    assert resumed.fingerprint() == _fit()[0].fingerprint()
 
 
 def test_after_step_ends_the_fit():

@@ -27,7 +27,7 @@ from salmu_core.processes import share_of_batch
 from salmu_core.runner.budget import SampleMeter
 from salmu_core.runner.checkpoints import Checkpoints, Saved
 from salmu_core.runner.sampling import EpochSampler
-from salmu_core.runner.step_values import StepValue, StepValues
+from salmu_core.runner.step_values import StepValue, StepValues, reading_lag
 
 Loss = Callable[[DualEncoder, Batch], "Tensor | Mapping[str, Tensor]"]
 #: Called after every optimiser step with its number, counted from 1; returning True ends the fit.
@@ -145,7 +145,7 @@ def fit(job: Fit) -> int:
     step, stop = _resume(job, optimizer) if job.checkpoints else (0, False)
     finished_before = stop
     # Nothing below waits for the device: whether a step was finite is decided on it, and numbers are read a step later.
-    read = StepValues(model.device, late=accelerator.scaler is None)
+    read = StepValues(reading_lag(model.device) if accelerator.scaler is None else 0)
     broken = torch.zeros((), device=model.device)  # 1 from the first step on whose loss or gradient is not finite
     try:
         while not stop:

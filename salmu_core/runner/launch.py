@@ -177,7 +177,8 @@ def launch_planned(
         alive = submit.alive(book.jobs)
         for name, item in list(running.items()):
             record = _record(item)
-            if record is None and name in alive:
+            # A scheduler gives the place away itself; here it is free once the process is gone.
+            if name in alive and (record is None or launcher.kind == "local"):
                 continue
             record = record or _record_after_a_moment(item)
             if record is not None:

@@ -36,20 +36,23 @@ class _Pending:
     copied: torch.cuda.Event | None
 
 
-class StepValues:
-    """Values of the steps in order. On CUDA those of a step are handed out after the next step is launched: reading them at
-    once would leave the GPU idle until the host has prepared more work. Elsewhere at once.
-    """
+def reading_lag(device: torch.device) -> int:
+    """Steps that reading should stay behind: on CUDA one, so that the GPU has work while the host reads; elsewhere none."""
+    return 1 if device.type == "cuda" else 0
 
-    def __init__(self, device: torch.device, *, late: bool = True) -> None:
-        self._late = late and device.type == "cuda"
+
+class StepValues:
+    """Values of the steps in order, each handed out `lag` steps late."""
+
+    def __init__(self, lag: int = 0) -> None:
+        self._lag = lag
         self._pending: deque[_Pending] = deque()
 
     def put(self, step: int, terms: Mapping[str, Float[Tensor, ""]], total: Float[Tensor, ""], norm: Tensor) -> None:
         """Keep what a step found, still on the device."""
         packed = torch.stack([value.detach().reshape(()).float() for value in (*terms.values(), total, norm)])
         copied = None
-        if self._late:
+        if packed.is_cuda and self._lag:
             host = torch.empty(packed.shape, dtype=packed.dtype, pin_memory=True)
             packed = host.copy_(packed, non_blocking=True)
             copied = torch.cuda.Event()
@@ -57,9 +60,9 @@ class StepValues:
         self._pending.append(_Pending(step, tuple(terms), packed, copied))
 
     def take(self, *, everything: bool = False) -> list[StepValue]:
-        """Values that can be read without waiting for the step just launched, or `everything` that is left."""
+        """Values of the steps that are `lag` behind, or `everything` that is left."""
         found = []
-        while len(self._pending) > (1 if self._late and not everything else 0):
+        while len(self._pending) > (0 if everything else self._lag):
             item = self._pending.popleft()
             if item.copied is not None:
                 item.copied.synchronize()
