@@ -1,5 +1,7 @@
 """The one training loop: batches, schedule, precision, resuming, divergence."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -175,8 +177,10 @@ def test_values_read_late_change_neither_the_weights_nor_where_a_fit_diverges(mo
     for lag in (0, 1):
         monkeypatch.setattr(fit_module, "reading_lag", lambda device, lag=lag: lag)
         calls, model, shown = [], Toy().load_model("compromised"), []
-        with pytest.raises(Diverged, match="loss is (inf|nan) at step 4 of 12"):
-            _fit(loss=loss, model=model, on_step=lambda step, steps, values: shown.append((step, values["loss"])))
+        with pytest.raises(Diverged, match=r"loss is -?(inf|nan) at step 4 of 12"):
+            _fit(
+                loss=loss, model=model, on_step=lambda step, steps, values, shown=shown: shown.append((step, values["loss"]))
+            )
         assert len(calls) == 4 + lag
         ends.append(model.fingerprint())
         histories.append(shown)
@@ -196,11 +200,11 @@ def test_a_gradient_that_is_not_finite_leaves_the_last_finite_weights(optimizer,
         calls.append(1)
         cosine = pair_cosine(*model(batch.forget)[:2]).mean()
         # The value stays finite; the slope of a square root at 0 is not.
-        return cosine if len(calls) < 3 else cosine + (cosine - cosine.detach()).clamp(min=0).sqrt()
+        return cosine if len(calls) < 3 else cosine + (cosine - cosine.detach()).abs().sqrt()
 
     calls, weights = [], []
     model = Toy().load_model("compromised")
-    with pytest.raises(Diverged, match="The gradient is .* at step 3 of 12"):
+    with pytest.raises(Diverged, match=r"The gradient is .* at step 3 of 12"):
         _fit(
             FitOptions(lr=1e-3, batch_size=12, optimizer=optimizer, clip_norm=clip_norm), loss=loss, model=model,
             after_step=lambda step: weights.append(model.fingerprint()) and None,
@@ -258,8 +262,8 @@ def test_checkpoints_that_take_long_to_write_come_less_often(tmp_path, monkeypat
             checkpoints.write(0, {}, {})
             writing.append(clock[0])
     assert writing[0] == 34
-    assert set(after - before for before, after in zip(writing, writing[1:], strict=False)) == {80}
-    assert 4.0 * len(writing) / clock[0] <= 0.05
+    # 4 of every 80 seconds, a twentieth, from then on.
+    assert {after - before for before, after in itertools.pairwise(writing)} == {80}
 
 
 def test_a_full_disk_costs_a_checkpoint_and_neither_the_last_one_nor_the_run(tmp_path, monkeypatch):
