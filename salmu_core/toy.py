@@ -100,7 +100,7 @@ class Toy(Benchmark):
                 return Split(name, texts=texts, columns={"label": [i for i in range(len(COLOURS)) for _ in range(2)]})
 
     def load_model(self, which: Target) -> DualEncoder:
-        return DualEncoder.create(TOY_MODEL, derive_seed(self.options.seed, "toy", which) % 2**31)
+        return DualEncoder.create(TOY_MODEL, derive_seed(self.options.seed, "toy", which) % 2**31).eval()
 
     def budget(self) -> Budget:
         rows = len(self.split("forget"))

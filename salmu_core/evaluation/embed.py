@@ -85,6 +85,7 @@ def embed_views(
         Diverged: an embedding that is not finite.
         OutputError: there is no room for decoded images.
     """
+    model.eval()  # a third party's model may come in training mode, in which attention takes another path and rounds otherwise
     data = data or DataCache()
     splits = {view.split: benchmark.split(view.split) for view in views}
     with_images = list(dict.fromkeys(view.split for view in views if view.side == "image"))
