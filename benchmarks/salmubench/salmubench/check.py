@@ -20,7 +20,7 @@ from salmu_core.benchmark import BuildStep, Report
 from salmu_core.errors import SalmuError
 from salmu_core.layout import Finding
 from salmu_core.model import load_model
-from salmubench import layout, rules
+from salmubench import hub, layout, rules
 from salmubench.snapshot import Snapshot, split_of, with_identities
 
 SHOWN = 20  # findings of one rule; the rest are counted
@@ -87,6 +87,7 @@ def check_snapshot(folder: Path, report: Report | None = None, *, decode: bool =
         findings += _picture_facts(pictures)
         findings += _duplicates(pictures, tables)
     findings += _model_findings(folder, tell)
+    findings += _checksum_findings(folder, tell)
     order = {"error": 0, "warning": 1, "fact": 2}
     return sorted(_shortened(findings), key=lambda finding: order[finding.severity])
 
@@ -343,6 +344,22 @@ def _model_findings(folder: Path, tell: Report) -> Iterator[Finding]:
             yield Finding("error", error.message, error.hint, "models")
     if not present:
         yield Finding("fact", "No models lie beside the data; the published pair is used.", rule="models")
+
+
+def _checksum_findings(folder: Path, tell: Report) -> Iterator[Finding]:
+    """A copy of the pinned dataset against the checksums kept from the hub: every byte, without a network."""
+    if not hub.is_copy(folder):
+        return
+    damaged = hub.damaged_files(folder, tell)
+    for name in damaged or ():
+        yield Finding(
+            "warning",
+            f"'{folder / name}' differs from the checksum that the hub states for {hub.pinned()['dataset']}.",
+            "Unless you changed it on purpose, fetch it again: numbers on other data cannot be compared.",
+            "checksums",
+        )
+    if damaged == []:
+        yield Finding("fact", f"Every file is that of {hub.pinned()['dataset']}, byte for byte.", rule="checksums")
 
 
 def _shortened(findings: Iterable[Finding]) -> list[Finding]:

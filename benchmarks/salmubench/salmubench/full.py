@@ -139,6 +139,11 @@ class Salmubench(SnapshotBenchmark):
         """
         return self._model(which).load(self.options.architecture)
 
+    def hub_model(self, which: Which) -> str | None:
+        """OWNER/NAME@COMMIT of a model from the hub; None for a folder or file of this machine."""
+        source = self._model(which)
+        return source.text.removeprefix("hf-hub:") if source.on_hub else None
+
     def budget(self) -> Budget:
         samples = int(self.options.passes * len(self.split("forget")))
         return Budget(forget=samples, retain=samples)

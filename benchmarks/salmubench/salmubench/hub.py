@@ -132,6 +132,16 @@ def damaged_files(folder: Path, report: Report | None = None, revision: str | No
     return hub.damaged_files(folder, listing, _telling(report))
 
 
+def is_copy(folder: Path) -> bool:
+    """Does a folder have the same shards, by name, as the pinned dataset? Needs no network; False while its listing is
+    unknown here."""
+    listing = hub.read_manifest(pinned()["dataset"])
+    if listing is None:
+        return False
+    shards = {file.path for file in listing.files if file.path.endswith(".parquet")}
+    return shards == {f"{layout.DATA}/{path.name}" for path in (folder / layout.DATA).glob("*.parquet")}
+
+
 def _at(repository: hub.Repository, revision: str | None) -> hub.Repository:
     if revision is None:
         return repository

@@ -11,6 +11,8 @@ from salmu_core.errors import HubError
 from salmu_core.model import DualEncoder
 from salmu_core.toy import TOY_MODEL
 from salmubench import hub, layout
+from salmubench.check import check_snapshot
+from salmubench.full import Salmubench
 
 SPLITS = ("forget", "forget_target", "retain_synth", "holdout_identity", "holdout_association")
 METADATA = (
@@ -140,3 +142,30 @@ def test_a_folder_elsewhere_is_compared_with_the_hubs_checksums(stub, tmp_path):
     assert hub.damaged_files(folder) == []
     (folder / layout.CAPTIONS).write_text("{}")
     assert hub.damaged_files(folder) == [layout.CAPTIONS]
+
+
+def test_a_check_compares_a_copy_of_the_pinned_dataset_byte_for_byte(stub, tmp_path, monkeypatch):
+    def found() -> list[tuple[str, str]]:
+        findings = check_snapshot(tmp_path / "dataset", decode=False)
+        return [(finding.severity, finding.message) for finding in findings if finding.rule == "checksums"]
+
+    assert found() == []  # nothing is known of the hub's checksums yet, and a check asks no network
+    assert stub.requests == []
+    hub.fetch_snapshot()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert found() == [("fact", f"Every file is that of {hub.pinned()['dataset']}, byte for byte.")]
+    shard = tmp_path / "dataset" / "data" / "forget-00001-of-00002.parquet"
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    [(severity, message)] = found()
+    assert severity == "warning"
+    assert str(shard) in message
+    (tmp_path / "dataset" / "data" / "own-00000-of-00001.parquet").write_bytes(b"")
+    assert found() == []  # another dataset in the same layout
+
+
+def test_a_published_run_names_the_model_it_started_from(tmp_path):
+    pinned = hub.pinned()["compromised"]
+    assert Salmubench().hub_model("compromised") == f"{pinned.name}@{pinned.revision}"
+    local = Salmubench(Salmubench.Options(compromised=str(tmp_path / "mine.bin")))
+    assert local.hub_model("compromised") is None
+    assert local.hub_model("clean") is not None
