@@ -32,7 +32,8 @@ def filled(page: Path) -> str:
     text = page.read_text(encoding="utf-8")
     for name, make in BLOCKS[page.name].items():
         pattern = re.compile(rf"(<!-- {name}: [^\n]*-->\n).*?(<!-- end of {name} -->)", re.S)
-        text, count = pattern.subn(lambda found, content=make(): found[1] + content + found[2], text)
+        content = make().replace("\\", r"\\")
+        text, count = pattern.subn(rf"\g<1>{content}\g<2>", text)
         assert count == 1, f"{page.name} has {count} blocks called {name}"
     return text
 
