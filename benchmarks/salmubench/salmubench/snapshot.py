@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import threading
@@ -25,16 +26,51 @@ _REQUIRED = ("image", "text", "identity_id", "file_name")
 _SHARD = re.compile(r"(?P<split>[^-]+)-(?P<number>\d+)-of-(?P<count>\d+)\.parquet")
 
 
-_KEPT_BYTES = 256_000_000  # of row groups that are held; one is always held, whatever its size
+_HELD_BYTES = 256_000_000  # of row groups that are held over all shards; one is always held, whatever its size
+
+
+class _HeldGroups:
+    """The row groups read last, of all shards together: a snapshot has dozens of shards, and each with an allowance of its own
+    would end with the whole snapshot in memory.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most = most_bytes
+        self._bytes = 0
+        self._groups: OrderedDict[tuple[int, int], tuple[list[Any], int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: tuple[int, int]) -> list[Any] | None:
+        """The values of a group that is held."""
+        with self._lock:
+            if key not in self._groups:
+                return None
+            self._groups.move_to_end(key)
+            return self._groups[key][0]
+
+    def add(self, key: tuple[int, int], values: list[Any], size: int) -> None:
+        """Hold a group and let go of those not read for longest."""
+        with self._lock:
+            if key in self._groups:
+                return
+            self._groups[key] = values, size
+            self._bytes += size
+            while self._bytes > self._most and len(self._groups) > 1:
+                _, (_, freed) = self._groups.popitem(last=False)
+                self._bytes -= freed
+
+
+_held = _HeldGroups(_HELD_BYTES)
+_numbers = itertools.count()
 
 
 @dataclass(eq=False)
 class ParquetImages:
-    """Encoded images of one shard, read when asked for. The row groups read last are held, up to 256 MB."""
+    """Encoded images of one shard, read when asked for. The row groups read last are held, up to 256 MB over all shards."""
 
     shard: Path
     column: str = "image"
-    _held: OrderedDict[int, list[Any]] = field(default_factory=OrderedDict, repr=False)
+    _number: int = field(default_factory=lambda: next(_numbers), repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def __post_init__(self) -> None:
@@ -53,13 +89,6 @@ class ParquetImages:
         metadata = self._file.metadata
         return np.cumsum([metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)], dtype=np.int64)
 
-    @cached_property
-    def _most_groups(self) -> int:
-        """How many row groups fit into what may be held."""
-        metadata = self._file.metadata
-        largest = max((metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups)), default=1)
-        return max(1, _KEPT_BYTES // max(1, largest))
-
     def files(self) -> Sequence[Path]:
         return [self.shard]
 
@@ -73,17 +102,19 @@ class ParquetImages:
     def _group(self, group: int) -> list[Any]:
         if file_stamp(self.shard) != self._stamp:
             raise BadData(f"'{self.shard}' has changed since it was opened.", "Start again.")
+        values = _held.get((self._number, group))
+        if values is not None:
+            return values
         with self._lock:  # a parquet file is read by one thread at a time
-            if group not in self._held:
-                while len(self._held) >= self._most_groups:
-                    self._held.popitem(last=False)
+            values = _held.get((self._number, group))  # by the thread before this one
+            if values is None:
                 try:
                     column = self._file.read_row_group(group, columns=[self.column]).column(self.column)
                 except (pa.ArrowInvalid, OSError) as error:
                     raise BadData(f"'{self.shard}' cannot be read: {error}.", "Fetch it again.") from error
-                self._held[group] = column.to_pylist()
-            self._held.move_to_end(group)
-            return self._held[group]
+                values = column.to_pylist()
+                _held.add((self._number, group), values, column.nbytes)
+        return values
 
     def read(self, row: int) -> bytes:
         group, inner = self._locate(row)

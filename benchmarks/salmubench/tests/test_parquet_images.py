@@ -19,7 +19,7 @@ from salmu_core.errors import BadData
 from salmu_core.evaluation.embed import embed_views
 from salmu_core.model import DualEncoder
 from salmu_core.toy import TOY_MODEL
-from salmubench import Snapshot
+from salmubench import Snapshot, snapshot
 from salmubench.benchmark import SnapshotBenchmark
 from salmubench.snapshot import ParquetImages
 
@@ -111,12 +111,21 @@ def test_a_shard_that_is_replaced_under_an_open_split_is_refused(cache: Path) ->
     assert split.images.read(3) == _jpeg(3)
 
 
-def test_few_row_groups_are_held_at_a_time(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("salmubench.snapshot._KEPT_BYTES", 1)
-    images = ParquetImages(cache.parent / "snapshot" / "data" / "retain_synth-00000-of-00002.parquet")
+def test_few_row_groups_are_held_at_a_time_over_all_shards(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = snapshot._HeldGroups(1)
+    monkeypatch.setattr(snapshot, "_held", held)
+    data = cache.parent / "snapshot" / "data"
+    first, second = (ParquetImages(data / f"retain_synth-0000{shard}-of-00002.parquet") for shard in (0, 1))
     for row in (0, 5, 9, 1):
-        assert images.read(row) == _jpeg(row)
-        assert len(images._held) == 1
+        assert first.read(row) == _jpeg(row)
+        assert second.read(0) == _jpeg(10)
+        assert len(held._groups) == 1
+    roomy = snapshot._HeldGroups(10**9)
+    monkeypatch.setattr(snapshot, "_held", roomy)
+    for images in (first, second):
+        images.read(0)
+    assert len(roomy._groups) == 2
+    assert roomy._bytes == sum(size for _, size in roomy._groups.values())
 
 
 def test_images_of_a_table_without_file_names_are_named_by_row(tmp_path: Path) -> None:
