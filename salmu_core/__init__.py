@@ -38,7 +38,9 @@ if TYPE_CHECKING:
     from salmu_core.model import DualEncoder as DualEncoder
     from salmu_core.model import ModelConfig as ModelConfig
     from salmu_core.model import load_model as load_model
+    from salmu_core.options import Between as Between
     from salmu_core.options import Field as Field
+    from salmu_core.options import OneOf as OneOf
     from salmu_core.options import Options as Options
     from salmu_core.records.schema import RunRecord as RunRecord
     from salmu_core.records.schema import RunSpec as RunSpec
@@ -56,6 +58,7 @@ _HOMES = {
     "BadData": "errors",
     "Batch": "data",
     "Benchmark": "benchmark",
+    "Between": "options",
     "Budget": "benchmark",
     "BuildStep": "benchmark",
     "Download": "benchmark",
@@ -71,6 +74,7 @@ _HOMES = {
     "Metric": "metric",
     "ModelConfig": "model",
     "NotMeasurable": "metric",
+    "OneOf": "options",
     "Options": "options",
     "Pairs": "data",
     "PublishedRow": "benchmark",

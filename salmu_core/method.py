@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from torch import Tensor, nn
 
 from salmu_core.data import Batch, Role
-from salmu_core.options import AnyOptions, Field, Options
+from salmu_core.options import AnyOptions, Field, Options, SearchSpace
 
 if TYPE_CHECKING:
     from salmu_core.model import DualEncoder
@@ -61,6 +61,7 @@ class UnlearningMethod(ABC):
     paper: ClassVar[str | None] = None
     data: ClassVar[tuple[Role, ...]] = ("forget", "retain")  # what it sees; the first sets the epoch
     oracle: ClassVar[bool] = False  # True when it sees the Clean model: ranked apart
+    search: ClassVar[SearchSpace] = {}  # what `salmu tune` tries; the option that matters most first
     Options: ClassVar[type[Options]] = Options
 
     def __init__(self, options: AnyOptions | None = None) -> None:

@@ -29,6 +29,29 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
+@dataclass(frozen=True)
+class Between:
+    """A range of a numeric option that a search may try, both ends included.
+
+    Attributes:
+        log: draw evenly on a logarithmic scale, for options whose right order of magnitude is not known.
+    """
+
+    low: float
+    high: float
+    log: bool = True
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """The values of an option that a search may try."""
+
+    values: tuple[Any, ...]
+
+
+#: What `salmu tune` may try: option name -> range. Few and wide is better than many: every method gets the same trials.
+SearchSpace = Mapping[str, Between | OneOf]
+
 #: For classes that have an attribute called Options themselves.
 AnyOptions = Options
 

@@ -14,6 +14,7 @@ from salmu_core.evaluation.embed import embed_views
 from salmu_core.evaluation.plan import plan_evaluation
 from salmu_core.method import UnlearningMethod
 from salmu_core.metric import Metric, Score
+from salmu_core.options import OneOf
 from salmu_core.plugins import require_class
 from salmu_core.testing.context import toy_context
 from salmu_core.toy import Toy
@@ -28,7 +29,8 @@ def check_method(cls: type[UnlearningMethod], **options: Any) -> None:
     _check_class("method", cls)
     given = cls.Options(**options)
     assert cls.Options(**given.model_dump(mode="json")) == given, "Options do not survive a round trip through JSON."
-    assert cls.data or cls.name == "none", "A method that sees no data cannot forget: declare `data`."
+    assert cls.data or cls.family == "baseline", "A method that sees no data cannot forget: declare `data`."
+    _check_search(cls)
 
     first, seen, allowed = _unlearn(cls, options)
     assert all(torch.isfinite(tensor).all() for tensor in first.values()), "Weights are not finite after unlearning."
@@ -93,6 +95,15 @@ def check_benchmark(benchmark: Benchmark) -> None:
     clean = benchmark.load_model("clean")
     assert clean.fingerprint() != first.fingerprint(), "Clean and Compromised are the same model."
     assert clean.weights().keys() == first.weights().keys(), "Clean and Compromised are of other architectures."
+
+
+def _check_search(cls: type[UnlearningMethod]) -> None:
+    """Every end of the search space is a value that the options take."""
+    for name, span in cls.search.items():
+        assert name in cls.Options.model_fields, f"The search space names '{name}', which is no option of {cls.name}."
+        values = span.values if isinstance(span, OneOf) else (span.low, span.high)
+        for value in values:
+            cls.Options(**{name: value})
 
 
 def _check_class(kind: Any, cls: type) -> None:
