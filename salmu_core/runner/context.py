@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-import torch.distributed as dist
 from accelerate import Accelerator
 from jaxtyping import Int
 from torch import Tensor, nn
@@ -19,8 +18,12 @@ from salmu_core.pixels import PairStore
 from salmu_core.runner.budget import SampleMeter
 from salmu_core.runner.checkpoints import Checkpoints
 from salmu_core.runner.fit import AfterStep, Fit, Loss, fit, plan_steps
+from salmu_core.runner.gradients import Combine, OnGradients, gradients_of
+from salmu_core.runner.wrapping import Wrapping, check_inner
 from salmu_core.seeding import derive_seed
 
+#: Makes an installed method of that name with these options.
+MakeMethod = Callable[[str, Mapping[str, Any]], UnlearningMethod]
 #: Shows that a stage moves: stage, done, total, values.
 Tell = Callable[[str, int, int, Mapping[str, float]], None]
 
@@ -49,6 +52,7 @@ class UnlearnContext:
         checkpoints: Checkpoints | None = None,
         tell: Tell = _silent,
         clean: Callable[[], DualEncoder] | None = None,
+        make_method: MakeMethod | None = None,
     ) -> None:
         self.model = model
         self.accelerator = accelerator
@@ -63,6 +67,8 @@ class UnlearnContext:
         self._checkpoints = checkpoints
         self._tell = tell
         self._clean = clean
+        self._make_method = make_method
+        self._wrapping = Wrapping()
         self._fits = 0
         self.seconds_before_resume = 0.0
 
@@ -76,6 +82,8 @@ class UnlearnContext:
         params: Iterable[nn.Parameter] | None = None,
         splits: Sequence[Role] | None = None,
         after_step: AfterStep | None = None,
+        on_gradients: OnGradients | None = None,
+        combine: Combine | None = None,
     ) -> None:
         """Minimise `loss(model, batch)`. May be called several times with other losses, parameters or splits.
 
@@ -85,6 +93,8 @@ class UnlearnContext:
             params: what is trained; default: both towers without the logit scale.
             splits: roles of which every step sees a batch; the first sets the epoch. Default: the method's `data`.
             after_step: called after each step with its number; True ends the fit.
+            on_gradients: changes the gradients (by parameter name, in place) before they are clipped and used.
+            combine: makes one gradient out of those of the loss's named terms; costs a backward pass per term.
 
         Raises:
             BudgetExceeded: more samples than are left, found before the first step.
@@ -108,11 +118,13 @@ class UnlearnContext:
             meter=self._meter,
             seed=self.seed,
             number=self._fits,
-            after_step=after_step,
+            after_step=self._wrapping.after_step(after_step),
             on_step=self._on_step,
             checkpoints=self._checkpoints,
-            extra_state=self._method.state,
-            load_extra_state=self._method.load_state,
+            extra_state=self._wrapping.state(self._method),
+            load_extra_state=self._wrapping.load_state(self._method),
+            on_gradients=self._wrapping.on_gradients or on_gradients,
+            combine=self._wrapping.combine or combine,
         )
         self._fits += 1
         try:
@@ -120,6 +132,43 @@ class UnlearnContext:
         finally:
             self.history += job.history
             self.seconds_before_resume += job.seconds_before_resume
+
+    # ------------------------------------------------------------------ methods around methods
+
+    def method(self, name: str, options: Mapping[str, Any]) -> UnlearningMethod:
+        """An installed method, for a method that works around any other.
+
+        Raises:
+            UnknownName: it is not installed.
+            BadOptions: it does not take these options.
+        """
+        if self._make_method is None:
+            raise SalmuError(f"{self._method.name} asks for the method {name}, and none are at hand here.")
+        return self._make_method(name, options)
+
+    def delegate(
+        self,
+        inner: UnlearningMethod,
+        *,
+        on_gradients: OnGradients | None = None,
+        combine: Combine | None = None,
+        after_step: AfterStep | None = None,
+    ) -> None:
+        """Let `inner` unlearn in this run, on this budget, with something done to each of its training steps.
+
+        Args:
+            on_gradients, combine, after_step: as for `fit`; they hold for every fit of the inner method.
+
+        Raises:
+            SalmuError: it sees data that the outer method has not declared.
+        """
+        outer, before = self._method, self._wrapping
+        check_inner(outer, inner)
+        self._method, self._wrapping = inner, Wrapping(outer, on_gradients, combine, after_step)
+        try:
+            inner.unlearn(self)
+        finally:
+            self._method, self._wrapping = outer, before
 
     def _on_step(self, step: int, steps: int, values: Mapping[str, float]) -> None:
         self._tell("unlearn", step, steps, values)
@@ -184,16 +233,7 @@ class UnlearnContext:
         """
         named = dict(params) if params is not None else self.parameters()
         for pairs in self.batches(split, batch_size, rows=rows, shuffle=shuffle):
-            value = loss(self.model, pairs)
-            found = torch.autograd.grad(value, list(named.values()), allow_unused=True)
-            result = {}
-            for (name, parameter), gradient in zip(named.items(), found, strict=True):
-                gradient = torch.zeros_like(parameter) if gradient is None else gradient
-                if self.accelerator.num_processes > 1:
-                    dist.all_reduce(gradient)
-                    gradient = gradient / self.accelerator.num_processes
-                result[name] = gradient
-            yield result
+            yield gradients_of(loss(self.model, pairs), named, self.accelerator.num_processes)
 
     def parameters(self, tower: Literal["both", "image", "text"] = "both") -> dict[str, nn.Parameter]:
         """Parameters of one or both towers by name, without logit scale and bias."""

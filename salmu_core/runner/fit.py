@@ -26,6 +26,7 @@ from salmu_core.pixels import PairStore
 from salmu_core.processes import share_of_batch
 from salmu_core.runner.budget import SampleMeter
 from salmu_core.runner.checkpoints import Checkpoints, Saved
+from salmu_core.runner.gradients import Combine, OnGradients, gradients_of
 from salmu_core.runner.sampling import EpochSampler
 from salmu_core.runner.step_values import StepValue, StepValues, reading_lag
 
@@ -53,6 +54,8 @@ class Fit:
         seed, number: the batches of fit `number` are drawn from them.
         normalisation_training: batch-norm statistics move (training from scratch); off for unlearning.
         samplers: which rows each step sees, per role; default: one `EpochSampler` for each store.
+        on_gradients: changes the gradients in place before they are clipped and used.
+        combine: makes one gradient of those of the loss's terms; default: their sum.
         extra_state: tensors to keep with the checkpoint, and how to take them back.
     """
 
@@ -73,6 +76,8 @@ class Fit:
     load_extra_state: Callable[[dict[str, Tensor]], None] = lambda state: None
     normalisation_training: bool = False
     samplers: Mapping[str, EpochSampler] | None = None
+    on_gradients: OnGradients | None = None
+    combine: Combine | None = None
     history: list[dict[str, float]] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
     seconds_before_resume: float = 0.0
@@ -154,19 +159,24 @@ def fit(job: Fit) -> int:
                 group["lr"] = rate
             prepared.zero_grad()
             values: dict[str, Tensor] = {}
+            apart: dict[str, dict[str, Tensor]] = {}
             for micro in range(options.accumulate):
                 batch = _batch(job, samplers, step, micro)
                 _prefetch(job, samplers, step, micro + 1)
                 last = micro == options.accumulate - 1
                 with contextlib.nullcontext() if last else accelerator.no_sync(stepper):
-                    terms = stepper(batch)
+                    # Apart from each other, terms have gradients of their own; the wrapper knows only their sum.
+                    terms = stepper(batch) if job.combine is None else module(batch)
                     total = torch.stack([term.reshape(()) for term in terms.values()]).sum()
-                    if total.requires_grad:  # a hinge that is satisfied everywhere may leave nothing to do
+                    if job.combine is not None:
+                        _add_gradients(job, apart, terms, trained)
+                    elif total.requires_grad:  # a hinge that is satisfied everywhere may leave nothing to do
                         accelerator.backward(total / options.accumulate)
                 for name, term in {**terms, _TOTAL: total}.items():
                     share = term.detach() / options.accumulate
                     values[name] = values[name] + share if name in values else share
             total = values.pop(_TOTAL)
+            _take_gradients(job, apart, trained)
             norm = _clip(job, list(trained.values()), total)
             finite = torch.isfinite(total) & torch.isfinite(norm)
             if accelerator.scaler is None:
@@ -202,12 +212,40 @@ def _check(job: Fit) -> None:
     options, model = job.options, job.model
     if options.batch_size % options.accumulate:
         raise BadOptions(f"batch_size {options.batch_size} cannot be cut into {options.accumulate} equal micro-batches.")
+    if (job.combine or job.on_gradients) and job.accelerator.scaler is not None:
+        raise BadOptions(
+            "Gradients that a method changes must not be scaled, as fp16 needs it.", "Use --precision bf16 or no."
+        )
     if job.normalisation_training and model.micro_batch is not None:
         batch_norms = (nn.modules.batchnorm._BatchNorm,)
         if any(isinstance(module, batch_norms) for module in model.modules()):
             raise BadOptions(
                 "Training batch-norm statistics needs whole batches, and a micro-batch is set.", "Leave --micro-batch out."
             )
+
+
+def _add_gradients(
+    job: Fit, apart: dict[str, dict[str, Tensor]], terms: Mapping[str, Tensor], trained: Mapping[str, nn.Parameter]
+) -> None:
+    """Add the gradients of a micro-batch's terms, each apart, to those of the micro-batches before."""
+    names = list(terms)
+    for name in names:
+        share = terms[name].reshape(()) / job.options.accumulate
+        found = gradients_of(share, trained, job.accelerator.num_processes, keep=name != names[-1])
+        if name in apart:
+            torch._foreach_add_(list(apart[name].values()), list(found.values()))
+        else:
+            apart[name] = found
+
+
+def _take_gradients(job: Fit, apart: Mapping[str, Mapping[str, Tensor]], trained: Mapping[str, nn.Parameter]) -> None:
+    """Put the combined gradient in place, and let the method change what is there."""
+    if job.combine is not None:
+        chosen = job.combine(apart)
+        for name, parameter in trained.items():
+            parameter.grad = chosen[name].clone() if name in chosen else None
+    if job.on_gradients is not None:
+        job.on_gradients({name: parameter.grad for name, parameter in trained.items() if parameter.grad is not None})
 
 
 def _clip(job: Fit, trained: Sequence[nn.Parameter], total: Tensor) -> Tensor:

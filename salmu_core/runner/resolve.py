@@ -81,6 +81,12 @@ def make_benchmark(name: str, options: Mapping[str, Any], plugins: Plugins, cach
     return benchmark
 
 
+def make_method(name: str, options: Mapping[str, Any], plugins: Plugins) -> UnlearningMethod:
+    """A method object of that name."""
+    entry = plugins.get("method", name)
+    return entry.cls(parse_options(entry.cls.Options, options, name))  # type: ignore[no-any-return]
+
+
 def make_metrics(plugins: Plugins, options: Mapping[str, Mapping[str, Any]] | None = None) -> list[Metric]:
     """Every installed metric, in the order of registration.
 

@@ -37,7 +37,7 @@ from salmu_core.runner.context import UnlearnContext
 from salmu_core.runner.execution import Execution, carried_out
 from salmu_core.runner.progress import Progress
 from salmu_core.runner.provenance import MemoryPeak, command_for, device_name, git_commit, package_versions
-from salmu_core.runner.resolve import Resolved, make_metrics, resolve
+from salmu_core.runner.resolve import Resolved, make_method, make_metrics, resolve
 
 SPEC_FILE = "spec.json"
 ROWS_FILE = "rows.safetensors"
@@ -171,7 +171,7 @@ def run_resolved(resolved: Resolved, folder: Path, settings: Settings, plugins: 
     with open_accelerator(resolved.spec.precision, settings.log_with, folder / "logs", settings.cpu) as accelerator:
         ensure_built(resolved.benchmark, accelerator, lambda step: tell(step.stage, step.done, step.total))
         data = settings.data_cache(plugins, resolved.title)
-        unlearned = _unlearn_or_resume(resolved, folder, settings, accelerator, data, tell)
+        unlearned = _unlearn_or_resume(resolved, folder, settings, accelerator, plugins, data, tell)
         record = _evaluate_and_record(resolved, unlearned, folder, settings, accelerator, plugins, data, tell)
     if process_index() == 0:
         plugins.tell("run_finished", record=record)
@@ -224,6 +224,7 @@ def _unlearn_or_resume(
     folder: Path,
     settings: Settings,
     accelerator: Accelerator,
+    plugins: Plugins,
     data: DataCache,
     tell: Callable[..., None],
 ) -> _Unlearned:
@@ -236,7 +237,7 @@ def _unlearn_or_resume(
         # The hash is taken of what was loaded: it decides which embeddings are read from the cache.
         facts = {**json.loads(done.read_text()), "model_fingerprint": model.fingerprint()}
         return _Unlearned(_on_device(model, resolved, accelerator), facts)
-    return _unlearn(resolved, folder, settings, accelerator, data, tell)
+    return _unlearn(resolved, folder, settings, accelerator, plugins, data, tell)
 
 
 def _check_disk(model: DualEncoder, method: UnlearningMethod, folder: Path) -> None:
@@ -258,6 +259,7 @@ def _unlearn(
     folder: Path,
     settings: Settings,
     accelerator: Accelerator,
+    plugins: Plugins,
     data: DataCache,
     tell: Callable[..., None],
 ) -> _Unlearned:
@@ -290,6 +292,7 @@ def _unlearn(
         checkpoints,
         tell,
         clean=(lambda: benchmark.load_model("clean")) if method.oracle else None,
+        make_method=lambda name, options: make_method(name, options, plugins),
     )
     error = None
     status: Status = "ok"

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from salmu_core.benchmark import Benchmark, evaluation_locked
 from salmu_core.method import UnlearningMethod
 from salmu_core.pixels import PairStore
+from salmu_core.plugins import load_plugins
 from salmu_core.runner.accelerate_setup import open_accelerator
 from salmu_core.runner.budget import SampleMeter
 from salmu_core.runner.context import UnlearnContext
+from salmu_core.runner.resolve import make_method
 from salmu_core.toy import Toy
 
 
@@ -31,4 +34,8 @@ def toy_context(
         meter = SampleMeter(benchmark.budget().times(budget), method.name)
         clean = (lambda: benchmark.load_model("clean")) if method.oracle else None
         with evaluation_locked():
-            yield UnlearnContext(model, stores, meter, accelerator, seed, method, clean=clean)
+            yield UnlearnContext(model, stores, meter, accelerator, seed, method, clean=clean, make_method=_make_installed)
+
+
+def _make_installed(name: str, options: Mapping[str, Any]) -> UnlearningMethod:
+    return make_method(name, options, load_plugins())
