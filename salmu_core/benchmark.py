@@ -17,6 +17,7 @@ from salmu_core.options import AnyOptions, Options
 if TYPE_CHECKING:
     import numpy as np
 
+    from salmu_core.metric import Metric
     from salmu_core.model import DualEncoder
     from salmu_core.records.schema import RunRecord, Target
 
@@ -167,6 +168,15 @@ class Benchmark(ABC):
         """Where on the hub a model comes from, as OWNER/NAME or OWNER/NAME@REVISION; None where it does not. Needs no built
         data. The cards of published runs name it as the model they start from."""
         return None
+
+    def presets(self) -> Mapping[str, Mapping[str, Any]]:
+        """Method name -> options that suit this benchmark better than the method's defaults. Needs no built data. They are used
+        unless a run asks for others."""
+        return {}
+
+    def metrics(self) -> Sequence[Metric]:
+        """Metrics of the benchmark's own, measured beside the installed ones."""
+        return ()
 
     def published(self) -> Sequence[PublishedRow]:
         """Results that others published on this very benchmark. Needs no built data."""

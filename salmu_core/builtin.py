@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from salmu_core.benchmark import Benchmark
 from salmu_core.hookspecs import hookimpl
 from salmu_core.method import UnlearningMethod
 from salmu_core.runner.context import UnlearnContext
 from salmu_core.toy import Toy
+from salmu_core.tuning.validation import Validation
 
 
 class NoUnlearning(UnlearningMethod):
@@ -27,6 +29,6 @@ def register_methods() -> list[type[UnlearningMethod]]:
 
 
 @hookimpl
-def register_benchmarks() -> list[type[Toy]]:
-    """The toy benchmark."""
-    return [Toy]
+def register_benchmarks() -> list[type[Benchmark]]:
+    """The toy benchmark, and the one that options are chosen on."""
+    return [Toy, Validation]

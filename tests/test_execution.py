@@ -106,7 +106,8 @@ def test_a_fit_in_micro_batches_ends_at_the_weights_of_a_plain_one():
     parts, again = fitted(Execution(micro_batch=2))  # of the 6 rows that `accumulate` leaves
     for name, tensor in plain.items():
         torch.testing.assert_close(parts[name], tensor, rtol=1e-4, atol=1e-6)
-    assert [point["loss"] for point in again] == pytest.approx([point["loss"] for point in history], rel=1e-5)
+    # Rounding of the first steps is in the losses of the later ones; how much differs from processor to processor.
+    assert [point["loss"] for point in again] == pytest.approx([point["loss"] for point in history], rel=1e-4)
 
 
 def test_memory_does_not_grow_with_the_batch():

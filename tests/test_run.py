@@ -238,7 +238,7 @@ def test_a_run_killed_with_sigkill_resumes_to_the_weights_of_an_uninterrupted_on
 
 
 def test_two_processes_give_the_metrics_of_one(tmp_path, settings):
-    methods = ("ascent", "two-stages", "weight-edit")
+    methods = ("ascent", "two-stages", "combined", "weight-edit")
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command = [sys.executable, *launch, str(SCRIPT), ",".join(methods), str(tmp_path / "two")]
     two = subprocess.run(command, capture_output=True, text=True, check=False)

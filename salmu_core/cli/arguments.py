@@ -85,6 +85,15 @@ data_dir_option = click.option(
 )
 
 
+preset_option = click.option(
+    "--preset",
+    default="benchmark",
+    show_default=True,
+    metavar="benchmark|none|PATH",
+    help="Options that are not set: those the benchmark ships, the method's defaults, or those `salmu tune` wrote to PATH.",
+)
+
+
 def benchmark_choice(command: F) -> F:
     """`--benchmark`, and the settings of the benchmark: `--bench-seed`, `--bench-set`, `--data-dir`."""
     for decorate in (

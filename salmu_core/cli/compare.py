@@ -16,6 +16,7 @@ from salmu_core.cli.arguments import (
     parse_numbers,
     parse_settings,
     parse_values,
+    preset_option,
     results_folder,
     run_settings,
 )
@@ -42,6 +43,7 @@ Examples:
 @click.option("--seeds", default="0", show_default=True, metavar="N,N,...", help="Training seeds.")
 @click.option("--budget", "budgets", default="1", show_default=True, metavar="X,X,...", help="Multiples of the budget.")
 @click.option("--set", "settings", multiple=True, metavar="METHOD.NAME=VALUE", help="An option of a method; repeatable.")
+@preset_option
 @click.option("--out", type=click.Path(path_type=Path), help="Results directory. Default: results/BENCHMARK.")
 @click.option("--overwrite", is_flag=True, help="Do finished runs again.")
 @click.option("--dry-run", is_flag=True, help="Check everything and list the runs and their cost; run nothing.")
@@ -68,6 +70,7 @@ def compare_command(
     seeds: str,
     budgets: str,
     settings: tuple[str, ...],
+    preset: str,
     out: Path | None,
     overwrite: bool,
     dry_run: bool,
@@ -109,6 +112,7 @@ def compare_command(
         "options": options,
         "benchmark_options": benchmark_options(bench_set, bench_seed, data_dir),
         "precision": precision,
+        "preset": preset,
         "out": out or results_folder(benchmark, benchmark_options(bench_set, bench_seed, data_dir)),
         "settings": how,
         "plugins": plugins,
@@ -125,6 +129,10 @@ def compare_command(
     if process_index() == 0:
         render.show_problems(plugins.problems)
         render.err.print(f"{len(planned)} runs, {done} of them done before.", highlight=False)
+        for name, chosen in {item.resolved.spec.method: item.resolved.spec.method_options for item in planned}.items():
+            taken = {option: value for option, value in chosen.items() if option not in options.get(name, {})}
+            if taken:
+                render.show_preset(name, taken, preset)
     with ProgressDisplay(runs=len(planned), quiet=as_json) as display:
         plugins.watch(display)
         display.skip(done)

@@ -26,6 +26,7 @@ _COMMANDS = {
     "push": ("push", "push_command", "Publish a run on the Hugging Face hub: model, card and record."),
     "report": ("report", "report_command", "Make the leaderboard and the report again from records alone."),
     "run": ("run", "run_command", "Run one method over one benchmark."),
+    "tune": ("tune", "tune_command", "Choose options of methods without looking at evaluation data."),
 }
 
 

@@ -37,6 +37,13 @@ def print_json(content: Any) -> None:
     print(json.dumps(content, indent=2, ensure_ascii=False, default=str))
 
 
+def show_preset(method: str, options: Mapping[str, Any], preset: str) -> None:
+    """Say which options come from a preset: they are not the method's defaults."""
+    given = " ".join(f"{name}={value}" for name, value in options.items())
+    place = "the benchmark's preset (--preset none for the defaults)" if preset == "benchmark" else preset
+    err.print(f"{method}: {given} from {place}", markup=False, highlight=False)
+
+
 def make_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> Table:
     """A plain table."""
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))

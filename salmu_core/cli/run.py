@@ -13,6 +13,7 @@ from salmu_core.cli.arguments import (
     complete_names,
     make_settings,
     parse_settings,
+    preset_option,
     results_folder,
     run_settings,
 )
@@ -46,6 +47,7 @@ Examples:
     show_default=True,
     help="The model to start from.",
 )
+@preset_option
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory. Default: results/BENCHMARK/runs/NAME.")
 @click.option("--dry-run", is_flag=True, help="Check everything and print the plan and the cost; run nothing.")
 @click.option("--overwrite", is_flag=True, help="Do a finished run again.")
@@ -61,6 +63,7 @@ def run_command(
     settings: tuple[str, ...],
     budget: float,
     start: Any,
+    preset: str,
     out: Path | None,
     dry_run: bool,
     overwrite: bool,
@@ -78,22 +81,25 @@ def run_command(
     from salmu_core.processes import process_index
     from salmu_core.records.schema import RunSpec
     from salmu_core.runner.planning import plan_run
-    from salmu_core.runner.resolve import resolve
+    from salmu_core.runner.presets import with_preset
+    from salmu_core.runner.resolve import make_benchmark, resolve
     from salmu_core.runner.run import run_resolved
 
     plugins = load_plugins()
     how = make_settings(flags, overwrite=overwrite)
+    bench_options = benchmark_options(bench_set, bench_seed, data_dir)
+    shared = make_benchmark(benchmark, bench_options, plugins, how.cache_folder)
     spec = RunSpec(
         method=method,
         benchmark=benchmark,
-        method_options=parse_settings(settings),
-        benchmark_options=benchmark_options(bench_set, bench_seed, data_dir),
+        method_options=with_preset(method, parse_settings(settings), shared, preset),
+        benchmark_options=bench_options,
         start=start,
         seed=seed,
         budget=budget,
         precision=precision,
     )
-    resolved = resolve(spec, plugins, how.cache_folder)
+    resolved = resolve(spec, plugins, how.cache_folder, shared)
     folder = out or results_folder(benchmark, spec.benchmark_options) / "runs" / resolved.folder_name
     if dry_run:
         plan = plan_run(resolved, folder, how, plugins)
@@ -102,6 +108,9 @@ def run_command(
         else:
             render.out.print(render.make_table(("Plan", ""), plan.lines()))
         return 0
+    taken = {name: value for name, value in spec.method_options.items() if name not in parse_settings(settings)}
+    if taken and process_index() == 0:
+        render.show_preset(method, taken, preset)
     with ProgressDisplay(quiet=as_json) as display:
         plugins.watch(display)
         record = run_resolved(resolved, folder, how, plugins)

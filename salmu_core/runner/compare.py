@@ -13,6 +13,7 @@ from salmu_core.plugins import Plugins, load_plugins
 from salmu_core.records.compare import Comparison, compare_records
 from salmu_core.records.report import write_reports
 from salmu_core.records.schema import RunRecord, RunSpec
+from salmu_core.runner.presets import FROM_BENCHMARK, with_preset
 from salmu_core.runner.resolve import Resolved, make_benchmark, resolve
 from salmu_core.runner.run import Settings, finished_record, run_resolved
 
@@ -46,6 +47,7 @@ def plan_comparison(
     options: Mapping[str, Mapping[str, Any]] | None = None,
     benchmark_options: Mapping[str, Any] | None = None,
     precision: Literal["no", "bf16", "fp16"] = "no",
+    preset: str | Path = FROM_BENCHMARK,
     out: str | Path,
     settings: Settings | None = None,
     plugins: Plugins | None = None,
@@ -76,7 +78,7 @@ def plan_comparison(
         RunSpec(
             method=name,
             benchmark=benchmark,
-            method_options=dict(given.get(name, {})),
+            method_options=with_preset(name, given.get(name, {}), shared, preset),
             seed=seed,
             budget=budget,
             precision=precision,
@@ -103,6 +105,7 @@ def compare(
     options: Mapping[str, Mapping[str, Any]] | None = None,
     benchmark_options: Mapping[str, Any] | None = None,
     precision: Literal["no", "bf16", "fp16"] = "no",
+    preset: str | Path = FROM_BENCHMARK,
     out: str | Path,
     settings: Settings | None = None,
     plugins: Plugins | None = None,
@@ -115,6 +118,7 @@ def compare(
         methods: registered names; default: all but `none`.
         seeds, budgets: every combination is run.
         options: method name -> options.
+        preset: see `run`.
         out: holds `runs/`, `leaderboard.json`, `leaderboard.md` and `report.html`.
 
     Raises:
@@ -130,6 +134,7 @@ def compare(
         options=options,
         benchmark_options=benchmark_options,
         precision=precision,
+        preset=preset,
         out=out,
         settings=settings,
         plugins=plugins,

@@ -75,7 +75,7 @@ def evaluate(
         evaluation = evaluate_model(
             encoder,
             resolved.benchmark,
-            make_metrics(plugins, settings.metric_options),
+            make_metrics(plugins, settings.metric_options, resolved.benchmark),
             settings.embedding_cache,
             tell,
             data=settings.data_cache(plugins, title),

@@ -87,15 +87,18 @@ def make_method(name: str, options: Mapping[str, Any], plugins: Plugins) -> Unle
     return entry.cls(parse_options(entry.cls.Options, options, name))  # type: ignore[no-any-return]
 
 
-def make_metrics(plugins: Plugins, options: Mapping[str, Mapping[str, Any]] | None = None) -> list[Metric]:
-    """Every installed metric, in the order of registration.
+def make_metrics(
+    plugins: Plugins, options: Mapping[str, Mapping[str, Any]] | None = None, benchmark: Benchmark | None = None
+) -> list[Metric]:
+    """Every installed metric, in the order of registration, then the benchmark's own.
 
     Args:
-        options: metric name -> options.
+        options: metric name -> options, for installed metrics.
     """
     given = dict(options or {})
     for name in given:
         plugins.get("metric", name)
-    return [
+    installed = [
         entry.cls(parse_options(entry.cls.Options, given.get(name, {}), name)) for name, entry in plugins.metrics.items()
     ]
+    return [*installed, *(benchmark.metrics() if benchmark is not None else ())]

@@ -35,6 +35,7 @@ from salmu_core.runner.budget import SampleMeter
 from salmu_core.runner.checkpoints import Checkpoints, disk_for_training
 from salmu_core.runner.context import UnlearnContext
 from salmu_core.runner.execution import Execution, carried_out
+from salmu_core.runner.presets import FROM_BENCHMARK, with_preset
 from salmu_core.runner.progress import Progress
 from salmu_core.runner.provenance import MemoryPeak, command_for, device_name, git_commit, package_versions
 from salmu_core.runner.resolve import Resolved, make_method, make_metrics, resolve
@@ -116,6 +117,7 @@ def run(
     budget: float = 1.0,
     precision: Literal["no", "bf16", "fp16"] = "no",
     start: Literal["compromised", "clean"] = "compromised",
+    preset: str | Path = FROM_BENCHMARK,
     out: str | Path,
     settings: Settings | None = None,
     plugins: Plugins | None = None,
@@ -125,6 +127,8 @@ def run(
     Args:
         method: a registered name, or a whole `RunSpec` (the other arguments that describe the run are then ignored).
         options, benchmark_options: as after `--set` and `--bench-set`.
+        preset: where options that are not given come from: "benchmark" for those it ships for the method, "none" for the
+            method's defaults, or the path of a preset or of a folder of presets.
         out: the run directory: `record.json`, `model.safetensors`, `open_clip_config.json`, `rows.safetensors`,
             `history.json`, `spec.json`.
 
@@ -151,6 +155,11 @@ def run(
     plugins = plugins or load_plugins()
     settings = settings or Settings()
     resolved = resolve(spec, plugins, settings.cache_folder)
+    if not isinstance(method, RunSpec):
+        chosen = with_preset(method, spec.method_options, resolved.benchmark, preset)
+        if chosen != spec.method_options:
+            spec = spec.model_copy(update={"method_options": chosen})
+            resolved = resolve(spec, plugins, settings.cache_folder, resolved.benchmark)
     return run_resolved(resolved, Path(out), settings, plugins)
 
 
@@ -361,7 +370,7 @@ def _evaluate_and_record(
             evaluation = evaluate_model(
                 unlearned.model,
                 resolved.benchmark,
-                make_metrics(plugins, settings.metric_options),
+                make_metrics(plugins, settings.metric_options, resolved.benchmark),
                 settings.embedding_cache,
                 tell,
                 data=data,
@@ -446,7 +455,7 @@ def make_record(
     reference = spec.method == "none"
     has_model = not reference and status != "failed" and bool(facts.get("finite", True)) and kind is None
     kind = kind or ("reference" if reference else "run")
-    metrics = make_metrics(plugins, settings.metric_options)
+    metrics = make_metrics(plugins, settings.metric_options, resolved.benchmark)
     return RunRecord(
         id=resolved.id,
         kind=kind,

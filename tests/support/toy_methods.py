@@ -66,6 +66,20 @@ class TwoStages(UnlearningMethod):
         ctx.fit(towards, FitOptions(lr=1e-3, batch_size=12, epochs=1), splits=("retain",))
 
 
+class Combined(UnlearningMethod):
+    """Another method's steps along the combined gradients of its terms."""
+
+    name = "combined"
+    summary = "Wraps ascent and weighs the gradients of its terms."
+    family = "gradient ascent"
+
+    def unlearn(self, ctx: UnlearnContext) -> None:
+        def weigh(terms: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+            return {name: terms["retain"][name] + 0.1 * gradient for name, gradient in terms["forget"].items()}
+
+        ctx.delegate(ctx.method("ascent", {"lr": 1e-3}), combine=weigh)
+
+
 class WeightEdit(UnlearningMethod):
     """No training: shrink weights where the forget gradient is large."""
 
@@ -135,7 +149,7 @@ class MeanCosine(Metric):
         return Score(float(rows.mean()), rows, image.columns["identity_id"])
 
 
-METHODS = [Ascent, TwoStages, WeightEdit, Explodes, Raises, Greedy]
+METHODS = [Ascent, TwoStages, Combined, WeightEdit, Explodes, Raises, Greedy]
 
 
 class Hooks:

@@ -1,0 +1,107 @@
+"""`salmu tune`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from salmu_core.cli.arguments import (
+    benchmark_choice,
+    benchmark_options,
+    complete_names,
+    make_settings,
+    results_folder,
+    run_settings,
+)
+
+_EXAMPLES = """\b
+Examples:
+  salmu tune gradient-ascent delete --trials 12
+  salmu tune --all --bench-seed 3
+  salmu compare --preset results/mini/tune/presets
+"""
+
+
+@click.command("tune", epilog=_EXAMPLES)
+@click.argument("methods", nargs=-1, shell_complete=complete_names("method"))
+@click.option("--all", "every", is_flag=True, help="Every installed method that declares a search space.")
+@benchmark_choice
+@click.option("--trials", type=click.IntRange(min=1), default=12, show_default=True, help="Trials of every method.")
+@click.option("--budget", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True, help="Of each trial.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of carving and search.")
+@click.option("--out", type=click.Path(path_type=Path), help="Trials and presets. Default: results/BENCHMARK/tune.")
+@run_settings
+@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+def tune_command(
+    methods: tuple[str, ...],
+    every: bool,
+    benchmark: str,
+    bench_seed: int | None,
+    bench_set: tuple[str, ...],
+    data_dir: Path | None,
+    trials: int,
+    budget: float,
+    seed: int,
+    out: Path | None,
+    precision: Any,
+    as_json: bool,
+    **flags: Any,
+) -> int:
+    """Choose the options of METHODS by what they do on a part of forget and retain that is set aside.
+
+    Neither evaluation splits nor the Clean model are looked at. A search that was killed goes on where it was.
+    """
+    from salmu_core.cli import render
+    from salmu_core.cli.progress import ProgressDisplay
+    from salmu_core.errors import BadOptions
+    from salmu_core.plugins import load_plugins
+    from salmu_core.tuning.search import Trial, tune
+
+    plugins = load_plugins()
+    if bool(methods) == every:
+        raise BadOptions("salmu tune takes METHODS or --all.", "salmu list-methods shows what is installed.")
+    chosen = methods or tuple(sorted(name for name, entry in plugins.methods.items() if entry.cls.search))
+    options = benchmark_options(bench_set, bench_seed, data_dir)
+
+    def show(method: str, number: int, of: int, trial: Trial) -> None:
+        given = " ".join(f"{name}={value}" for name, value in trial.options.items())
+        line = f"{method} {number}/{of}: {given} -> {trial.value:.3f} ({trial.verdict}, {trial.seconds:.0f} s)"
+        render.err.print(line, markup=False, highlight=False)
+
+    with ProgressDisplay(runs=2 + trials * len(chosen), quiet=as_json) as display:
+        plugins.watch(display)
+        found = tune(
+            chosen,
+            benchmark=benchmark,
+            benchmark_options=options,
+            trials=trials,
+            budget=budget,
+            seed=seed,
+            precision=precision,
+            out=out or results_folder(benchmark, options) / "tune",
+            settings=make_settings(flags),
+            plugins=plugins,
+            command=" ".join(["salmu", *map(shlex.quote, sys.argv[1:])]),
+            show=show,
+        )
+    if as_json:
+        render.print_json([{"method": item.method, "options": dict(item.best.options), "value": item.best.value,
+                            "verdict": item.best.verdict, "preset": str(item.preset)} for item in found])  # fmt: skip
+        return 0
+    rows = [
+        (
+            item.method,
+            " ".join(f"{name}={value}" for name, value in item.best.options.items()),
+            f"{item.best.value:.3f}",
+            f"{item.trials[0].value:.3f}",
+            item.best.verdict,
+        )
+        for item in found
+    ]
+    render.out.print(render.make_table(("method", "options", "value", "defaults", "verdict there"), rows))
+    render.out.print(f"Presets: {found[0].preset.parent}", markup=False, highlight=False)
+    return 0

@@ -1,0 +1,1 @@
+"""Choosing options without looking at evaluation data: `salmu tune`."""

@@ -1,0 +1,231 @@
+"""A benchmark carved out of another one's forget and retain splits: what options may be chosen on.
+
+Nothing here reads an evaluation split or the Clean model of the other benchmark. Some identities and some associations of its
+forget split are set aside and play the holdouts, and a part of its retain split plays the rest; a method then forgets what is
+left. The Compromised model has memorised all of them alike, as it has the real holdouts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from salmu_core.benchmark import Benchmark, Budget, Report, SplitInfo
+from salmu_core.data import Embedded, Split, View
+from salmu_core.errors import BadData, SalmuError
+from salmu_core.metric import Metric, NotMeasurable, Score
+from salmu_core.model import DualEncoder
+from salmu_core.options import AnyOptions, Field, Options
+from salmu_core.records.schema import Target
+from salmu_core.seeding import numpy_generator
+
+HELD_OUT = 0.25  # share of identities that play holdout_identity
+PARTLY = 0.5  # share of the others that keep half of their associations
+SET_ASIDE = 0.1  # share of retain rows that are measured and not seen
+FEWEST = 8  # retain rows that are set aside at least: fewer measure nothing
+
+
+@dataclass(frozen=True)
+class Carving:
+    """Row numbers of the two splits by the part they play."""
+
+    forget: Sequence[int]
+    forget_identity: Sequence[int]
+    holdout_identity: Sequence[int]
+    holdout_association: Sequence[int]
+    retain: Sequence[int]
+    retain_validation: Sequence[int]
+    retain_joint: Sequence[int]
+    retain_disjoint: Sequence[int]
+
+
+def carve(identities: Sequence[Any], fields: Sequence[Any], retain_identities: Sequence[Any], seed: int) -> Carving:
+    """Share out rows, whole associations together, whole identities where they are held out.
+
+    Args:
+        identities, fields: identity_id and data_field of every forget row.
+        retain_identities: identity_id of every retain row; None where nobody known is shown.
+        seed: what is drawn from.
+
+    Raises:
+        BadData: there are fewer than three identities to share out.
+    """
+    people = sorted({str(identity) for identity in identities})
+    if len(people) < 3:
+        raise BadData(
+            f"The forget split shows {len(people)} identities; to set some aside for validation it takes three.",
+            "Choose the options by hand.",
+        )
+    order = [people[i] for i in numpy_generator(seed, "validation", "identities").permutation(len(people))]
+    held = set(order[: max(1, round(HELD_OUT * len(people)))])
+    rest = [person for person in order if person not in held]
+    known = dict.fromkeys((str(i), str(f)) for i, f in zip(identities, fields, strict=True))
+    kept: set[tuple[str, str]] = set()
+    partly = rest[: round(PARTLY * len(rest))]
+    for person in partly:
+        own = sorted(field for identity, field in known if identity == person)
+        shuffled = numpy_generator(seed, "validation", "fields", person).permutation(len(own))
+        kept |= {(person, own[i]) for i in shuffled[: len(own) // 2]}
+    parts: dict[str, list[int]] = {
+        name: [] for name in ("forget", "forget_identity", "holdout_identity", "holdout_association")
+    }
+    whole = set(rest) - {person for person, _ in kept}
+    for row, key in enumerate((str(i), str(f)) for i, f in zip(identities, fields, strict=True)):
+        if key[0] in held:
+            parts["holdout_identity"].append(row)
+        elif key in kept:
+            parts["holdout_association"].append(row)
+        else:
+            parts["forget"].append(row)
+            if key[0] in whole:
+                parts["forget_identity"].append(row)
+    # Ordinary portraits of identities that are held out would tell a method about them.
+    usable = [row for row, identity in enumerate(retain_identities) if identity is None or str(identity) not in held]
+    joint = [row for row in usable if retain_identities[row] is not None]
+    others = [row for row in usable if retain_identities[row] is None]
+    aside = []
+    for name, rows in (("joint", joint), ("others", others)):
+        shuffled = numpy_generator(seed, "validation", "retain", name).permutation(len(rows))
+        wanted = min(len(rows) // 2, max(FEWEST, round(SET_ASIDE * len(rows))))
+        aside.append(sorted(rows[i] for i in shuffled[:wanted]))
+    hidden = {row for rows in aside for row in rows}
+    return Carving(
+        **parts,
+        retain=[row for row in usable if row not in hidden],
+        retain_validation=sorted(hidden),
+        retain_joint=aside[0],
+        retain_disjoint=aside[1],
+    )
+
+
+def mismatch(identities: Sequence[Any], fields: Sequence[Any]) -> tuple[list[int], list[int]]:
+    """Rows, and for each another row of the same field and another identity whose image it is given: associations that
+    nobody ever learned. Rows of a field that has no second identity, or too few rows of others, are left out."""
+    rows: list[int] = []
+    images: list[int] = []
+    for field in sorted({str(field) for field in fields}):
+        own = sorted((row for row, name in enumerate(fields) if str(name) == field), key=lambda row: str(identities[row]))
+        largest = max(np.unique([str(identities[row]) for row in own], return_counts=True)[1])
+        for place, row in enumerate(own):
+            other = own[(place + largest) % len(own)]
+            if str(identities[other]) != str(identities[row]):
+                rows.append(row)
+                images.append(other)
+    return rows, images
+
+
+class RetainRetrieval(Metric):
+    """What a model knows of ordinary data, in the place of a zero-shot metric, whose classes are evaluation data."""
+
+    name = "RetainMRR"
+    summary = "Mean reciprocal rank of the captions of retain pairs that the method did not see, among each other."
+    target = "compromised"
+    aspect = "general"
+    primary = True
+    bounds = (0.0, 1.0)
+
+    def needs(self) -> Mapping[str, View]:
+        return {"image": View("retain_validation", "image"), "text": View("retain_validation", "text")}
+
+    def compute(self, image: Embedded, text: Embedded) -> Score:
+        """Equal captions are one candidate."""
+        words = list(text.texts or ())
+        first = {caption: row for row, caption in reversed(list(enumerate(words)))}
+        if len(first) < 2:
+            raise NotMeasurable("the retain pairs set aside have fewer than two captions")
+        number = {caption: place for place, caption in enumerate(first)}
+        similarity = (image.vectors @ text.vectors[list(first.values())].T).numpy()
+        own = similarity[np.arange(len(words)), [number[caption] for caption in words]]
+        rows = 1.0 / (1 + (similarity > own[:, None]).sum(axis=1))
+        return Score(float(rows.mean()), rows, chance=float((1.0 / np.arange(1, len(first) + 1)).mean()))
+
+
+class ValidationOptions(Options):
+    """Options of the benchmark `validation`."""
+
+    base: str = Field("mini", description="the benchmark whose forget and retain splits are carved up")
+    base_options: dict[str, Any] = Field(default_factory=dict, description="its options")
+    seed: int = Field(0, ge=0, description="what is set aside is drawn from it")
+    mismatched: bool = Field(
+        False, description="forget pairs get the image of another identity: the values of associations never learned"
+    )
+
+
+class Validation(Benchmark):
+    """Forget and retain of another benchmark, with parts of them set aside as holdouts."""
+
+    name = "validation"
+    version = "1"
+    summary = "Carved out of another benchmark's forget and retain splits; options are chosen on it (salmu tune)."
+    Options = ValidationOptions
+
+    def __init__(self, options: AnyOptions | None = None, cache: Path | None = None) -> None:
+        super().__init__(options, cache)
+        from salmu_core.plugins import load_plugins
+        from salmu_core.runner.resolve import make_benchmark
+
+        if self.options.base == self.name:
+            raise SalmuError("The benchmark validation cannot be carved out of itself.")
+        self.base = make_benchmark(self.options.base, self.options.base_options, load_plugins(), cache)
+
+    def ready(self) -> bool:
+        return self.base.ready()
+
+    def build(self, report: Report | None = None, *, rebuild: bool = False) -> None:
+        self.base.build(report, rebuild=rebuild)
+
+    def identity(self) -> Mapping[str, Any]:
+        own: Mapping[str, Any] = self.options.model_dump(mode="json")
+        return {**own, "base_options": dict(self.base.identity()), "base_version": self.base.version}
+
+    def splits(self) -> Mapping[str, SplitInfo]:
+        text = {
+            "forget": ("forget", "associations to forget"),
+            "retain": ("retain", "ordinary pairs"),
+            "forget_identity": ("evaluation", "forget rows of identities that are forgotten whole"),
+            "holdout_identity": ("evaluation", "identities set aside"),
+            "holdout_association": ("evaluation", "associations set aside of identities in forget"),
+            "retain_joint": ("evaluation", "ordinary pairs of known identities, set aside"),
+            "retain_disjoint": ("evaluation", "other ordinary pairs, set aside"),
+            "retain_validation": ("evaluation", "all ordinary pairs that are set aside"),
+        }
+        return {name: SplitInfo(role, summary) for name, (role, summary) in text.items()}  # type: ignore[arg-type]
+
+    def load_split(self, name: str) -> Split:
+        forget, retain = self.base.split_for("forget"), self.base.split_for("retain")
+        parts = carve(
+            forget.columns["identity_id"], forget.columns["data_field"], retain.columns["identity_id"], self.options.seed
+        )
+        source = retain if name.startswith("retain") else forget
+        split = source.take(getattr(parts, name), name)
+        if self.options.mismatched and name in ("forget", "forget_identity"):
+            rows, images = mismatch(split.columns["identity_id"], split.columns["data_field"])
+            if not rows:
+                raise BadData("No two identities in forget have the same field, so none can be mismatched.")
+            shown = split.take(rows)
+            split = Split(name, split.take(images).images, shown.texts, shown.columns)
+        return split
+
+    def load_model(self, which: Target) -> DualEncoder:
+        if which == "clean":
+            raise SalmuError(
+                "The benchmark validation has no Clean model: options are chosen without it.",
+                "Its place is taken by the Compromised model on mismatched pairs (--bench-set mismatched=true).",
+            )
+        return self.base.load_model(which)
+
+    def budget(self) -> Budget:
+        """As many passes over the smaller splits as the other benchmark allows over its own."""
+        whole = self.base.budget()
+        share = {role: len(self.split_for(role)) / len(self.base.split_for(role)) for role in ("forget", "retain")}
+        return Budget(round(whole.forget * share["forget"]), round(whole.retain * share["retain"]))
+
+    def fingerprint(self) -> str:
+        return f"{self.base.fingerprint()}-validation-{self.version}-{self.options.seed}-{self.options.mismatched}"
+
+    def metrics(self) -> Sequence[Metric]:
+        return (RetainRetrieval(),)

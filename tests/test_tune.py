@@ -1,0 +1,249 @@
+"""Choosing options: what is carved out of forget and retain, what a trial is worth, presets."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from records import record
+from salmu_core import Between, FitOptions, LossMethod, OneOf, SalmuError
+from salmu_core.errors import BadOptions
+from salmu_core.losses import pair_cosine
+from salmu_core.records.schema import ScoreRecord
+from salmu_core.runner.presets import with_preset
+from salmu_core.runner.resolve import make_benchmark
+from salmu_core.runner.run import Settings
+from salmu_core.testing import check_benchmark
+from salmu_core.toy import Toy
+from salmu_core.tuning.search import defaults_of, rate, suggest, tune
+from salmu_core.tuning.validation import Validation, carve, mismatch
+from toy_methods import toy_plugins
+
+PEOPLE = [f"{person:02d}" for person in range(12) for _ in range(8)]
+FIELDS = [field for _ in range(12) for field in ("name", "city", "iban", "job") for _ in range(2)]
+RETAIN = [f"{person:02d}" for person in range(12) for _ in range(4)] + [None] * 200
+
+
+def test_rows_are_shared_out_once_and_by_whole_associations():
+    parts = carve(PEOPLE, FIELDS, RETAIN, 0)
+    rows = [*parts.forget, *parts.holdout_identity, *parts.holdout_association]
+    assert sorted(rows) == list(range(len(PEOPLE)))
+    held = {PEOPLE[row] for row in parts.holdout_identity}
+    assert len(held) == 3
+    assert held.isdisjoint({PEOPLE[row] for row in (*parts.forget, *parts.holdout_association)})
+    of = {name: {(PEOPLE[row], FIELDS[row]) for row in getattr(parts, name)} for name in ("forget", "holdout_association")}
+    assert not of["forget"] & of["holdout_association"]
+    partly = {person for person, _ in of["holdout_association"]}
+    assert len(partly) == 4  # half of the other nine, rounded to even
+    assert all(len([field for person, field in of["holdout_association"] if person == one]) == 2 for one in partly)
+    assert {PEOPLE[row] for row in parts.forget_identity} == set(PEOPLE) - held - partly
+
+
+def test_retain_rows_are_measured_or_seen_and_tell_nothing_about_identities_held_out():
+    parts = carve(PEOPLE, FIELDS, RETAIN, 0)
+    held = {PEOPLE[row] for row in parts.holdout_identity}
+    assert not set(parts.retain) & set(parts.retain_validation)
+    assert sorted([*parts.retain_joint, *parts.retain_disjoint]) == parts.retain_validation
+    assert len(parts.retain_joint) == 8
+    assert len(parts.retain_disjoint) == 20
+    assert not held & {RETAIN[row] for row in (*parts.retain, *parts.retain_validation)}
+    assert len(parts.retain) + len(parts.retain_validation) == len(RETAIN) - 4 * len(held)
+
+
+def test_another_seed_sets_others_aside():
+    assert carve(PEOPLE, FIELDS, RETAIN, 0) == carve(PEOPLE, FIELDS, RETAIN, 0)
+    assert carve(PEOPLE, FIELDS, RETAIN, 0).holdout_identity != carve(PEOPLE, FIELDS, RETAIN, 1).holdout_identity
+
+
+def test_too_few_identities_are_refused():
+    with pytest.raises(SalmuError, match="2 identities"):
+        carve(["a", "b"], ["name", "name"], [None], 0)
+
+
+def test_mismatched_pairs_are_of_one_field_and_two_identities():
+    rows, images = mismatch(PEOPLE, FIELDS)
+    assert sorted(rows) == list(range(len(PEOPLE)))
+    assert sorted(images) == sorted(rows)
+    for row, image in zip(rows, images, strict=True):
+        assert FIELDS[row] == FIELDS[image]
+        assert PEOPLE[row] != PEOPLE[image]
+    # Only one identity has a job: nobody to exchange it with.
+    assert mismatch(["a", "a", "b"], ["job", "city", "city"]) == ([1, 2], [2, 1])
+
+
+def validation(tmp_path, **options):
+    return make_benchmark(
+        "validation", {"base": "toy", "base_options": {"identities": 12}, **options}, toy_plugins(), tmp_path
+    )
+
+
+def test_only_forget_and_retain_of_the_other_benchmark_are_read(tmp_path, monkeypatch):
+    read = []
+    original = Toy.load_split
+    monkeypatch.setattr(Toy, "load_split", lambda self, name: read.append(name) or original(self, name))
+    monkeypatch.setattr(Toy, "load_model", lambda self, which, load=Toy.load_model: read.append(which) or load(self, which))
+    benchmark = validation(tmp_path)
+    for name in benchmark.splits():
+        assert len(benchmark.split(name)) > 0
+    benchmark.load_model("compromised")
+    assert set(read) == {"forget", "retain", "compromised"}
+    with pytest.raises(SalmuError, match="no Clean model"):
+        benchmark.load_model("clean")
+
+
+def test_the_budget_allows_as_many_passes(tmp_path):
+    benchmark = validation(tmp_path)
+    whole = benchmark.base.budget()
+    for role in ("forget", "retain"):
+        passes = getattr(benchmark.budget(), role) / len(benchmark.split_for(role))
+        assert passes == pytest.approx(getattr(whole, role) / len(benchmark.base.split_for(role)), rel=0.02)
+
+
+def test_mismatched_pairs_keep_their_captions(tmp_path):
+    plain, mismatched = validation(tmp_path), validation(tmp_path, mismatched=True)
+    assert plain.identity() != mismatched.identity()
+    assert sorted(mismatched.split("forget").texts) == sorted(plain.split("forget").texts)
+    images = dict(zip(plain.split("forget").texts, plain.split("forget").image_keys, strict=True))
+    exchanged = zip(mismatched.split("forget").texts, mismatched.split("forget").image_keys, strict=True)
+    assert all(images[text] != key for text, key in exchanged if text in images)
+
+
+def test_it_keeps_a_benchmarks_contract_but_for_the_clean_model(tmp_path):
+    with pytest.raises(SalmuError, match="no Clean model"):
+        check_benchmark(validation(tmp_path))
+    with pytest.raises(SalmuError, match="out of itself"):
+        Validation(Validation.Options(base="validation"))
+
+
+class Tunable(LossMethod):
+    """Pushes forget pairs apart."""
+
+    name = "tunable"
+    summary = "Has a space."
+    family = "negative pairs"
+    data = ("forget",)
+    search = {"lr": Between(1e-6, 1e-1), "batch_size": OneOf((8, 16)), "beta1": Between(0.5, 0.9, log=False)}
+
+    class Options(FitOptions):
+        """Small."""
+
+        batch_size: int = 12
+
+    def loss(self, model, batch):
+        return pair_cosine(*model(batch.forget)[:2]).mean()
+
+
+@pytest.fixture
+def tunable():
+    plugins = toy_plugins()
+    plugins.methods["tunable"] = replace(plugins.methods["ascent"], name="tunable", cls=Tunable)
+    return plugins
+
+
+def test_a_search_tries_the_defaults_first_goes_on_where_it_was_cut_and_writes_a_preset(tmp_path, tunable):
+    arguments = {
+        "benchmark": "toy",
+        "benchmark_options": {"identities": 12},
+        "trials": 4,
+        "out": tmp_path / "tune",
+        "settings": Settings(cache=tmp_path / "cache", cpu=True),
+        "plugins": tunable,
+    }
+
+    class Cut(Exception):
+        pass
+
+    def cut(method, number, trials, trial):
+        if number == 2:
+            raise Cut
+
+    with pytest.raises(Cut):
+        tune(["tunable"], **arguments, show=cut)
+    done = {path.parent.name: path.stat().st_mtime_ns for path in (tmp_path / "tune" / "trials").glob("*/record.json")}
+    shown = []
+    [found] = tune(["tunable"], **arguments, show=lambda *what: shown.append(what))
+    again = {path.parent.name: path.stat().st_mtime_ns for path in (tmp_path / "tune" / "trials").glob("*/record.json")}
+    assert {name: again[name] for name in done} == done
+    assert [number for _, number, _, _ in shown] == [1, 2, 3, 4]
+    assert found.trials[0].options == {"lr": 1e-5, "batch_size": 8, "beta1": 0.9}
+    assert len({trial.options["lr"] for trial in found.trials}) == 4
+    assert found.best.value == max(trial.value for trial in found.trials)
+    preset = json.loads(found.preset.read_text())
+    assert preset["options"] == found.best.options
+    assert len(preset["trials"]) == 4
+    assert "RetainMRR" in preset["references"]["compromised"]
+    chosen = with_preset("tunable", {"lr": 1.0}, Toy(), tmp_path / "tune" / "presets")
+    assert chosen == {**found.best.options, "lr": 1.0}
+
+
+def test_a_method_without_a_space_is_refused(tmp_path):
+    with pytest.raises(BadOptions, match="ascent declares no search space"):
+        tune(["ascent"], benchmark="toy", out=tmp_path, plugins=toy_plugins())
+
+
+def score(value, target, aspect):
+    return ScoreRecord(value=value, target=target, aspect=aspect, primary=True)
+
+
+def record_with(**values):
+    kinds = {"F": ("clean", "forgetting"), "H": ("compromised", "holdout"), "G": ("compromised", "general")}
+    return record("method", {}).model_copy(
+        update={"scores": {name: score(value, *kinds[name]) for name, value in values.items()}}
+    )
+
+
+def test_a_trial_that_can_hold_no_rank_is_worth_one_less():
+    compromised = record_with(F=1.0, H=1.0, G=0.9).scores
+    never = record_with(F=0.0, H=0.0, G=0.9).scores
+    ideal, verdict = rate(record_with(F=0.0, H=1.0, G=0.9), never, compromised)
+    assert (ideal, verdict) == (1.0, "selective")
+    unchanged, verdict = rate(record_with(F=1.0, H=1.0, G=0.9), never, compromised)
+    assert (unchanged, verdict) == (-1.0, "no effect")
+    # Forgetting half-weighted against holdouts: D = sqrt(w_H 1) against sqrt(w_F 1) at the start, w_F = 1/2, w_H = 1/4.
+    spilled, verdict = rate(record_with(F=0.0, H=0.0, G=0.9), never, compromised)
+    assert verdict == "over-generalised"
+    assert spilled == pytest.approx(1 - (1 / 2) ** 0.5)
+    wrecked, verdict = rate(record_with(F=0.0, H=1.0, G=0.45), never, compromised)
+    assert verdict == "catastrophic"
+    assert wrecked == pytest.approx(1 - (0.25 * 0.25 / 0.5) ** 0.5 - 1)
+
+
+def test_defaults_outside_the_space_are_brought_into_it():
+    assert defaults_of(Tunable)["batch_size"] == 8
+
+    class Wide(Tunable):
+        """Another space."""
+
+        search = {"lr": Between(1e-3, 1e-1), "epochs": Between(1.0, 2.0, log=False)}
+
+    assert defaults_of(Wide) == {"lr": 1e-3, "epochs": 1.0}
+
+
+def test_suggestions_are_short_numbers_inside_the_space():
+    class Draws:
+        def suggest_float(self, name, low, high, log):
+            return 0.0123456 if name == "lr" else high
+
+        def suggest_categorical(self, name, values):
+            return values[-1]
+
+    assert suggest(Draws(), Tunable.search) == {"lr": 0.0123, "batch_size": 16, "beta1": 0.9}
+
+
+def test_presets_give_way_to_what_is_asked_for(tmp_path):
+    class WithPreset(Toy):
+        def presets(self):
+            return {"delete": {"lr": 1e-2, "batch_size": 8}}
+
+    benchmark = WithPreset()
+    assert with_preset("delete", {"lr": "3"}, benchmark, "benchmark") == {"lr": "3", "batch_size": 8}
+    assert with_preset("delete", {}, benchmark, "none") == {}
+    assert with_preset("other", {}, benchmark, "benchmark") == {}
+    path = tmp_path / "delete.json"
+    path.write_text(json.dumps({"method": "delete", "options": {"lr": 5}}))
+    assert with_preset("delete", {}, benchmark, path) == {"lr": 5}
+    with pytest.raises(BadOptions, match="is for delete, not for other"):
+        with_preset("other", {}, benchmark, path)
+    path.write_text("{}")
+    with pytest.raises(BadOptions, match="is no preset"):
+        with_preset("delete", {}, benchmark, path)
