@@ -151,7 +151,7 @@ class ValidationOptions(Options):
     base_options: dict[str, Any] = Field(default_factory=dict, description="its options")
     seed: int = Field(0, ge=0, description="what is set aside is drawn from it")
     mismatched: bool = Field(
-        False, description="forget pairs get the image of another identity: the values of associations never learned"
+        False, description="sensitive pairs get the image of another identity: the values of associations never learned"
     )
 
 
@@ -202,10 +202,10 @@ class Validation(Benchmark):
         )
         source = retain if name.startswith("retain") else forget
         split = source.take(getattr(parts, name), name)
-        if self.options.mismatched and name in ("forget", "forget_identity"):
+        if self.options.mismatched and source is forget:
             rows, images = mismatch(split.columns["identity_id"], split.columns["data_field"])
             if not rows:
-                raise BadData("No two identities in forget have the same field, so none can be mismatched.")
+                raise BadData(f"No two identities in {name} have the same field, so none can be mismatched.")
             shown = split.take(rows)
             split = Split(name, split.take(images).images, shown.texts, shown.columns)
         return split
