@@ -97,7 +97,7 @@ class ClipErase(LossMethod):
 # ---------------------------------------------------------------- as in SALMUBench's port
 
 
-def zero_similarity_loss(image: Float[Tensor, "rows dim"], text: Float[Tensor, "rows dim"]) -> Float[Tensor, ""]:
+def zero_similarity_loss(image: Float[Tensor, "batch dim"], text: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
     """`2 mean_ij S_ij²`: the mean squared error of every cosine of the batch against 0, once per direction. The target is
     not the pair but all of the batch: any image and any caption of forget become unrelated."""
     return 2 * (image @ text.T).square().mean()
