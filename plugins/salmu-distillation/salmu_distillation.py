@@ -1,4 +1,5 @@
-"""DELETE, Decoupled Distillation to Erase: distil the model's own in-batch softmax with the true pair masked out."""
+"""DELETE, Decoupled Distillation to Erase: distil the model's own in-batch softmax with the true pair masked out; and what
+SALMUBench's port computes under that name."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from salmu_core import (
     Batch,
+    Between,
     DualEncoder,
     Features,
     Field,
@@ -23,6 +25,8 @@ from salmu_core import (
     hookimpl,
 )
 from salmu_core.losses import group_mask
+
+# ---------------------------------------------------------------- as published
 
 
 def masked_distillation(
@@ -101,6 +105,7 @@ class Delete(LossMethod):
     family = "distillation"
     paper = "https://arxiv.org/abs/2503.23751"
     data = ("forget",)
+    search = {"lr": Between(1e-5, 3e-3), "temperature": Between(0.3, 30)}
 
     class Options(FitOptions):
         """Options of delete."""
@@ -145,7 +150,55 @@ def embed(model: DualEncoder, batches: Iterable[Pairs]) -> Bank:
     )
 
 
+# ---------------------------------------------------------------- as in SALMUBench's port
+
+
+def zero_similarity_loss(image: Float[Tensor, "batch dim"], text: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
+    """`2 mean_ij S_ij²`: the mean squared error of every cosine of the batch against 0, once per direction. Nothing is masked
+    and nothing is distilled: any image and any caption of forget become unrelated."""
+    return 2 * (image @ text.T).square().mean()
+
+
+def similarity_drift(student: Features, teacher: Features) -> Float[Tensor, ""]:
+    """`2 mean_ij (S_ij - S°_ij)²` of the cosines of a batch, once per direction."""
+    return 2 * F.mse_loss(student.image @ student.text.T, teacher.image @ teacher.text.T)
+
+
+class DeleteSalmubench(LossMethod):
+    """Send every cosine of a forget batch to 0 and hold the cosines of a retain batch where they were."""
+
+    name = "delete-salmubench"
+    summary = "Send all cosines among forget pairs to 0; hold those among retain pairs (SALMUBench's port of DELETE)."
+    family = "negative pairs"
+    paper = "https://arxiv.org/abs/2603.26316"
+    data = ("forget", "retain")
+    search = {"lr": Between(1e-5, 3e-3), "forget_weight": Between(0.01, 10)}
+
+    class Options(FitOptions):
+        """Options of delete-salmubench."""
+
+        lr: float = Field(1e-4, gt=0, le=10, description="peak learning rate")
+        forget_weight: float = Field(1.0, ge=0, description="weight of the forget term; the retain term has 1")
+
+    _teacher: DualEncoder
+
+    def prepare(self, ctx: UnlearnContext) -> None:
+        """Freeze the teacher."""
+        self._teacher = ctx.frozen_copy()
+
+    def loss(self, model: DualEncoder, batch: Batch) -> dict[str, Tensor]:
+        """Both terms of the port on one batch of each role."""
+        image, text, _ = model(batch.forget)
+        retain = model(batch.retain)
+        with torch.no_grad():
+            teacher = self._teacher(batch.retain)
+        return {
+            "forget": self.options.forget_weight * zero_similarity_loss(image, text),
+            "retain": similarity_drift(retain, teacher),
+        }
+
+
 @hookimpl
 def register_methods() -> list[type[UnlearningMethod]]:
-    """DELETE."""
-    return [Delete]
+    """DELETE as published, and as in SALMUBench's port."""
+    return [Delete, DeleteSalmubench]
