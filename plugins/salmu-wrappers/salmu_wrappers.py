@@ -29,7 +29,7 @@ Gradients = Mapping[str, Tensor]
 # ---------------------------------------------------------------- SalUn
 
 
-def saliency_mask(gradients: Mapping[str, Float[Tensor, "..."]], share: float) -> dict[str, Bool[Tensor, "..."]]:
+def saliency_mask(gradients: Mapping[str, Float[Tensor, ...]], share: float) -> dict[str, Bool[Tensor, ...]]:
     """True for the `share` of all weights with the largest |gradient|, over all tensors together: the weight saliency of SalUn
     (Fan et al. 2024, arXiv 2310.12508), whose code sets the threshold by rank like this. Of equal gradients at the threshold the first
     are taken, so the share is met exactly.
@@ -48,7 +48,7 @@ class SalUnOptions(Options):
     share: float = Field(0.5, gt=0, le=1, description="share of the weights that may change")
     inner: str = Field("shuffled-captions", description="the method whose gradients are masked; any that trains")
     inner_options: dict[str, Any] = Field(default_factory=dict, description="its other options, as JSON")
-    rows: int = Field(2048, ge=1, description="forget pairs that the saliency is measured on, out of the budget; at most a tenth of it")
+    rows: int = Field(2048, ge=1, description="forget pairs that the saliency is measured on; at most a tenth of the budget")
     batch_size: int = Field(64, ge=2, description="pairs per gradient of the measurement")
 
 
@@ -149,7 +149,9 @@ class SettlingOptions(Options):
     lr: float = Field(1e-4, gt=0, le=10, description="peak learning rate of the inner method")
     inner: str = Field("gradient-ascent-retain", description="the method whose terms are settled: it needs two or more")
     inner_options: dict[str, Any] = Field(default_factory=dict, description="its other options, as JSON")
-    retain_term: str = Field("retain", description="name of the inner loss's term that speaks for retain pairs; all others forget")
+    retain_term: str = Field(
+        "retain", description="name of the inner loss's term that speaks for retain pairs; all others forget"
+    )
 
 
 def two_sides(terms: Mapping[str, Gradients], retain_term: str, inner: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -246,7 +248,9 @@ def inner_method(ctx: UnlearnContext, name: str, options: Mapping[str, Any]) -> 
         SalmuError: it is a wrapper itself.
     """
     if name in {cls.name for cls in register_methods()}:
-        raise SalmuError(f"{name} works around another method and cannot be inside one.", "Choose a method with a loss of its own.")
+        raise SalmuError(
+            f"{name} works around another method and cannot be inside one.", "Choose a method with a loss of its own."
+        )
     return ctx.method(name, options)
 
 

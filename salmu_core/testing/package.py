@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from salmu_core.method import UnlearningMethod
+from salmu_core.options import parse_options
 
 #: Headings of a method's card, in order.
 CARD_HEADINGS = ("Idea", "Objective", "Data it sees", "Options", "When it fails", "Cost", "Paper", "Departures", "Use")
@@ -29,7 +30,7 @@ def check_package(folder: Path, methods: Sequence[type[UnlearningMethod]]) -> No
         options = card_options(card, method.name)
         fields = list(method.Options.model_fields)
         assert list(options) == fields, f"The card lists {list(options)} for {method.name}; its options are {fields}."
-        assert method.Options(**options) == method.Options(), (
+        assert parse_options(method.Options, options, method.name) == method.Options(), (
             f"The card's defaults of {method.name} are not those of the code."
         )
     project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]

@@ -9,9 +9,10 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from filelock import FileLock
@@ -21,6 +22,7 @@ from salmu_core.benchmark import BuildStep, Report
 from salmu_core.errors import NotBuilt
 from salmu_core.files import check_writable, write_json
 from salmu_core.model import load_model
+from salmu_core.runner.presets import read_presets
 from salmu_mini.generate import generate
 from salmu_mini.recipe import RECIPES
 from salmu_mini.sizes import SIZES
@@ -64,6 +66,9 @@ class Mini(SnapshotBenchmark):
         content.append(self.options.epochs)
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
         return self.cache / "mini" / f"{size}-seed{self.options.seed}-{digest}"
+
+    def presets(self) -> Mapping[str, Mapping[str, Any]]:
+        return read_presets(Path(__file__).with_name("presets"))
 
     def ready(self) -> bool:
         return (self.folder / READY).is_file()

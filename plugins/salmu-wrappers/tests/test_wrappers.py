@@ -127,7 +127,9 @@ def test_only_the_retain_term_is_apart_and_the_others_forget():
 
 def test_munba_with_the_length_of_the_sum_differs_from_nash_only_in_length():
     _, nash, _, _ = run(Munba, inner_options={**ASCENT["inner_options"], "clip_norm": 1e-3, "optimizer": "sgd"})
-    _, summed, _, _ = run(Munba, scale="sum", inner_options={**ASCENT["inner_options"], "clip_norm": 1e-3, "optimizer": "sgd"})
+    _, summed, _, _ = run(
+        Munba, scale="sum", inner_options={**ASCENT["inner_options"], "clip_norm": 1e-3, "optimizer": "sgd"}
+    )
     for name, tensor in nash.items():  # clipped to one length, the same steps
         torch.testing.assert_close(tensor, summed[name], rtol=1e-3, atol=1e-6)
 
@@ -137,7 +139,9 @@ def test_munba_with_the_length_of_the_sum_differs_from_nash_only_in_length():
 
 def test_what_is_left_is_normal_to_the_retain_gradient():
     generator = torch.Generator().manual_seed(0)
-    forget, retain = ({"a": torch.randn(3, 2, generator=generator), "b": torch.randn(4, generator=generator)} for _ in range(2))
+    forget, retain = (
+        {"a": torch.randn(3, 2, generator=generator), "b": torch.randn(4, generator=generator)} for _ in range(2)
+    )
     left = project_out(forget, retain, only_conflict=False)
     assert inner_product(left, retain) == pytest.approx(0, abs=1e-5)
     # Pythagoras, over both tensors together.
@@ -146,7 +150,11 @@ def test_what_is_left_is_normal_to_the_retain_gradient():
 
 
 def test_by_hand_and_only_in_conflict():
-    forget, agreeing, opposed = {"w": torch.tensor([1.0, 1.0])}, {"w": torch.tensor([2.0, 0.0])}, {"w": torch.tensor([-2.0, 0.0])}
+    forget, agreeing, opposed = (
+        {"w": torch.tensor([1.0, 1.0])},
+        {"w": torch.tensor([2.0, 0.0])},
+        {"w": torch.tensor([-2.0, 0.0])},
+    )
     assert project_out(forget, agreeing, only_conflict=True)["w"].tolist() == [1.0, 1.0]
     assert project_out(forget, agreeing, only_conflict=False)["w"].tolist() == [0.0, 1.0]
     assert project_out(forget, opposed, only_conflict=True)["w"].tolist() == [0.0, 1.0]
