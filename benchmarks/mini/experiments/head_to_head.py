@@ -1,0 +1,157 @@
+"""Every installed method on three instances of `mini`, three training seeds, budgets 1x and 5x: one restartable command.
+
+    uv run python benchmarks/mini/experiments/head_to_head.py --workers 2
+
+Options come from mini's presets (`salmu tune`). Each finished run is kept in `benchmarks/mini/results/head_to_head/instance-N.json`
+at once, under the run's identity; the same command, also on another machine, goes on with what is missing, and makes a run again when
+a method, its options or versions changed. Tables and pictures are made from these files by `head_to_head_report.py`.
+
+Workers are processes of one thread each: on a CPU, that is more runs per hour than one process with all threads.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import shutil
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import click
+
+from salmu_core.files import write_json
+from salmu_core.plugins import load_plugins
+from salmu_core.records.schema import RunRecord
+from salmu_core.runner.compare import PlannedRun, plan_comparison
+from salmu_core.runner.run import Settings, run_resolved
+
+RESULTS = Path(__file__).parents[1] / "results" / "head_to_head"
+COMMAND = "uv run python benchmarks/mini/experiments/head_to_head.py"
+
+
+def stored_path(instance: int) -> Path:
+    """Where the results of an instance are kept."""
+    return RESULTS / f"instance-{instance}.json"
+
+
+def read_stored(instance: int) -> dict[str, Any]:
+    """What is kept of an instance."""
+    path = stored_path(instance)
+    if not path.is_file():
+        return {"command": COMMAND, "instance": instance, "references": {}, "runs": []}
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def short(record: RunRecord) -> dict[str, Any]:
+    """What is kept of a run."""
+    return {
+        "id": record.id,
+        "method": record.spec.method,
+        "package": None if record.provenance.method_package is None else record.provenance.method_package.model_dump(),
+        "seed": record.spec.seed,
+        "budget": record.spec.budget,
+        "options": record.spec.method_options,
+        "status": record.status,
+        "error": (record.error or "").splitlines()[0] if record.error else None,
+        "scores": {name: round(score.value, 6) for name, score in record.scores.items()},
+        "weight_change": record.weight_change,
+        "seconds": round(record.cost.seconds.get("unlearn", 0.0), 2),
+        "samples": record.cost.samples,
+        "trainable_parameters": record.cost.trainable_parameters,
+        "device": record.provenance.device,
+    }
+
+
+def keep(instance: int, record: RunRecord) -> None:
+    """Add a finished run in the place of an earlier one of the same method, budget and seed."""
+    stored = read_stored(instance)
+    if record.spec.method == "none":
+        stored["references"][record.spec.start] = {
+            name: {**score.model_dump(mode="json"), "summary": ""} for name, score in record.scores.items()
+        }
+        stored["packages"] = record.provenance.packages
+    else:
+        place = (record.spec.method, record.spec.budget, record.spec.seed)
+        others = [run for run in stored["runs"] if (run["method"], run["budget"], run["seed"]) != place]
+        stored["runs"] = sorted([*others, short(record)], key=lambda run: (run["method"], run["budget"], run["seed"]))
+    write_json(stored_path(instance), stored)
+
+
+def _prepare() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _work(instance: int, position: int, arguments: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """One run, in a worker; its model is not kept: 14 MB each would be gigabytes."""
+    plugins = load_plugins()
+    planned = plan_comparison(**arguments, plugins=plugins)[position]
+    record = run_resolved(planned.resolved, planned.folder, Settings(cpu=arguments["settings"].cpu), plugins)
+    if record.spec.method != "none":
+        (planned.folder / "model.safetensors").unlink(missing_ok=True)
+        shutil.rmtree(planned.folder / "checkpoints", ignore_errors=True)
+    return instance, record.model_dump(mode="json")
+
+
+def missing(planned: Sequence[PlannedRun], stored: dict[str, Any]) -> list[int]:
+    """Positions of the runs that are not kept yet."""
+    have = {run["id"] for run in stored["runs"]}
+
+    def is_kept(item: PlannedRun) -> bool:
+        spec = item.resolved.spec
+        return spec.start in stored["references"] if spec.method == "none" else item.resolved.id in have
+
+    return [position for position, item in enumerate(planned) if not is_kept(item)]
+
+
+@click.command()
+@click.option("--instances", default="0,1,2", show_default=True, help="Benchmark seeds.")
+@click.option("--seeds", default="0,1,2", show_default=True, help="Training seeds.")
+@click.option("--budgets", default="1,5", show_default=True)
+@click.option("--methods", default="", help="Comma-separated; default: all that are installed.")
+@click.option("--workers", default=2, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("results/head-to-head"), help="Run directories.")
+@click.option("--dry-run", is_flag=True, help="Say how many runs are missing.")
+@click.option("--cpu", is_flag=True)
+def main(instances: str, seeds: str, budgets: str, methods: str, workers: int, out: Path, dry_run: bool, cpu: bool) -> None:
+    """Run what is missing and keep it."""
+    plugins = load_plugins()
+    tasks: list[tuple[float, int, int, dict[str, Any]]] = []
+    for instance in map(int, instances.split(",")):
+        arguments: dict[str, Any] = {
+            "methods": methods.split(",") if methods else None,
+            "benchmark": "mini",
+            "benchmark_options": {"seed": instance},
+            "seeds": [int(seed) for seed in seeds.split(",")],
+            "budgets": [float(budget) for budget in budgets.split(",")],
+            "out": out / f"instance-{instance}",
+            "settings": Settings(cpu=cpu),
+        }
+        planned = plan_comparison(**arguments, plugins=plugins)
+        for position in missing(planned, read_stored(instance)):
+            spec = planned[position].resolved.spec
+            tasks.append((0.0 if spec.method == "none" else spec.budget, instance, position, arguments))
+        if not dry_run:
+            planned[0].resolved.benchmark.build()
+    tasks.sort(key=lambda task: task[0])  # references, then the small budget: a matrix that is cut is a smaller whole one
+    print(f"{len(tasks)} runs are missing.", flush=True)
+    if dry_run or not tasks:
+        return
+    started = time.perf_counter()
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _prepare) as pool:
+        futures = [pool.submit(_work, instance, position, arguments) for _, instance, position, arguments in tasks]
+        for done, future in enumerate(as_completed(futures)):
+            instance, content = future.result()
+            record = RunRecord(**content)
+            keep(instance, record)
+            title = f"{record.spec.method} {record.spec.budget:g}x seed {record.spec.seed} instance {instance}"
+            print(f"{done + 1}/{len(tasks)} {time.perf_counter() - started:.0f} s {title}: {record.status}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

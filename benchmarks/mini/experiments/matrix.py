@@ -1,0 +1,261 @@
+"""What the runs of the head-to-head say: gaps, verdicts, intervals, paired tests. Pure functions of the stored results."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from salmu_core.records.gaps import gaps_of
+from salmu_core.records.overall import metric_weights, overall_score
+from salmu_core.records.schema import RunRecord, RunSpec, ScoreRecord
+from salmu_core.records.verdict import judge
+from salmu_core.seeding import numpy_generator
+
+#: Methods that SALMUBench's table has, by its name for them. Its DELETE and CLIPErase are taken to be those of its authors' code.
+IN_THE_PAPER = {
+    "CLIPErase": "cliperase-salmubench",
+    "DELETE": "delete-salmubench",
+    "VLUnlearn": "multidelete",
+    "Finetuning": "retain-finetuning",
+    "Negative gradient": "gradient-ascent",
+    "Shuffled captions": "shuffled-captions",
+    "Direct similarity minimisation": "direct-similarity-minimisation",
+}
+#: What the paper says of them; others it names are in no table that could be read.
+READING = {
+    "cliperase-salmubench": "over-generalised",
+    "delete-salmubench": "over-generalised",
+    "shuffled-captions": "catastrophic",
+    "direct-similarity-minimisation": "catastrophic",
+    "generic-captions": "ineffective",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run: a method on one instance of the benchmark with one training seed."""
+
+    method: str
+    instance: int
+    seed: int
+    budget: float
+    status: str
+    verdict: str
+    overall: float
+    scores: Mapping[str, float]
+    gaps: Mapping[str, float]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A method at one budget over instances and seeds."""
+
+    method: str
+    budget: float
+    cells: int
+    overall: float
+    low: float
+    high: float
+    over_instances: float
+    over_seeds: float
+    verdicts: Mapping[str, int]
+    scores: Mapping[str, float]
+    gaps: Mapping[str, float]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A method against the best one at its budget."""
+
+    method: str
+    best: str
+    budget: float
+    mean: float
+    low: float
+    high: float
+    p: float
+    corrected: float
+
+
+def cells_of(stored: Mapping[str, Any]) -> list[Cell]:
+    """Judge the stored runs of one instance against its own references.
+
+    Args:
+        stored: `instance`, `references` (score records of clean and compromised) and `runs`, as `head_to_head.py` keeps them.
+    """
+    references = {
+        which: {name: ScoreRecord(**score) for name, score in scores.items()}
+        for which, scores in stored["references"].items()
+    }
+    clean, compromised = references["clean"], references["compromised"]
+    weights, start = metric_weights(compromised), gaps_of(compromised, clean, compromised)
+    cells = []
+    for run in stored["runs"]:
+        scores = {name: compromised[name].model_copy(update={"value": value}) for name, value in run["scores"].items()}
+        record = RunRecord(
+            id=run["id"], status=run["status"], spec=RunSpec(method=run["method"]), scores=scores,
+            weight_change=run["weight_change"], error=run["error"], created_at=datetime(2026, 1, 1, tzinfo=UTC),
+        )  # fmt: skip
+        gaps = gaps_of(scores, clean, compromised)
+        cells.append(
+            Cell(
+                run["method"],
+                stored["instance"],
+                run["seed"],
+                run["budget"],
+                run["status"],
+                judge(record, clean, compromised).name,
+                overall_score(gaps, start, weights) if gaps else float("nan"),
+                run["scores"],
+                gaps,
+                run["seconds"],
+            )  # fmt: skip
+        )
+    return cells
+
+
+def hierarchical_interval(values: Mapping[int, Sequence[float]], draws: int = 2000) -> tuple[float, float]:
+    """95 % bootstrap interval of the mean over instances of the mean over seeds: instances are drawn first, then their seeds.
+
+    Args:
+        values: instance -> one value for each seed.
+    """
+    rng = numpy_generator(0, "head to head")
+    instances = sorted(values)
+    means = []
+    for _ in range(draws):
+        chosen = rng.choice(instances, len(instances))
+        means.append(np.mean([np.mean(rng.choice(values[one], len(values[one]))) for one in chosen]))
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def summarise(cells: Sequence[Cell]) -> list[Summary]:
+    """Best first, budget by budget. Cells without scores count in the verdicts and not in the means."""
+    groups: dict[tuple[float, str], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.budget, cell.method), []).append(cell)
+    found = []
+    for (budget, method), group in groups.items():
+        measured = [cell for cell in group if cell.scores]
+        by_instance: dict[int, list[float]] = {}
+        for cell in measured:
+            by_instance.setdefault(cell.instance, []).append(cell.overall)
+        low, high = hierarchical_interval(by_instance) if by_instance else (float("nan"),) * 2
+        instance_means = [float(np.mean(values)) for values in by_instance.values()]
+        names = list(measured[0].scores) if measured else []
+        found.append(
+            Summary(
+                method=method,
+                budget=budget,
+                cells=len(group),
+                overall=float(np.mean(instance_means)) if instance_means else float("nan"),
+                low=low,
+                high=high,
+                over_instances=float(np.std(instance_means, ddof=1)) if len(instance_means) > 1 else 0.0,
+                over_seeds=float(np.mean([np.std(v, ddof=1) if len(v) > 1 else 0.0 for v in by_instance.values()] or [0.0])),
+                verdicts=dict(Counter(cell.verdict for cell in group).most_common()),
+                scores={name: float(np.mean([cell.scores[name] for cell in measured])) for name in names},
+                gaps={name: float(np.mean([cell.gaps[name] for cell in measured])) for name in names},
+                seconds=float(np.mean([cell.seconds for cell in group])),
+            )
+        )
+    return sorted(found, key=lambda item: (item.budget, -np.nan_to_num(item.overall, nan=-1e9)))
+
+
+def worst_verdict(verdicts: Mapping[str, int]) -> str:
+    """The worst of a group's verdicts: a method is as good as its worst run."""
+    order = ["failed", "diverged", "unknown", "no effect", "catastrophic", "ineffective", "over-generalised", "selective"]
+    return min(verdicts, key=order.index)
+
+
+def against_the_best(cells: Sequence[Cell], summaries: Sequence[Summary], budget: float) -> list[Difference]:
+    """Paired differences of the overall score to the best method at a budget whose every verdict can hold a rank; over cells
+    of the same instance and seed, with a paired t-test and Holm's correction for all methods at that budget.
+
+    Cells of one instance share its data, so they are less independent than the test takes them to be.
+    """
+    ranked = [
+        s
+        for s in summaries
+        if s.budget == budget and worst_verdict(s.verdicts) in ("selective", "over-generalised", "ineffective")
+    ]
+    if not ranked:
+        return []
+    best = ranked[0].method
+    values: dict[str, dict[tuple[int, int], float]] = {}
+    for cell in cells:
+        if cell.budget == budget and cell.scores:
+            values.setdefault(cell.method, {})[cell.instance, cell.seed] = cell.overall
+    found = []
+    for method, own in values.items():
+        common = sorted(set(own) & set(values[best]))
+        if method == best or len(common) < 2:
+            continue
+        differences = np.array([own[key] - values[best][key] for key in common])
+        mean, error = float(differences.mean()), float(differences.std(ddof=1) / len(common) ** 0.5)
+        if error == 0:
+            p, reach = (1.0 if mean == 0 else 0.0), 0.0
+        else:
+            p = float(stats.ttest_1samp(differences, 0.0).pvalue)
+            reach = float(stats.t.ppf(0.975, len(common) - 1)) * error
+        found.append(Difference(method, best, budget, mean, mean - reach, mean + reach, p, p))
+    return holm(found)
+
+
+def holm(differences: Sequence[Difference]) -> list[Difference]:
+    """Holm's step-down correction (1979), largest difference first in the result."""
+    from dataclasses import replace
+
+    corrected = []
+    highest = 0.0
+    ordered = sorted(differences, key=lambda item: item.p)
+    for position, item in enumerate(ordered):
+        highest = max(highest, min(1.0, item.p * (len(ordered) - position)))
+        corrected.append(replace(item, corrected=highest))
+    return sorted(corrected, key=lambda item: -item.mean)
+
+
+def rank_correlations(
+    summaries: Sequence[Summary], published: Mapping[str, Mapping[str, float]], budget: float
+) -> dict[str, tuple[float, int]]:
+    """Spearman's correlation with the paper's table, per metric, and how many methods both have.
+
+    Args:
+        published: the paper's name of a method -> metric -> value.
+    """
+    own = {s.method: s for s in summaries if s.budget == budget}
+    found = {}
+    names = {metric for scores in published.values() for metric in scores}
+    for metric in sorted(names):
+        pairs = [
+            (scores[metric], own[IN_THE_PAPER[title]].scores[metric])
+            for title, scores in published.items()
+            if title in IN_THE_PAPER and metric in scores and metric in getattr(own.get(IN_THE_PAPER[title]), "scores", {})
+        ]
+        if len(pairs) >= 3:
+            theirs, ours = zip(*pairs, strict=True)
+            found[metric] = (float(stats.spearmanr(theirs, ours).statistic), len(pairs))
+    return found
+
+
+def pareto_front(points: Mapping[str, Sequence[float]]) -> set[str]:
+    """Names of the points that no other point beats: at least as good in every coordinate and better in one."""
+    front = set()
+    for name, point in points.items():
+        beaten = any(
+            all(o >= p for o, p in zip(other, point, strict=True)) and any(o > p for o, p in zip(other, point, strict=True))
+            for key, other in points.items()
+            if key != name
+        )
+        if not beaten:
+            front.add(name)
+    return front

@@ -1,0 +1,111 @@
+"""What the head-to-head makes of its runs, on small made-up ones."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
+
+from matrix import (
+    Cell,
+    Difference,
+    against_the_best,
+    cells_of,
+    hierarchical_interval,
+    holm,
+    pareto_front,
+    rank_correlations,
+    summarise,
+    worst_verdict,
+)
+
+
+def score(value, target, aspect):
+    return {"value": value, "target": target, "aspect": aspect, "primary": True}
+
+
+STORED = {
+    "instance": 1,
+    "references": {
+        "clean": {"F": score(0.0, "clean", "forgetting"), "H": score(0.0, "compromised", "holdout"), "G": score(0.9, "compromised", "general")},
+        "compromised": {"F": score(0.8, "clean", "forgetting"), "H": score(0.8, "compromised", "holdout"), "G": score(0.9, "compromised", "general")},
+    },
+    "runs": [
+        {"id": "a", "method": "m", "seed": 0, "budget": 1.0, "status": "ok", "error": None, "weight_change": 0.1, "seconds": 2.0, "scores": {"F": 0.0, "H": 0.4, "G": 0.9}},
+        {"id": "b", "method": "m", "seed": 1, "budget": 1.0, "status": "diverged", "error": "nan", "weight_change": None, "seconds": 4.0, "scores": {}},
+    ],
+}  # fmt: skip
+
+
+def cell(method, instance, seed, overall, budget=1.0, verdict="over-generalised", scores=None):
+    return Cell(method, instance, seed, budget, "ok", verdict, overall, scores or {"F": 0.1}, {"F": 0.1}, 1.0)
+
+
+def test_runs_are_judged_against_the_references_of_their_own_instance():
+    first, second = cells_of(STORED)
+    assert first.gaps == pytest.approx({"F": 0.0, "H": 0.5, "G": 0.0})
+    assert first.verdict == "over-generalised"
+    # D = sqrt(w_H / 4) against sqrt(w_F), with w_F = 1/2 and w_H = 1/4.
+    assert first.overall == pytest.approx(1 - (0.25 * 0.25 / 0.5) ** 0.5)
+    assert second.verdict == "diverged"
+    assert np.isnan(second.overall)
+
+
+def test_lost_runs_count_in_the_verdicts_and_not_in_the_means():
+    [summary] = summarise(cells_of(STORED))
+    assert summary.verdicts == {"over-generalised": 1, "diverged": 1}
+    assert summary.cells == 2
+    assert summary.seconds == 3.0
+    assert summary.scores["H"] == 0.4
+    assert worst_verdict(summary.verdicts) == "diverged"
+
+
+def test_instances_and_seeds_are_separate_sources_of_variance():
+    cells = [cell("m", instance, seed, instance + 0.1 * seed) for instance in (0, 1, 2) for seed in (0, 1, 2)]
+    [summary] = summarise(cells)
+    assert summary.overall == pytest.approx(1.1)
+    assert summary.over_instances == pytest.approx(1.0)
+    assert summary.over_seeds == pytest.approx(0.1)
+    assert summary.low < 0.6
+    assert summary.high > 1.6
+
+
+def test_an_interval_without_variance_is_a_point_and_one_instance_varies_by_seed_alone():
+    assert hierarchical_interval({0: [0.3, 0.3], 1: [0.3]}) == pytest.approx((0.3, 0.3))
+    low, high = hierarchical_interval({0: [0.0, 1.0]})
+    assert (low, high) == (0.0, 1.0)
+
+
+def test_the_best_is_ranked_and_others_are_paired_with_it():
+    noise = {(i, s): 0.01 * (i - s) for i in (0, 1, 2) for s in (0, 1, 2)}
+    cells = [cell("best", i, s, 0.5 + e) for (i, s), e in noise.items()]
+    cells += [cell("worse", i, s, 0.4 + e + 0.001 * i) for (i, s), e in noise.items()]
+    cells += [cell("unranked", i, s, 0.9, verdict="catastrophic") for (i, s) in noise]
+    found = {item.method: item for item in against_the_best(cells, summarise(cells), 1.0)}
+    assert found["worse"].best == "best"
+    assert found["worse"].mean == pytest.approx(-0.099)
+    assert found["worse"].corrected < 1e-6
+    assert found["unranked"].mean == pytest.approx(0.4)
+    assert "best" not in found
+
+
+def test_holm_by_hand():
+    made = [Difference(name, "b", 1.0, 0.0, 0.0, 0.0, p, p) for name, p in (("x", 0.01), ("y", 0.04), ("z", 0.03))]
+    corrected = {item.method: item.corrected for item in holm(made)}
+    assert corrected == pytest.approx({"x": 0.03, "z": 0.06, "y": 0.06})
+
+
+def test_correlations_with_the_paper_use_the_methods_that_both_have():
+    values = {"retain-finetuning": 0.2, "gradient-ascent": 0.1, "multidelete": 0.3, "other": 0.9}
+    cells = [cell(method, 0, 0, 0.5, scores={"F": value}) for method, value in values.items()]
+    paper = {"Finetuning": {"F": 2.0}, "Negative gradient": {"F": 1.0}, "VLUnlearn": {"F": 3.0}, "CLIPErase": {"F": 0.0}}
+    assert rank_correlations(summarise(cells), paper, 1.0) == {"F": (pytest.approx(1.0), 3)}
+    paper["VLUnlearn"] = {"F": 1.5}
+    assert rank_correlations(summarise(cells), paper, 1.0)["F"][0] == pytest.approx(0.5)
+
+
+def test_the_front_holds_what_nothing_beats():
+    points = {"a": (1.0, 0.0), "b": (0.5, 0.5), "c": (0.4, 0.5), "d": (0.0, 1.0), "e": (0.5, 0.5)}
+    assert pareto_front(points) == {"a", "b", "d", "e"}
