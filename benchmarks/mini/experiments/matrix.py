@@ -117,7 +117,7 @@ def cells_of(stored: Mapping[str, Any]) -> list[Cell]:
                 run["scores"],
                 gaps,
                 run["seconds"],
-            )  # fmt: skip
+            )
         )
     return cells
 
