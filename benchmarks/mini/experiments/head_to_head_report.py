@@ -1,0 +1,190 @@
+"""Tables and picture of the head-to-head, from its stored results alone.
+
+    uv run python benchmarks/mini/experiments/head_to_head_report.py
+
+Writes `benchmarks/mini/results/head_to_head.md` and `docs/images/head-to-head.png`. A test fails when the page is stale.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from head_to_head import COMMAND, RESULTS, read_stored
+from matrix import (
+    IN_THE_PAPER,
+    READING,
+    Cell,
+    Summary,
+    against_the_best,
+    cells_of,
+    pareto_front,
+    rank_correlations,
+    summarise,
+    worst_verdict,
+)
+
+from salmu_core.files import write_text
+from salmubench.published import published_rows
+
+PAGE = RESULTS.parent / "head_to_head.md"
+PICTURE = Path(__file__).parents[3] / "docs" / "images" / "head-to-head.png"
+METRICS = ("RetFail", "AssocStr", "ACS", "IdZSC", "CoreAssoc", "GenKnow", "InterIdSim", "IntraIdSim", "VisIdInt", "FragSim")
+HOLDOUTS = ("InterIdSim", "IntraIdSim")
+Point = tuple[float, float, float]
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
+
+
+def point_of(summary: Summary) -> Point:
+    """Forgotten, holdouts kept, general knowledge kept: 1 is the goal in each. Forgetting counts all five of its metrics."""
+    forgetting = [summary.gaps[name] for name in METRICS[:5]]
+    return (
+        1 - float(np.mean(forgetting)),
+        1 - max(summary.gaps[name] for name in HOLDOUTS),
+        1 - summary.gaps["GenKnow"],
+    )
+
+
+def leaderboard(summaries: Sequence[Summary], references: Mapping[str, Mapping[str, float]], budget: float) -> str:
+    """Best first."""
+    rows = [[which, *[f"{scores[name]:.3f}" for name in METRICS], "", "", "", ""] for which, scores in references.items()]
+    for item in (s for s in summaries if s.budget == budget):
+        cells = [f"{item.scores[m]:.3f} ({item.gaps[m]:.2f})" if m in item.scores else "–" for m in METRICS]
+        verdicts = ", ".join(f"{name} {count}" for name, count in item.verdicts.items())
+        overall = f"{item.overall:.3f} [{item.low:.3f}, {item.high:.3f}]"
+        spread = f"{item.over_instances:.3f} / {item.over_seeds:.3f}"
+        rows.append([item.method, *cells, verdicts, overall, spread, f"{item.seconds:.1f}"])
+    header = ["method", *METRICS, "verdicts of the runs", "overall [95 %]", "sd over instances / seeds", "seconds"]
+    return table(header, rows)
+
+
+def tests(cells: Sequence[Cell], summaries: Sequence[Summary], budget: float) -> str:
+    """Paired differences to the best ranked method."""
+    found = against_the_best(cells, summaries, budget)
+    if not found:
+        return "No method holds a rank in all of its runs at this budget, so there is no best one to pair others with.\n"
+    rows = [
+        [d.method, f"{d.mean:+.3f}", f"[{d.low:+.3f}, {d.high:+.3f}]", f"{d.p:.1e}", f"{d.corrected:.1e}"] for d in found
+    ]
+    return f"Against **{found[0].best}**:\n\n" + table(["method", "difference", "95 %", "p", "p, Holm"], rows)
+
+
+def findings(summaries: Sequence[Summary], budgets: Sequence[float]) -> str:
+    """SALMUBench's findings beside these."""
+    parts = []
+    for budget in budgets:
+        own = {s.method: s for s in summaries if s.budget == budget and s.scores}
+        if not own:
+            continue
+        rows = [
+            [method, reading, worst_verdict(own[method].verdicts), "yes" if set(own[method].verdicts) == {reading} else "in part" if reading in own[method].verdicts else "no"]
+            for method, reading in READING.items()
+            if method in own
+        ]  # fmt: skip
+        parts += [f"**Failure modes, {budget:g}x.**\n", table(["method", "SALMUBench", "worst here", "agrees"], rows)]
+        distance = {m: abs(s.gaps["InterIdSim"] - s.gaps["IntraIdSim"]) for m, s in own.items()}
+        near = sum(value <= 0.05 for value in distance.values())
+        far = sorted(distance, key=lambda m: -distance[m])[:3]
+        text = f"**InterIdSim ~ IntraIdSim, {budget:g}x.** Their gaps are within 0.05 of each other for {near} of {len(distance)} methods; farthest apart: "
+        parts.append(text + ", ".join(f"{m} ({distance[m]:.2f})" for m in far) + ".\n")
+        paper = {
+            row.title.removesuffix(" 5x"): row.scores for row in published_rows("salmubench") if row.title.endswith(" 5x")
+        }
+        correlations = rank_correlations(summaries, paper, budget)
+        if correlations:
+            listed = ", ".join(f"{name} {value:+.2f}" for name, (value, _) in correlations.items())
+            count = max(number for _, number in correlations.values())
+            parts.append(
+                f"**Spearman's rank correlation with the paper's 5x table, {budget:g}x** (up to {count} methods): {listed}.\n"
+            )
+    return "\n".join(parts)
+
+
+def page() -> str:
+    """The whole page."""
+    stored = [read_stored(int(path.stem.removeprefix("instance-"))) for path in sorted(RESULTS.glob("instance-*.json"))]
+    cells = [cell for one in stored for cell in cells_of(one)]
+    summaries = summarise(cells)
+    references = {
+        which: {m: float(np.mean([one["references"][which][m]["value"] for one in stored])) for m in METRICS}
+        for which in ("clean", "compromised")
+    }
+    budgets = sorted({s.budget for s in summaries})
+    counts = {b: sorted({s.cells for s in summaries if s.budget == b}) for b in budgets}
+    devices = sorted({run["device"] for one in stored for run in one["runs"]})
+    parts = [
+        "# All methods on mini\n",
+        f"Made by `{COMMAND}` and `head_to_head_report.py` from `head_to_head/*.json`. Benchmark seeds {', '.join(str(one['instance']) for one in stored)}; "
+        f"device {', '.join(devices)}. Options are mini's presets, chosen by `salmu tune` on benchmark seed 3, which is none of these.\n",
+        "In brackets: mean gap to the target (0 reached; 1 for forgetting: nothing forgotten, for holdouts: all lost). The interval resamples instances, then seeds.\n",
+    ]
+    total = sum(run["seconds"] for one in stored for run in one["runs"])
+    parts.append(
+        f"Cost: {sum(len(one['runs']) for one in stored)} runs, {total / 3600:.1f} hours of unlearning in one-thread processes.\n"
+    )
+    for budget in budgets:
+        several = " to ".join(str(n) for n in (counts[budget][0], counts[budget][-1])[: len(set(counts[budget]))])
+        parts += [f"## Budget {budget:g}x ({several} runs a method)\n", leaderboard(summaries, references, budget)]
+        points = {s.method: point_of(s) for s in summaries if s.budget == budget and s.scores}
+        front = sorted(pareto_front(points), key=lambda m: -points[m][0])
+        parts.append(
+            "On the Pareto front of forgotten (mean of five metrics), holdouts kept (the worse of two), GenKnow kept: "
+            + "; ".join(f"{m} ({points[m][0]:.2f}, {points[m][1]:.2f}, {points[m][2]:.2f})" for m in front) + ".\n"
+        )  # fmt: skip
+        parts += [f"### Paired tests, {budget:g}x\n", tests(cells, summaries, budget)]
+    parts += [
+        "## SALMUBench's findings\n",
+        f"Methods that both have: {', '.join(f'{a} = `{b}`' for a, b in IN_THE_PAPER.items())}.\n",
+        findings(summaries, budgets),
+    ]
+    return "\n".join(parts)
+
+
+def draw(summaries: Sequence[Summary], path: Path) -> None:
+    """The trade-off: forgotten against holdouts kept, colour is general knowledge kept; one panel for each budget."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    budgets = sorted({s.budget for s in summaries})
+    figure, axes = plt.subplots(1, len(budgets), figsize=(8.5 * len(budgets), 7.5), squeeze=False, layout="constrained")
+    shown: Any = None
+    for axis, budget in zip(axes[0], budgets, strict=True):
+        points = {s.method: point_of(s) for s in summaries if s.budget == budget and s.scores}
+        front = pareto_front(points)
+        xs, ys = ([max(-0.3, points[m][i]) for m in points] for i in (0, 1))
+        colours = [min(1.0, max(0.0, points[m][2])) for m in points]
+        shown = axis.scatter(xs, ys, c=colours, cmap="viridis", vmin=0.4, vmax=1.0, s=[110 if m in front else 45 for m in points], edgecolors="black", linewidths=0.6, zorder=3)  # fmt: skip
+        for name, x, y in zip(points, xs, ys, strict=True):
+            axis.annotate(name, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=7.5)
+        axis.axvspan(0.9, 1.02, ymin=0.92, color="tab:green", alpha=0.12)
+        axis.set(xlabel="forgotten (1 = as if never learned)", ylabel="holdouts kept (1 = all)", title=f"Budget {budget:g}x", xlim=(-0.35, 1.05), ylim=(-0.35, 1.05))  # fmt: skip
+        axis.grid(alpha=0.3)
+    figure.colorbar(shown, ax=axes[0].tolist(), label="general knowledge kept", shrink=0.7)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def main() -> None:
+    """Write page and picture."""
+    write_text(PAGE, page())
+    stored = [read_stored(int(path.stem.removeprefix("instance-"))) for path in sorted(RESULTS.glob("instance-*.json"))]
+    draw(summarise([cell for one in stored for cell in cells_of(one)]), PICTURE)
+    print(f"{PAGE}\n{PICTURE}")
+
+
+if __name__ == "__main__":
+    main()
