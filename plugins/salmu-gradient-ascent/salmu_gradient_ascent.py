@@ -1,12 +1,27 @@
-"""Gradient ascent: climb the contrastive loss on forget pairs, alone or while descending it on retain pairs."""
+"""Gradient ascent: climb the contrastive loss on forget pairs, alone, while descending it on retain pairs, or until forget
+pairs are no more similar than strangers."""
 
 from __future__ import annotations
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from salmu_core import Batch, DualEncoder, Features, Field, FitOptions, LossMethod, UnlearningMethod, hookimpl
-from salmu_core.losses import contrastive_loss
+from salmu_core import (
+    Batch,
+    Between,
+    DualEncoder,
+    Features,
+    Field,
+    FitOptions,
+    LossMethod,
+    SalmuError,
+    UnlearnContext,
+    UnlearningMethod,
+    hookimpl,
+)
+from salmu_core.errors import BudgetExceeded
+from salmu_core.losses import contrastive_loss, group_mask, pair_cosine
 
 
 def ascent_loss(forget: Features) -> Float[Tensor, ""]:
@@ -28,6 +43,7 @@ class GradientAscent(LossMethod):
     family = "gradient ascent"
     paper = "https://arxiv.org/abs/1911.04933"
     data = ("forget",)
+    search = {"lr": Between(1e-6, 1e-3)}
 
     class Options(FitOptions):
         """Options of gradient-ascent."""
@@ -47,6 +63,7 @@ class GradientAscentRetain(LossMethod):
     family = "gradient ascent"
     paper = "https://arxiv.org/abs/2302.09880"
     data = ("forget", "retain")
+    search = {"lr": Between(3e-6, 3e-3), "alpha": Between(0.05, 0.99, log=False)}
 
     class Options(FitOptions):
         """Options of gradient-ascent-retain."""
@@ -59,7 +76,96 @@ class GradientAscentRetain(LossMethod):
         return negative_gradient_terms(model(batch.forget), model(batch.retain), self.options.alpha)
 
 
+def mismatched_cosine(
+    image: Float[Tensor, "n dim"], text: Float[Tensor, "n dim"], group: Int[Tensor, " n"]
+) -> Float[Tensor, ""]:
+    """Mean cosine of image i and caption j over all i, j of different groups. Rows of group -1 are each a group of their own.
+    NaN when all rows are of one group."""
+    return (image @ text.T)[~group_mask(group)].mean()
+
+
+def most_steps(samples: int, batch: int, probes: int, every: int) -> int:
+    """The most steps of `batch` samples, with a measurement of `probes` samples after each `every` of them, that `samples`
+    hold."""
+    rounds, rest = divmod(samples, every * batch + probes)
+    return rounds * every + min(rest // batch, every - 1)
+
+
+class AnchoredAscent(LossMethod):
+    """Maximise the contrastive loss on forget pairs until they are no more similar than strangers were at the start."""
+
+    name = "anchored-ascent"
+    summary = "Maximise the contrastive loss on forget pairs until their cosine has come down to an anchor."
+    family = "gradient ascent"
+    paper = "https://arxiv.org/abs/1911.04933"
+    data = ("forget",)
+    search = {"lr": Between(1e-6, 1e-3)}
+
+    class Options(FitOptions):
+        """Options of anchored-ascent."""
+
+        lr: float = Field(3e-5, gt=0, le=10, description="peak learning rate")
+        anchor: float | None = Field(
+            None, ge=-1, le=1, description="mean cosine at which the ascent ends; none: that of other people's captions"
+        )
+        every: int = Field(10, ge=1, description="steps between two measurements")
+        probes: int = Field(256, ge=1, description="forget pairs that are measured, always the same ones")
+
+    def unlearn(self, ctx: UnlearnContext) -> None:
+        """Measure where to stop, then climb and measure in turn. What is measured counts as seen."""
+        options, rows = self.options, ctx.rows("forget")
+        probes, batch = min(options.probes, rows), min(options.batch_size, rows)
+        cosine, strangers = probe(ctx, probes)
+        anchor = strangers if options.anchor is None else options.anchor
+        if anchor != anchor:
+            raise SalmuError(
+                "The anchor of anchored-ascent cannot be measured: all probes are of one identity.",
+                "Give it: --set anchor=0.2, or take more: --set probes=1000",
+            )
+        ctx.log(anchor=anchor, probe_cosine=cosine)
+        if cosine <= anchor:
+            return
+        left = ctx.budget_left("forget")
+        if left is not None:  # the measurements between the steps need room as well
+            most = most_steps(left, batch, probes, options.every)
+            steps = most if options.epochs is None else max(1, int(options.epochs * rows / batch))
+            if not 0 < steps <= most:
+                raise BudgetExceeded(
+                    f"anchored-ascent asks for {max(1, steps)} steps, and {left} forget samples are left, which hold {most}"
+                    f" with {probes} probes after each {options.every}.",
+                    "Use fewer epochs or probes, or raise the budget for all methods with --budget.",
+                )
+            options = options.model_copy(update={"epochs": (steps + 0.5) * batch / rows})
+
+        def reached(step: int) -> bool:
+            if step % options.every:
+                return False
+            cosine, _ = probe(ctx, probes)
+            ctx.log(step=step, probe_cosine=cosine)
+            return cosine <= anchor
+
+        ctx.fit(self.loss, options, params=self.trainable(ctx.model), after_step=reached)
+
+    def loss(self, model: DualEncoder, batch: Batch) -> dict[str, Tensor]:
+        """The negated contrastive loss of the forget batch."""
+        return {"forget": ascent_loss(model(batch.forget))}
+
+
+def probe(ctx: UnlearnContext, rows: int) -> tuple[float, float]:
+    """Mean cosine of some forget pairs, and of their images with the captions of other identities among them. The rows are
+    drawn from the run's seed, so they are the same in every call; they count."""
+    images, texts, identities = [], [], []
+    with torch.no_grad():
+        for pairs in ctx.batches("forget", 256, rows=rows, shuffle=True):
+            image, text, _ = ctx.model(pairs)
+            images.append(image.cpu())
+            texts.append(text.cpu())
+            identities.append(pairs.columns["identity"])
+    image, text = torch.cat(images), torch.cat(texts)
+    return float(pair_cosine(image, text).mean()), float(mismatched_cosine(image, text, torch.cat(identities)))
+
+
 @hookimpl
 def register_methods() -> list[type[UnlearningMethod]]:
-    """Gradient ascent without and with a retain term."""
-    return [GradientAscent, GradientAscentRetain]
+    """Gradient ascent without and with a retain term, and up to an anchor."""
+    return [GradientAscent, GradientAscentRetain, AnchoredAscent]

@@ -9,14 +9,25 @@ import torch.nn.functional as F
 from jaxtyping import install_import_hook
 from torch import Tensor
 
-from salmu_core import Features
+from salmu_core import Features, SalmuError
+from salmu_core.errors import BudgetExceeded
 from salmu_core.testing import check_method, check_package, toy_context
+from salmu_core.toy import Toy, ToyOptions
 
 # Shape annotations are checked while these tests run.
 with install_import_hook("salmu_gradient_ascent", "beartype.beartype"):
-    from salmu_gradient_ascent import GradientAscent, GradientAscentRetain, ascent_loss, negative_gradient_terms
+    from salmu_gradient_ascent import (
+        AnchoredAscent,
+        GradientAscent,
+        GradientAscentRetain,
+        ascent_loss,
+        mismatched_cosine,
+        most_steps,
+        negative_gradient_terms,
+        probe,
+    )
 
-METHODS = [GradientAscent, GradientAscentRetain]
+METHODS = [GradientAscent, GradientAscentRetain, AnchoredAscent]
 FOLDER = Path(__file__).parents[1]
 
 
@@ -83,7 +94,8 @@ def test_the_whole_budget_is_used_and_counted():
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 @pytest.mark.parametrize(("tower", "frozen"), [("image", "text"), ("text", "image")])
 def test_the_other_tower_stays_bit_equal(method, tower, frozen):
-    given = method(method.Options(tower=tower, epochs=1))
+    anchor = {"anchor": -1} if method is AnchoredAscent else {}
+    given = method(method.Options(tower=tower, epochs=1, **anchor))
     with toy_context(given) as ctx:
         before = ctx.model.fingerprint()
         given.unlearn(ctx)
@@ -98,3 +110,94 @@ def test_ascent_raises_the_forget_loss_on_the_toy_benchmark():
         method.unlearn(ctx)
         losses = [-point["forget"] for point in ctx.history]
     assert losses[-1] > losses[0] + 0.1
+
+
+# ---------------------------------------------------------------- up to an anchor
+
+
+def test_mismatched_cosine_by_hand_and_against_a_loop():
+    image = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    text = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.6, -0.8]])
+    # Images of group 0 with the caption of group 1: 0.6 and 0.6; the image of group 1 with captions 0 and 1: 0 and 0.8.
+    assert mismatched_cosine(image, text, torch.tensor([0, 0, 1])).item() == pytest.approx(0.5, abs=1e-6)
+    image, text, group = unit_rows(5, 6), unit_rows(6, 6), [0, 3, -1, 3, -1, 0]  # rows of group -1 are alone
+    cosines = [
+        float(image[i] @ text[j]) for i in range(6) for j in range(6) if i != j and (group[i] != group[j] or group[i] < 0)
+    ]
+    assert mismatched_cosine(image, text, torch.tensor(group)).item() == pytest.approx(np.mean(cosines), rel=1e-10)
+
+
+def test_steps_and_measurements_fit_the_samples():
+    assert most_steps(100, 10, 20, 2) == 5  # 2 steps, 20 probes, 2 steps, 20 probes: 80; one more step: 90
+    assert most_steps(99, 10, 80, 3) == 2  # a third step would need its measurement
+    assert most_steps(9, 10, 1, 5) == 0
+    for samples in range(0, 400, 7):
+        for batch, probes, every in ((10, 20, 2), (7, 50, 3), (16, 1, 1)):
+            steps = most_steps(samples, batch, probes, every)
+            needed = [n * batch + n // every * probes for n in (steps, steps + 1)]
+            assert needed[0] <= samples < needed[1]
+
+
+def test_the_anchor_is_what_strangers_have_in_common_at_the_start():
+    method = AnchoredAscent()
+    with toy_context(method) as ctx:
+        pairs = next(ctx.batches("forget", 36))
+        with torch.no_grad():
+            cosines = (ctx.model(pairs).image @ ctx.model(pairs).text.T).numpy()
+        people = np.array(ctx.columns("forget")["identity_id"])
+    with toy_context(method) as ctx:
+        cosine, strangers = probe(ctx, 36)
+        assert ctx.samples == {"forget": 36, "retain": 0}
+    assert cosine == pytest.approx(cosines.diagonal().mean(), abs=1e-6)
+    assert strangers == pytest.approx(cosines[people[:, None] != people[None, :]].mean(), abs=1e-6)
+
+
+def test_the_probes_are_the_same_in_every_call():
+    with toy_context(AnchoredAscent()) as ctx:
+        assert probe(ctx, 12) == probe(ctx, 12)
+
+
+def run_anchored(**options):
+    method = AnchoredAscent(AnchoredAscent.Options(schedule="constant", batch_size=6, every=2, probes=6, **options))
+    with toy_context(method) as ctx:
+        before = ctx.model.fingerprint()
+        method.unlearn(ctx)
+        return ctx, before
+
+
+def test_it_stops_at_the_first_measurement_below_the_anchor():
+    ctx, _ = run_anchored(anchor=-1, lr=1e-3)  # never reached
+    free = [point["probe_cosine"] for point in ctx.history if "probe_cosine" in point]
+    steps = most_steps(4 * 36 - 6, 6, 6, 2)
+    assert ctx.steps == steps
+    assert len(free) == 1 + steps // 2
+    assert ctx.samples["forget"] == 6 + 6 * steps + 6 * (steps // 2) <= 4 * 36
+    lowered = next(number for number in range(2, len(free)) if free[number] < min(free[:number]))
+    anchor = (free[lowered] + min(free[:lowered])) / 2
+    ctx, _ = run_anchored(anchor=anchor, lr=1e-3)
+    measured = [point["probe_cosine"] for point in ctx.history if "probe_cosine" in point]
+    # Up to there the two runs are one and the same.
+    assert measured == free[: lowered + 1]
+    assert ctx.steps == 2 * lowered
+    assert measured[-1] <= anchor < min(measured[:-1])
+
+
+def test_pairs_that_are_at_the_anchor_from_the_start_change_nothing():
+    ctx, before = run_anchored(anchor=1.0)
+    assert ctx.model.fingerprint() == before
+    assert ctx.samples == {"forget": 6, "retain": 0}
+    assert ctx.steps == 0
+
+
+def test_given_epochs_need_room_for_the_probes():
+    ctx, _ = run_anchored(anchor=-1, epochs=2)
+    assert ctx.steps == 12
+    with pytest.raises(BudgetExceeded, match="asks for 24 steps"):
+        run_anchored(anchor=-1, epochs=4)
+
+
+def test_an_anchor_of_one_person_cannot_be_measured():
+    method, alone = AnchoredAscent(), Toy(ToyOptions(identities=1))
+    with toy_context(method, benchmark=alone) as ctx, pytest.raises(SalmuError, match="one identity") as found:
+        method.unlearn(ctx)
+    assert "--set anchor=" in str(found.value)
