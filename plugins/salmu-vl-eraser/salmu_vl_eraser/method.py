@@ -1,0 +1,177 @@
+"""The method: measure what retain pairs leave free, distil into it, and subtract."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from salmu_core import (
+    Batch,
+    Between,
+    DualEncoder,
+    Field,
+    FitOptions,
+    OneOf,
+    Pairs,
+    SalmuError,
+    UnlearnContext,
+    UnlearningMethod,
+    hookimpl,
+)
+from salmu_core.losses import contrastive_loss
+from salmu_vl_eraser.adapters import Adapters, Site, Which, installed, mlp_sites, watched
+from salmu_vl_eraser.formulas import gain, null_basis
+
+
+class EraserOptions(FitOptions):
+    """Options of vl-eraser."""
+
+    lr: float = Field(1e-3, gt=0, le=10, description="peak learning rate of the adapters")
+    alpha: float = Field(1.0, ge=0, description="share of the imitation that is subtracted")
+    leak: float = Field(
+        0.01, ge=0, lt=1, description="share of the retain inputs' squared length in the directions that adapters see"
+    )
+    rank: int = Field(8, ge=1, description="rank of an adapter")
+    distill: float = Field(0.5, ge=0, le=1, description="lambda: weight of imitation; the contrastive loss has 1 - lambda")
+    layer: Which = Field("second", description="which layer of every MLP")
+    gain_rows: int = Field(512, ge=1, description="forget pairs that decide on the adapters' lengths")
+    measure_batch: int = Field(64, ge=1, description="pairs per forward pass while measuring; does not change the result")
+
+
+class VLEraser(UnlearningMethod):
+    """Let adapters imitate the MLPs on forget pairs where retain pairs do not notice, and subtract them."""
+
+    name = "vl-eraser"
+    summary = "Distil the MLPs on forget pairs into adapters in the null space of retain features; subtract them."
+    family = "distillation"
+    paper = "https://cvpr.thecvf.com/virtual/2026/poster/39075"
+    data = ("forget", "retain")
+    search: ClassVar = {
+        "alpha": Between(0.1, 10),
+        "leak": Between(1e-4, 0.3),
+        "lr": Between(1e-4, 1e-2),
+        "layer": OneOf(("second", "first")),
+    }
+    Options = EraserOptions
+
+    def unlearn(self, ctx: UnlearnContext) -> None:
+        """One pass over retain, the distillation, one pass over some forget pairs, and the edit."""
+        options = self.options
+        sites = mlp_sites(ctx.model, options.tower, options.layer)
+        moments = retain_moments(ctx, sites, options.measure_batch)
+        bases = {name: null_basis(moment, options.leak) for name, moment in moments.items()}
+        sites = {name: site for name, site in sites.items() if bases[name].shape[1]}
+        if not sites:
+            raise SalmuError(f"Retain pairs leave no direction of any MLP free at leak = {options.leak:g}.", "Raise leak.")
+        rows = self.rows_for_gains(ctx)
+        with installed(sites, bases, options.rank, lambda name: ctx.generator("adapter", name)) as adapters:
+            fit_options = options.model_copy(update={"epochs": self.epochs(ctx, rows)})
+            try:
+                with watched(ctx.model, sites, adapters.imitate):
+                    ctx.fit(self.loss_of(adapters), fit_options, params=adapters.parameters(), splits=("forget",))
+            finally:
+                ctx.trained.clear()  # the adapters do not stay
+            gains = measured_gains(ctx, adapters, rows, options.measure_batch)
+            edits = {name: options.alpha * gains[name] * adapters[name].matrix() for name in sites}
+        with torch.no_grad():
+            for name, site in sites.items():
+                site.layer.weight -= edits[name]
+        ctx.trained.update(f"{name}.weight" for name in sites)
+        relative = torch.stack([edits[n].norm() / s.layer.weight.detach().norm() for n, s in sites.items()]).mean()
+        free = sum(basis.shape[1] for basis in bases.values()) / sum(basis.shape[0] for basis in bases.values())
+        ctx.log(free_directions=free, relative_edit=float(relative))
+
+    def loss_of(self, adapters: Adapters) -> Callable[[DualEncoder, Batch], dict[str, Tensor]]:
+        """Imitation of every layer, and CLIP's own loss of the model with its adapters."""
+
+        def loss(model: DualEncoder, batch: Batch) -> dict[str, Tensor]:
+            adapters.losses.clear()
+            features = model(batch.forget)
+            weight = self.options.distill
+            return {
+                "distill": weight * torch.stack(adapters.losses).mean(),
+                "contrastive": (1 - weight) * contrastive_loss(*features),
+            }
+
+        return loss
+
+    def rows_for_gains(self, ctx: UnlearnContext) -> int:
+        """As many as asked for, but at most a quarter of what the budget holds."""
+        left = ctx.budget_left("forget")
+        rows = min(self.options.gain_rows, ctx.rows("forget"))
+        return rows if left is None else max(1, min(rows, left // 4))
+
+    def epochs(self, ctx: UnlearnContext, reserved: int) -> float | None:
+        """The option, or all that is left of the forget budget but for the rows reserved."""
+        left = ctx.budget_left("forget")
+        if self.options.epochs is not None or left is None:
+            epochs: float | None = self.options.epochs
+            return epochs
+        rows = ctx.rows("forget")
+        size = min(self.options.batch_size, rows)
+        return ((left - reserved) // size + 0.5) * size / rows  # half a step more than it takes, against rounding
+
+
+def encode(model: DualEncoder, pairs: Pairs, sites: Mapping[str, Site]) -> None:
+    """Let a batch pass the encoders that have sites. The encoders themselves, not model(pairs): so every process measures the
+    whole batch."""
+    towers = {site.tower for site in sites.values()}
+    if "image" in towers:
+        model.encode_image(pairs.image)
+    if "text" in towers:
+        model.encode_text(pairs.text)
+
+
+def retain_moments(ctx: UnlearnContext, sites: Mapping[str, Site], batch_size: int) -> dict[str, Tensor]:
+    """The second moment of what each layer reads on retain pairs, over rows and tokens: one pass, or as many rows as the budget
+    holds."""
+
+    def measure(pairs: Pairs) -> dict[str, Tensor]:
+        sums: dict[str, Tensor] = {}
+
+        def note(name: str, inputs: Tensor, counted: Tensor) -> None:
+            vectors = inputs.float()[counted]
+            sums[name] = vectors.T @ vectors
+
+        with watched(ctx.model, sites, note):
+            encode(ctx.model, pairs, sites)
+        return sums
+
+    left = ctx.budget_left("retain")
+    rows = ctx.rows("retain") if left is None else min(ctx.rows("retain"), max(1, left))
+    return ctx.accumulate(measure, "retain", batch_size, rows=rows, shuffle=True)
+
+
+def measured_gains(ctx: UnlearnContext, adapters: Adapters, rows: int, batch_size: int) -> dict[str, Tensor]:
+    """The factor of each adapter, from some forget pairs that pass the model without its adapters; counted. No adapter becomes
+    larger than the layer it is subtracted from."""
+
+    def measure(pairs: Pairs) -> dict[str, Tensor]:
+        sums: dict[str, Tensor] = {}
+
+        def note(name: str, inputs: Tensor, counted: Tensor) -> None:
+            vectors = inputs.float()[counted]
+            target, given = F.linear(vectors, adapters.sites[name].layer.weight), adapters[name](vectors)
+            sums[f"{name} products"] = (target * given).sum()
+            sums[f"{name} squares"] = given.square().sum()
+
+        with watched(ctx.model, adapters.sites, note):
+            encode(ctx.model, pairs, adapters.sites)
+        return sums
+
+    sums = ctx.accumulate(measure, "forget", batch_size, rows=rows, shuffle=True)
+    gains = {}
+    for name, site in adapters.sites.items():
+        longest = site.layer.weight.detach().norm() / adapters[name].matrix().norm()
+        gains[name] = gain(sums[f"{name} products"], sums[f"{name} squares"], longest)
+    return gains
+
+
+@hookimpl
+def register_methods() -> list[type[UnlearningMethod]]:
+    """VL-Eraser."""
+    return [VLEraser]
