@@ -15,7 +15,7 @@ from salmu_core.runner.resolve import make_benchmark
 from salmu_core.runner.run import Settings
 from salmu_core.testing import check_benchmark
 from salmu_core.toy import Toy
-from salmu_core.tuning.search import defaults_of, rate, suggest, tune
+from salmu_core.tuning.search import defaults_of, distributions, rate, suggest, tune
 from salmu_core.tuning.validation import Validation, carve, mismatch
 from toy_methods import toy_plugins
 
@@ -165,8 +165,8 @@ def test_a_search_tries_the_defaults_first_goes_on_where_it_was_cut_and_writes_a
     again = {path.parent.name: path.stat().st_mtime_ns for path in (tmp_path / "tune" / "trials").glob("*/record.json")}
     assert {name: again[name] for name in done} == done
     assert [number for _, number, _, _ in shown] == [1, 2, 3, 4]
-    assert found.trials[0].options == {"lr": 1e-5, "batch_size": 8, "beta1": 0.9}
-    assert len({trial.options["lr"] for trial in found.trials}) == 4
+    assert found.trials[0].options == {}
+    assert len({trial.options["lr"] for trial in found.trials[1:]}) == 3
     assert found.best.value == max(trial.value for trial in found.trials)
     preset = json.loads(found.preset.read_text())
     assert preset["options"] == found.best.options
@@ -208,15 +208,17 @@ def test_a_trial_that_can_hold_no_rank_is_worth_one_less():
     assert wrecked == pytest.approx(1 - (0.25 * 0.25 / 0.5) ** 0.5 - 1)
 
 
-def test_defaults_outside_the_space_are_brought_into_it():
-    assert defaults_of(Tunable)["batch_size"] == 8
+def test_defaults_outside_the_space_teach_the_search_nothing():
+    assert defaults_of(Tunable) == {}  # the batch size of 12 is not among the values
 
-    class Wide(Tunable):
+    class Other(Tunable):
         """Another space."""
 
-        search = {"lr": Between(1e-3, 1e-1), "epochs": Between(1.0, 2.0, log=False)}
+        search = {"lr": Between(1e-6, 1e-1), "beta1": Between(0.5, 0.9, log=False)}
 
-    assert defaults_of(Wide) == {"lr": 1e-3, "epochs": 1.0}
+    assert defaults_of(Other) == {"lr": 1e-5, "beta1": 0.9}
+    Other.search = {"epochs": Between(1.0, 2.0)}
+    assert defaults_of(Other) == {}  # none: all that the budget holds
 
 
 def test_suggestions_are_short_numbers_inside_the_space():
@@ -227,7 +229,18 @@ def test_suggestions_are_short_numbers_inside_the_space():
         def suggest_categorical(self, name, values):
             return values[-1]
 
-    assert suggest(Draws(), Tunable.search) == {"lr": 0.0123, "batch_size": 16, "beta1": 0.9}
+        def suggest_int(self, name, low, high, log):
+            return low
+
+    class Whole(Tunable):
+        """Whole numbers where the option takes whole numbers, whatever the range is written with."""
+
+        search = {"accumulate": Between(1, 4), "weight_decay": Between(0, 1, log=False)}
+
+    assert suggest(Draws(), Whole) == {"accumulate": 1, "weight_decay": 1}
+    kinds = {name: type(kind).__name__ for name, kind in distributions(Whole).items()}
+    assert kinds == {"accumulate": "IntDistribution", "weight_decay": "FloatDistribution"}
+    assert suggest(Draws(), Tunable) == {"lr": 0.0123, "batch_size": 16, "beta1": 0.9}
 
 
 def test_presets_give_way_to_what_is_asked_for(tmp_path):

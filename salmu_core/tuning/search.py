@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, Literal
 from salmu_core.errors import BadOptions, SalmuError
 from salmu_core.files import check_writable, write_json
 from salmu_core.method import UnlearningMethod
-from salmu_core.options import Between, OneOf, SearchSpace
+from salmu_core.options import Between, OneOf
 from salmu_core.plugins import Plugins, load_plugins
 from salmu_core.records.gaps import gaps_of
 from salmu_core.records.overall import metric_weights, overall_score
@@ -137,14 +138,16 @@ def tune(
             seed=derive_seed(seed, "tune", name) % 2**32, n_startup_trials=max(3, trials // 3), multivariate=True
         )
         study = optuna.create_study(direction="maximize", sampler=sampler)
-        study.enqueue_trial(defaults_of(entry.cls))
         tried: list[Trial] = []
         for number in range(trials):
-            asked = study.ask()
-            options = suggest(asked, entry.cls.search)
+            asked = study.ask() if number else None  # the first trial is the method as it comes
+            options = suggest(asked, entry.cls) if asked else {}
             record = one(name, options)
             value, verdict = rate(record, never_learned, compromised)
-            study.tell(asked, value)
+            if asked:
+                study.tell(asked, value)
+            elif known := defaults_of(entry.cls):
+                study.add_trial(optuna.create_trial(params=known, distributions=distributions(entry.cls), value=value))
             seconds = record.cost.seconds.get("unlearn", 0.0)
             scores = {metric: round(score.value, 4) for metric, score in record.scores.items()}
             tried.append(Trial(options, round(value, 4), verdict, record.status, round(seconds, 1), scores))
@@ -177,28 +180,43 @@ def tune(
 
 
 def defaults_of(cls: type[UnlearningMethod]) -> dict[str, Any]:
-    """The searched options as the method has them by default, brought into the space where they lie outside."""
+    """The searched options as the method has them by default; nothing when one of them lies outside its range."""
     options = cls.Options()
-    inside = {}
+    found = {name: getattr(options, name) for name in cls.search}
     for name, span in cls.search.items():
-        value = getattr(options, name)
-        if isinstance(span, OneOf):
-            inside[name] = value if value in span.values else span.values[0]
-        elif value is None:
-            inside[name] = span.low
-        else:
-            inside[name] = type(value)(min(max(value, span.low), span.high))
-    return inside
+        value = found[name]
+        inside = value in span.values if isinstance(span, OneOf) else value is not None and span.low <= value <= span.high
+        if not inside:
+            return {}
+    return found
 
 
-def suggest(trial: Any, space: SearchSpace) -> dict[str, Any]:
+def distributions(cls: type[UnlearningMethod]) -> dict[str, Any]:
+    """The space in Optuna's words."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    return {
+        name: CategoricalDistribution(list(span.values))
+        if isinstance(span, OneOf)
+        else (IntDistribution if _whole(cls, name) else FloatDistribution)(span.low, span.high, log=span.log)
+        for name, span in cls.search.items()
+    }
+
+
+def _whole(cls: type[UnlearningMethod], option: str) -> bool:
+    """Does the option take whole numbers?"""
+    annotation = cls.Options.model_fields[option].annotation
+    return int in (annotation, *typing.get_args(annotation))
+
+
+def suggest(trial: Any, cls: type[UnlearningMethod]) -> dict[str, Any]:
     """The next values to try; three digits of a number are enough, and make it repeatable by hand."""
     chosen: dict[str, Any] = {}
-    for name, span in space.items():
+    for name, span in cls.search.items():
         if isinstance(span, OneOf):
             chosen[name] = trial.suggest_categorical(name, list(span.values))
-        elif isinstance(span.low, int) and isinstance(span.high, int):
-            chosen[name] = trial.suggest_int(name, span.low, span.high, log=span.log)
+        elif _whole(cls, name):
+            chosen[name] = trial.suggest_int(name, int(span.low), int(span.high), log=span.log)
         else:
             value = trial.suggest_float(name, span.low, span.high, log=span.log)
             chosen[name] = min(max(_three_digits(value), span.low), span.high)
