@@ -9,10 +9,12 @@ from torch import Tensor
 
 from salmu_core import (
     Batch,
+    Between,
     DualEncoder,
     Field,
     FitOptions,
     LossMethod,
+    OneOf,
     Pairs,
     SalmuError,
     UnlearnContext,
@@ -63,6 +65,7 @@ class DirectSimilarityMinimisation(LossMethod):
     family = "negative pairs"
     paper = "https://arxiv.org/abs/2603.26316"
     data = ("forget",)
+    search = {"lr": Between(1e-6, 1e-3)}
 
     class Options(FitOptions):
         """Options of direct-similarity-minimisation."""
@@ -82,6 +85,7 @@ class HingeNegativePairs(LossMethod):
     summary = "Push the cosine of forget pairs down to a floor while retain pairs keep the contrastive loss."
     family = "negative pairs"
     data = ("forget", "retain")
+    search = {"lr": Between(1e-5, 3e-3), "retain_weight": Between(0.1, 10), "power": OneOf((1, 2))}
 
     class Options(FitOptions):
         """Options of hinge-negative-pairs."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -129,8 +129,8 @@ class CaptionNullSpace(UnlearningMethod):
     summary = "Project the main directions of forget captions out of the final projection of an encoder."
     family = "closed form"
     paper = "https://arxiv.org/abs/2512.14137"
-    data: ClassVar = ("forget",)
-    search: ClassVar = {"rank": OneOf((1, 2, 4, 8, 16, 32)), "alpha": Between(0.1, 1, log=False)}
+    data = ("forget",)
+    search = {"rank": OneOf((1, 2, 4, 8, 16, 32)), "alpha": Between(0.1, 1, log=False)}
     Options = NullSpaceOptions
 
     def unlearn(self, ctx: UnlearnContext) -> None:
@@ -170,8 +170,8 @@ class CaptionNullSpaceRetain(CaptionNullSpace):
 
     name = "caption-null-space-retain"
     summary = "Project the main directions of forget captions out, except what retain captions mainly use."
-    data: ClassVar = ("forget", "retain")
-    search: ClassVar = {**CaptionNullSpace.search, "protect": OneOf((2, 4, 8, 16))}
+    data = ("forget", "retain")
+    search = {**CaptionNullSpace.search, "protect": OneOf((2, 4, 8, 16))}
     Options = ProtectedNullSpaceOptions
 
     def protected(self, ctx: UnlearnContext, dim: int) -> Float[Tensor, "dim kept"]:

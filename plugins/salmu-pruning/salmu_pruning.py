@@ -11,7 +11,18 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from salmu_core import DualEncoder, Field, Options, Pairs, SalmuError, UnlearnContext, UnlearningMethod, hookimpl
+from salmu_core import (
+    Between,
+    DualEncoder,
+    Field,
+    OneOf,
+    Options,
+    Pairs,
+    SalmuError,
+    UnlearnContext,
+    UnlearningMethod,
+    hookimpl,
+)
 from salmu_core.losses import contrastive_loss
 
 Tower = Literal["image", "text"]
@@ -51,6 +62,7 @@ class SelectiveSynapticDampening(UnlearningMethod):
     family = "pruning and editing"
     paper = "https://arxiv.org/abs/2308.07707"
     data = ("forget", "retain")
+    search = {"alpha": Between(0.5, 50), "dampening": Between(0.05, 1)}
     Options = DampeningOptions
 
     def unlearn(self, ctx: UnlearnContext) -> None:
@@ -188,6 +200,7 @@ class NeuronPruning(UnlearningMethod):
     summary = "Zero the MLP units that are most active on forget pairs relative to retain pairs."
     family = "pruning and editing"
     data = ("forget", "retain")
+    search = {"share": Between(0.02, 0.8), "scope": OneOf(("layer", "global"))}
     Options = NeuronPruningOptions
 
     def unlearn(self, ctx: UnlearnContext) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from salmu_core import Batch, DualEncoder, Field, FitOptions, LossMethod, UnlearningMethod, hookimpl
+from salmu_core import Batch, Between, DualEncoder, Field, FitOptions, LossMethod, UnlearningMethod, hookimpl
 from salmu_core.losses import contrastive_loss
 
 
@@ -16,6 +16,7 @@ class RetainFinetuning(LossMethod):
     family = "retain finetuning"
     paper = "https://arxiv.org/abs/2603.26316"
     data = ("retain",)
+    search = {"lr": Between(1e-4, 1e-2)}
 
     class Options(FitOptions):
         """Options of retain-finetuning."""

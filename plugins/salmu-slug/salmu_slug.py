@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -167,7 +167,7 @@ class Slug(UnlearningMethod):
     family = "pruning and editing"
     paper = "https://arxiv.org/abs/2407.11867"
     data = ("forget", "retain")
-    search: ClassVar = {"target": Between(-0.2, 0.6, log=False), "candidates": OneOf((1, 3, 6))}
+    search = {"target": Between(-0.2, 0.6, log=False), "candidates": OneOf((1, 3, 6))}
     Options = SlugOptions
 
     def unlearn(self, ctx: UnlearnContext) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -137,7 +136,7 @@ class Scrub(LossMethod):
     family = "distillation"
     paper = "https://arxiv.org/abs/2302.09880"
     data = ("forget", "retain")
-    search: ClassVar = {"lr": Between(1e-5, 3e-3), "max_share": Between(0.1, 1.0, log=False), "alpha": Between(0.05, 50)}
+    search = {"lr": Between(1e-5, 3e-3), "max_share": Between(0.1, 1.0, log=False), "alpha": Between(0.05, 50)}
     Options = ScrubOptions
 
     _teacher: DualEncoder
@@ -269,7 +268,7 @@ class BadTeacher(LossMethod):
     family = "distillation"
     paper = "https://arxiv.org/abs/2205.08096"
     data = ("forget", "retain")
-    search: ClassVar = {"lr": Between(1e-5, 3e-3), "retain_weight": Between(0.1, 10), "temperature": Between(0.5, 20)}
+    search = {"lr": Between(1e-5, 3e-3), "retain_weight": Between(0.1, 10), "temperature": Between(0.5, 20)}
 
     class Options(FitOptions):
         """Options of bad-teacher."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -48,7 +48,7 @@ class KeyValueEdit(UnlearningMethod):
     family = "closed form"
     paper = "https://arxiv.org/abs/2403.14236"
     data = ("forget", "retain")
-    search: ClassVar = {
+    search = {
         "strength": Between(0.3, 30),
         "keep": Between(1e-3, 100),
         "place": OneOf(("mlp", "projection")),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -50,7 +49,7 @@ class VLEraser(UnlearningMethod):
     family = "distillation"
     paper = "https://cvpr.thecvf.com/virtual/2026/poster/39075"
     data = ("forget", "retain")
-    search: ClassVar = {
+    search = {
         "alpha": Between(0.1, 10),
         "leak": Between(1e-4, 0.3),
         "lr": Between(1e-4, 1e-2),
