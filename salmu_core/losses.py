@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from salmu_core.data import Features
+
 
 def contrastive_loss(
     image: Float[Tensor, "batch dim"], text: Float[Tensor, "batch dim"], scale: Float[Tensor, ""] | float
@@ -37,3 +39,61 @@ def group_mask(association: Int[Tensor, " batch"]) -> Bool[Tensor, "batch batch"
     same = association[:, None] == association[None, :]
     known = (association >= 0)[:, None] & (association >= 0)[None, :]
     return (same & known) | torch.eye(len(association), dtype=torch.bool, device=association.device)
+
+
+def mismatched_cosine(
+    image: Float[Tensor, "n dim"], text: Float[Tensor, "n dim"], group: Int[Tensor, " n"]
+) -> Float[Tensor, ""]:
+    """Mean cosine of image i and caption j over all i, j of different groups, in time and memory linear in n.
+
+    Rows of group -1 are each a group of their own. The result is NaN when all rows are of one group.
+    """
+    alone = len(group) + torch.arange(len(group), device=group.device)
+    _, group = torch.unique(torch.where(group < 0, alone, group), return_inverse=True)
+    image, text = image.double(), text.double()
+    images = image.new_zeros(len(group), image.shape[1]).index_add(0, group, image)
+    texts = text.new_zeros(len(group), text.shape[1]).index_add(0, group, text)
+    pairs = len(group) ** 2 - torch.bincount(group).square().sum()
+    return (images.sum(dim=0) @ texts.sum(dim=0) - (images * texts).sum()) / pairs
+
+
+def zero_similarity_loss(image: Float[Tensor, "batch dim"], text: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
+    """`2 mean_ij S_ij²`: the mean squared error of every cosine of the batch against 0, once per direction. The target is
+    not the pair but all of the batch: any image and any caption of forget become unrelated."""
+    return 2 * (image @ text.T).square().mean()
+
+
+def similarity_drift(student: Features, teacher: Features) -> Float[Tensor, ""]:
+    """`2 mean_ij (S_ij - S°_ij)²` of the cosines of a batch, once per direction."""
+    return 2 * F.mse_loss(student.image @ student.text.T, teacher.image @ teacher.text.T)
+
+
+def embedding_drift(student: Features, teacher: Features) -> Float[Tensor, ""]:
+    """`mean (u - u°)² + mean (v - v°)²` over rows and dimensions."""
+    return F.mse_loss(student.image, teacher.image) + F.mse_loss(student.text, teacher.text)
+
+
+def derangement(
+    association: Int[Tensor, " batch"], generator: torch.Generator
+) -> tuple[Int[Tensor, " rows"], Int[Tensor, " rows"]]:
+    """Rows, and for each of them another row of another association, drawn at random; no row is given twice.
+
+    Rows are lined up association by association, in random order, and each is given the one a number of places further on
+    (round the end). No association reaches that far when the number is at least the size of the largest, from either side.
+    Where one association has more than half of the rows, as many rows as possible are given one and the others are left out.
+    Rows without an association (-1) are each one of their own.
+    """
+    count = len(association)
+    own = torch.where(association < 0, -1 - torch.arange(count), association)
+    _, group = own.unique(return_inverse=True)
+    sizes = group.bincount()
+    rows = torch.randperm(count, generator=generator)
+    places = torch.randperm(len(sizes), generator=generator)[group]
+    order = rows[places[rows].argsort(stable=True)]
+    largest = int(sizes.max())
+    distance = largest
+    if 2 * largest <= count:
+        distance = int(torch.randint(largest, count - largest + 1, (), generator=generator))
+    other = order.roll(-distance)
+    apart = group[order] != group[other]
+    return order[apart], other[apart]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,6 +61,17 @@ class ModelConfig:
         return cls(found)
 
 
+@lru_cache(maxsize=8)
+def _tokenizer(name: str | None, context_length: int, kwargs: str) -> Callable[[list[str]], Tensor]:
+    """A tokenizer, made once: reading the vocabulary takes longer than making a small model."""
+    import open_clip
+
+    given = json.loads(kwargs)
+    if name:
+        return open_clip.tokenizer.HFTokenizer(name, context_length=context_length, **given)  # type: ignore[no-any-return]
+    return open_clip.tokenizer.SimpleTokenizer(context_length=context_length, **given)  # type: ignore[no-any-return]
+
+
 class Processor:
     """Turns encoded images and captions into what an encoder takes, exactly as open_clip's evaluation transform does.
 
@@ -69,7 +80,6 @@ class Processor:
     """
 
     def __init__(self, config: ModelConfig) -> None:
-        import open_clip
         from open_clip.transform import PreprocessCfg, image_transform_v2
 
         vision = config.model_cfg["vision_cfg"]
@@ -85,11 +95,7 @@ class Processor:
         self._tokenizer_name = name or "open_clip.SimpleTokenizer"
         if kwargs:
             self._tokenizer_name += json.dumps(kwargs, sort_keys=True, default=str)
-        self._tokenizer = (
-            open_clip.tokenizer.HFTokenizer(name, context_length=self.context_length, **kwargs)
-            if name
-            else open_clip.tokenizer.SimpleTokenizer(context_length=self.context_length, **kwargs)
-        )
+        self._tokenizer = _tokenizer(name, self.context_length, json.dumps(kwargs, sort_keys=True))
         self._mean = torch.tensor(self.preprocess.mean).view(1, 3, 1, 1)
         self._std = torch.tensor(self.preprocess.std).view(1, 3, 1, 1)
 
@@ -268,7 +274,7 @@ class DualEncoder(nn.Module):
 
     def frozen_copy(self) -> DualEncoder:
         """An independent copy that takes no gradients."""
-        twin = copy.deepcopy(self)
+        twin = copy.deepcopy(self, {id(self.processor): self.processor})  # it never changes, and its vocabulary is large
         twin.requires_grad_(False)
         twin.compile_encoders(self._compiled)  # compiled code belongs to one model and is not copied
         return twin.eval()

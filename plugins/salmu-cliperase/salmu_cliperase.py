@@ -21,7 +21,7 @@ from salmu_core import (
     UnlearningMethod,
     hookimpl,
 )
-from salmu_core.losses import contrastive_loss, pair_cosine
+from salmu_core.losses import contrastive_loss, embedding_drift, pair_cosine, similarity_drift, zero_similarity_loss
 
 # ---------------------------------------------------------------- as published
 
@@ -95,22 +95,6 @@ class ClipErase(LossMethod):
 
 
 # ---------------------------------------------------------------- as in SALMUBench's port
-
-
-def zero_similarity_loss(image: Float[Tensor, "batch dim"], text: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
-    """`2 mean_ij S_ij²`: the mean squared error of every cosine of the batch against 0, once per direction. The target is
-    not the pair but all of the batch: any image and any caption of forget become unrelated."""
-    return 2 * (image @ text.T).square().mean()
-
-
-def similarity_drift(student: Features, teacher: Features) -> Float[Tensor, ""]:
-    """`2 mean_ij (S_ij - S°_ij)²` of the cosines of a batch, once per direction."""
-    return 2 * F.mse_loss(student.image @ student.text.T, teacher.image @ teacher.text.T)
-
-
-def embedding_drift(student: Features, teacher: Features) -> Float[Tensor, ""]:
-    """`mean (u - u°)² + mean (v - v°)²` over rows and dimensions."""
-    return F.mse_loss(student.image, teacher.image) + F.mse_loss(student.text, teacher.text)
 
 
 class ClipEraseSalmubench(LossMethod):

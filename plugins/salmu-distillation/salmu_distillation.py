@@ -24,7 +24,7 @@ from salmu_core import (
     UnlearningMethod,
     hookimpl,
 )
-from salmu_core.losses import group_mask
+from salmu_core.losses import group_mask, similarity_drift, zero_similarity_loss
 
 # ---------------------------------------------------------------- as published
 
@@ -151,17 +151,6 @@ def embed(model: DualEncoder, batches: Iterable[Pairs]) -> Bank:
 
 
 # ---------------------------------------------------------------- as in SALMUBench's port
-
-
-def zero_similarity_loss(image: Float[Tensor, "batch dim"], text: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
-    """`2 mean_ij S_ij²`: the mean squared error of every cosine of the batch against 0, once per direction. Nothing is masked
-    and nothing is distilled: any image and any caption of forget become unrelated."""
-    return 2 * (image @ text.T).square().mean()
-
-
-def similarity_drift(student: Features, teacher: Features) -> Float[Tensor, ""]:
-    """`2 mean_ij (S_ij - S°_ij)²` of the cosines of a batch, once per direction."""
-    return 2 * F.mse_loss(student.image @ student.text.T, teacher.image @ teacher.text.T)
 
 
 class DeleteSalmubench(LossMethod):

@@ -4,7 +4,7 @@ pairs are no more similar than strangers."""
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from salmu_core import (
@@ -21,7 +21,7 @@ from salmu_core import (
     hookimpl,
 )
 from salmu_core.errors import BudgetExceeded
-from salmu_core.losses import contrastive_loss, group_mask, pair_cosine
+from salmu_core.losses import contrastive_loss, mismatched_cosine, pair_cosine
 
 
 def ascent_loss(forget: Features) -> Float[Tensor, ""]:
@@ -74,14 +74,6 @@ class GradientAscentRetain(LossMethod):
     def loss(self, model: DualEncoder, batch: Batch) -> dict[str, Tensor]:
         """NegGrad+ on one batch of each role."""
         return negative_gradient_terms(model(batch.forget), model(batch.retain), self.options.alpha)
-
-
-def mismatched_cosine(
-    image: Float[Tensor, "n dim"], text: Float[Tensor, "n dim"], group: Int[Tensor, " n"]
-) -> Float[Tensor, ""]:
-    """Mean cosine of image i and caption j over all i, j of different groups. Rows of group -1 are each a group of their own.
-    NaN when all rows are of one group."""
-    return (image @ text.T)[~group_mask(group)].mean()
 
 
 def most_steps(samples: int, batch: int, probes: int, every: int) -> int:

@@ -21,32 +21,7 @@ from salmu_core import (
     UnlearningMethod,
     hookimpl,
 )
-
-
-def derangement(
-    association: Int[Tensor, " batch"], generator: torch.Generator
-) -> tuple[Int[Tensor, " rows"], Int[Tensor, " rows"]]:
-    """Rows, and for each of them another row of another association, drawn at random; no row is given twice.
-
-    Rows are lined up association by association, in random order, and each is given the one a number of places further on
-    (round the end). No association reaches that far when the number is at least the size of the largest, from either side.
-    Where one association has more than half of the rows, as many rows as possible are given one and the others are left out.
-    Rows without an association (-1) are each one of their own.
-    """
-    count = len(association)
-    own = torch.where(association < 0, -1 - torch.arange(count), association)
-    _, group = own.unique(return_inverse=True)
-    sizes = group.bincount()
-    rows = torch.randperm(count, generator=generator)
-    places = torch.randperm(len(sizes), generator=generator)[group]
-    order = rows[places[rows].argsort(stable=True)]
-    largest = int(sizes.max())
-    distance = largest
-    if 2 * largest <= count:
-        distance = int(torch.randint(largest, count - largest + 1, (), generator=generator))
-    other = order.roll(-distance)
-    apart = group[order] != group[other]
-    return order[apart], other[apart]
+from salmu_core.losses import derangement, embedding_drift
 
 
 def decoupling_loss(
@@ -71,11 +46,6 @@ def multimodal_loss(student: Features, teacher: Features) -> Float[Tensor, ""]:
 
 def _fused(features: Features) -> Float[Tensor, "batch dim"]:
     return F.normalize((features.image + features.text) / 2, dim=1)
-
-
-def unimodal_loss(student: Features, teacher: Features) -> Float[Tensor, ""]:
-    """Unimodal knowledge retention (arXiv 2311.12047): `mean (u - u°)² + mean (v - v°)²` over rows and dimensions."""
-    return F.mse_loss(student.image, teacher.image) + F.mse_loss(student.text, teacher.text)
 
 
 class MultiDelete(LossMethod):
@@ -119,7 +89,7 @@ class MultiDelete(LossMethod):
         return {
             "forget": options.decoupling_weight * decoupling_loss(forget, forget_before, rows.to(device), other.to(device)),
             "multimodal": options.multimodal_weight * multimodal_loss(retain, retain_before),
-            "unimodal": options.unimodal_weight * unimodal_loss(retain, retain_before),
+            "unimodal": options.unimodal_weight * embedding_drift(retain, retain_before),
         }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from salmu_core import (
@@ -21,7 +21,7 @@ from salmu_core import (
     UnlearningMethod,
     hookimpl,
 )
-from salmu_core.losses import contrastive_loss, pair_cosine
+from salmu_core.losses import contrastive_loss, mismatched_cosine, pair_cosine
 
 
 def similarity_loss(image: Float[Tensor, "batch dim"], text: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
@@ -39,22 +39,6 @@ def hinge_loss(
     """`mean_i max(0, s_i - floor)^power`: pairs at or below the floor are left alone (the negative half of the margin-based
     cosine loss; power 2 also fades as the floor comes near)."""
     return F.relu(pair_cosine(image, text) - floor).pow(power).mean()
-
-
-def mismatched_cosine(
-    image: Float[Tensor, "n dim"], text: Float[Tensor, "n dim"], group: Int[Tensor, " n"]
-) -> Float[Tensor, ""]:
-    """Mean cosine of image i and caption j over all i, j of different groups, in time and memory linear in n.
-
-    Rows of group -1 are each a group of their own. The result is NaN when all rows are of one group.
-    """
-    alone = len(group) + torch.arange(len(group), device=group.device)
-    _, group = torch.unique(torch.where(group < 0, alone, group), return_inverse=True)
-    image, text = image.double(), text.double()
-    images = image.new_zeros(len(group), image.shape[1]).index_add(0, group, image)
-    texts = text.new_zeros(len(group), text.shape[1]).index_add(0, group, text)
-    pairs = len(group) ** 2 - torch.bincount(group).square().sum()
-    return (images.sum(dim=0) @ texts.sum(dim=0) - (images * texts).sum()) / pairs
 
 
 class DirectSimilarityMinimisation(LossMethod):

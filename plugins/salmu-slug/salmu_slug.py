@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from salmu_core import (
@@ -23,7 +23,7 @@ from salmu_core import (
     UnlearningMethod,
     hookimpl,
 )
-from salmu_core.losses import contrastive_loss, pair_cosine
+from salmu_core.losses import contrastive_loss, mismatched_cosine, pair_cosine
 
 #: Parts of names of tensors that are never edited, as released.
 LEFT_OUT = ("bias", "logit_scale", "position", "embedding")
@@ -92,22 +92,6 @@ def best_trial(trials: Sequence[Trial], target: float) -> int | None:
     if reached:
         return min(reached, key=lambda n: trials[n].retain_loss)
     return min(usable, key=lambda n: trials[n].similarity, default=None)
-
-
-def mismatched_cosine(
-    image: Float[Tensor, "n dim"], text: Float[Tensor, "n dim"], group: Int[Tensor, " n"]
-) -> Float[Tensor, ""]:
-    """Mean cosine of image i and caption j over all i, j of different groups, in time and memory linear in n.
-
-    Rows of group -1 are each a group of their own. NaN when all rows are of one group.
-    """
-    alone = len(group) + torch.arange(len(group), device=group.device)
-    _, group = torch.unique(torch.where(group < 0, alone, group), return_inverse=True)
-    image, text = image.double(), text.double()
-    images = image.new_zeros(len(group), image.shape[1]).index_add(0, group, image)
-    texts = text.new_zeros(len(group), text.shape[1]).index_add(0, group, text)
-    pairs = len(group) ** 2 - torch.bincount(group).square().sum()
-    return (images.sum(dim=0) @ texts.sum(dim=0) - (images * texts).sum()) / pairs
 
 
 # ---------------------------------------------------------------- the method

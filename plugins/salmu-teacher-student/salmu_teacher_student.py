@@ -25,7 +25,7 @@ from salmu_core import (
     UnlearningMethod,
     hookimpl,
 )
-from salmu_core.losses import contrastive_loss, group_mask, pair_cosine
+from salmu_core.losses import contrastive_loss, group_mask, mismatched_cosine, pair_cosine
 
 # ---------------------------------------------------------------- what both have in common
 
@@ -87,16 +87,6 @@ def check_steps(steps: int, checks: int, share: float) -> set[int]:
     each after a step that follows the teacher on retain pairs."""
     planned = {max(1, round(number * steps / checks)) for number in range(1, checks + 1)}
     return {step + 1 if maximises(step - 1, steps, share) else step for step in planned}
-
-
-def mismatched_cosine(
-    image: Float[Tensor, "n dim"], text: Float[Tensor, "n dim"], group: Int[Tensor, " n"]
-) -> Float[Tensor, ""]:
-    """Mean cosine of image i and caption j over all i, j of different groups. Rows of group -1 are each a group of their
-    own. NaN when all rows are of one group."""
-    other = (group[:, None] != group[None, :]) | (group < 0)[:, None]
-    other &= ~torch.eye(len(group), dtype=torch.bool, device=group.device)
-    return (image.double() @ text.double().T)[other].mean()
 
 
 @dataclass

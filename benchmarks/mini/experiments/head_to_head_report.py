@@ -2,7 +2,8 @@
 
     uv run python benchmarks/mini/experiments/head_to_head_report.py
 
-Writes `benchmarks/mini/results/head_to_head.md` and `docs/images/head-to-head.png`. A test fails when the page is stale.
+Writes `benchmarks/mini/results/head_to_head.md`, the README's table and `docs/images/head-to-head.png`. A test fails when page or
+table is stale.
 """
 
 from __future__ import annotations
@@ -111,9 +112,14 @@ def findings(summaries: Sequence[Summary], budgets: Sequence[float]) -> str:
     return "\n".join(parts)
 
 
+def all_stored() -> list[dict[str, Any]]:
+    """What is kept of every instance."""
+    return [read_stored(int(path.stem.removeprefix("instance-"))) for path in sorted(RESULTS.glob("instance-*.json"))]
+
+
 def page() -> str:
     """The whole page."""
-    stored = [read_stored(int(path.stem.removeprefix("instance-"))) for path in sorted(RESULTS.glob("instance-*.json"))]
+    stored = all_stored()
     cells = [cell for one in stored for cell in cells_of(one)]
     summaries = summarise(cells)
     references = {
@@ -151,6 +157,41 @@ def page() -> str:
     return "\n".join(parts)
 
 
+README = Path(__file__).parents[3] / "README.md"
+START, END = "<!-- leaderboard: benchmarks/mini/results/head_to_head -->\n", "<!-- end of leaderboard -->\n"
+
+
+def readme() -> str:
+    """The README with its table made anew: the smallest budget, in short."""
+    stored = all_stored()
+    summaries = summarise([cell for one in stored for cell in cells_of(one)])
+    budget = min(s.budget for s in summaries)
+    rows = []
+    for item in (s for s in summaries if s.budget == budget and s.scores):
+        forgotten, kept, general = point_of(item)
+        overall = f"{item.overall:.2f} [{item.low:.2f}, {item.high:.2f}]"
+        rows.append(
+            [
+                f"`{item.method}`",
+                overall,
+                f"{forgotten:.2f}",
+                f"{kept:.2f}",
+                f"{general:.2f}",
+                worst_verdict(item.verdicts),
+                f"{item.seconds:.0f}",
+            ]
+        )
+    header = ["method", "overall [95 %]", "forgotten", "holdouts kept", "GenKnow kept", "worst verdict", "seconds"]
+    runs = sorted({s.cells for s in summaries if s.budget == budget})
+    text = (
+        f"`{COMMAND}`, budget {budget:g}x, {' to '.join(map(str, dict.fromkeys((runs[0], runs[-1]))))} runs a method over instances and training seeds, one CPU thread each:\n\n"
+        f"{table(header, rows)}"
+    )
+    before, rest = README.read_text(encoding="utf-8").split(START)
+    _, after = rest.split(END)
+    return f"{before}{START}{text}{END}{after}"
+
+
 def draw(summaries: Sequence[Summary], path: Path) -> None:
     """The trade-off: forgotten against holdouts kept, colour is general knowledge kept; one panel for each budget."""
     import matplotlib
@@ -181,8 +222,8 @@ def draw(summaries: Sequence[Summary], path: Path) -> None:
 def main() -> None:
     """Write page and picture."""
     write_text(PAGE, page())
-    stored = [read_stored(int(path.stem.removeprefix("instance-"))) for path in sorted(RESULTS.glob("instance-*.json"))]
-    draw(summarise([cell for one in stored for cell in cells_of(one)]), PICTURE)
+    write_text(README, readme())
+    draw(summarise([cell for one in all_stored() for cell in cells_of(one)]), PICTURE)
     print(f"{PAGE}\n{PICTURE}")
 
 

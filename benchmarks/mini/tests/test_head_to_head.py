@@ -109,3 +109,36 @@ def test_correlations_with_the_paper_use_the_methods_that_both_have():
 def test_the_front_holds_what_nothing_beats():
     points = {"a": (1.0, 0.0), "b": (0.5, 0.5), "c": (0.4, 0.5), "d": (0.0, 1.0), "e": (0.5, 0.5)}
     assert pareto_front(points) == {"a", "b", "d", "e"}
+
+
+def test_the_committed_page_is_made_of_the_committed_results():
+    from head_to_head_report import PAGE, README, page, readme
+
+    if not PAGE.is_file():
+        pytest.skip("no results are committed")
+    assert page() == PAGE.read_text(encoding="utf-8")
+    assert readme() == README.read_text(encoding="utf-8")
+
+
+def test_a_run_takes_the_place_of_an_earlier_one_and_is_not_missed_again(tmp_path, monkeypatch):
+    import head_to_head
+
+    from salmu_core.records.schema import Provenance, RunRecord, RunSpec
+    from salmu_core.runner.compare import plan_comparison
+    from salmu_core.runner.run import Settings
+
+    monkeypatch.setattr(head_to_head, "RESULTS", tmp_path)
+    planned = plan_comparison(["gradient-ascent"], benchmark="toy", out=tmp_path / "runs", settings=Settings(cache=tmp_path))
+    assert head_to_head.missing(planned, head_to_head.read_stored(0)) == [0, 1, 2]
+
+    def record(item, identity):
+        spec = item.resolved.spec
+        return RunRecord(id=identity, status="ok", spec=RunSpec(method=spec.method, start=spec.start), created_at="2026-01-01T00:00:00Z", provenance=Provenance(device="cpu"))  # fmt: skip
+
+    for item in planned:
+        head_to_head.keep(0, record(item, "an earlier version"))
+    assert head_to_head.missing(planned, head_to_head.read_stored(0)) == [2]
+    head_to_head.keep(0, record(planned[2], planned[2].resolved.id))
+    stored = head_to_head.read_stored(0)
+    assert head_to_head.missing(planned, stored) == []
+    assert len(stored["runs"]) == 1

@@ -14,7 +14,7 @@ from salmu_core.testing import check_method, check_package, toy_context
 
 # Shape annotations are checked while these tests run.
 with install_import_hook("salmu_multidelete", "beartype.beartype"):
-    from salmu_multidelete import MultiDelete, decoupling_loss, derangement, multimodal_loss, unimodal_loss
+    from salmu_multidelete import MultiDelete, decoupling_loss, derangement, embedding_drift, multimodal_loss
 
 METHODS = [MultiDelete]
 FOLDER = Path(__file__).parents[1]
@@ -155,7 +155,7 @@ def test_multimodal_loss_by_hand():
     teacher = Features(torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.0]]), one)
     assert multimodal_loss(student, teacher).item() == pytest.approx(0.2928932, abs=1e-6)
     # Images are equal, captions are (0, 1) against (1, 0): 0 + (1 + 1)/2.
-    assert unimodal_loss(student, teacher).item() == pytest.approx(1.0, abs=1e-6)
+    assert embedding_drift(student, teacher).item() == pytest.approx(1.0, abs=1e-6)
 
 
 def test_retention_against_numpy_and_its_minimum_at_the_teacher():
@@ -168,10 +168,10 @@ def test_retention_against_numpy_and_its_minimum_at_the_teacher():
     expected = ((fused(student) - fused(teacher)) ** 2).mean()
     assert multimodal_loss(student, teacher).item() == pytest.approx(expected, rel=1e-10)
     expected = sum(((student[side].numpy() - teacher[side].numpy()) ** 2).mean() for side in (0, 1))
-    assert unimodal_loss(student, teacher).item() == pytest.approx(expected, rel=1e-12)
+    assert embedding_drift(student, teacher).item() == pytest.approx(expected, rel=1e-12)
     image = teacher.image.clone().requires_grad_()
     same = Features(image, teacher.text, teacher.scale)
-    (multimodal_loss(same, teacher) + unimodal_loss(same, teacher)).backward()
+    (multimodal_loss(same, teacher) + embedding_drift(same, teacher)).backward()
     assert torch.equal(image.grad, torch.zeros_like(image))
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
-from jaxtyping import Int
 from torch import Tensor
 
 from salmu_core import (
@@ -19,34 +18,8 @@ from salmu_core import (
     OneOf,
     UnlearnContext,
 )
-from salmu_core.losses import contrastive_loss, group_mask
+from salmu_core.losses import contrastive_loss, derangement, group_mask
 from salmu_relabel.losses import grouped_contrastive_loss
-
-
-def derangement(
-    group: Int[Tensor, " batch"], generator: torch.Generator
-) -> tuple[Int[Tensor, " rows"], Int[Tensor, " rows"]]:
-    """Rows, and for each of them another row of another group, drawn at random; no row is given twice.
-
-    Rows are lined up group by group, in random order, and each is given the one a number of places further on (round the
-    end). No group reaches that far when the number is at least the size of the largest, from either side. Where one group
-    has more than half of the rows, as many rows as possible are given one and the others are left out. Rows of group -1 are
-    each a group of their own.
-    """
-    count = len(group)
-    own = torch.where(group < 0, -1 - torch.arange(count), group)
-    _, number = own.unique(return_inverse=True)
-    sizes = number.bincount()
-    rows = torch.randperm(count, generator=generator)
-    places = torch.randperm(len(sizes), generator=generator)[number]
-    order = rows[places[rows].argsort(stable=True)]
-    largest = int(sizes.max())
-    distance = largest
-    if 2 * largest <= count:
-        distance = int(torch.randint(largest, count - largest + 1, (), generator=generator))
-    other = order.roll(-distance)
-    apart = number[order] != number[other]
-    return order[apart], other[apart]
 
 
 class ShuffledCaptions(LossMethod):
