@@ -54,7 +54,8 @@ def mismatched_cosine(
     images = image.new_zeros(len(group), image.shape[1]).index_add(0, group, image)
     texts = text.new_zeros(len(group), text.shape[1]).index_add(0, group, text)
     pairs = len(group) ** 2 - torch.bincount(group).square().sum()
-    return (images.sum(dim=0) @ texts.sum(dim=0) - (images * texts).sum()) / pairs
+    found = (images.sum(dim=0) @ texts.sum(dim=0) - (images * texts).sum()) / pairs
+    return torch.where(pairs > 0, found, torch.nan)  # rounding over 0 would be infinite
 
 
 def zero_similarity_loss(image: Float[Tensor, "batch dim"], text: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:

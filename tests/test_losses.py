@@ -38,3 +38,14 @@ def test_group_mask_joins_paraphrases_and_keeps_unknown_rows_apart():
         [0, 0, 0, 0, 1],
     ]
     assert mask.int().tolist() == expected
+
+
+def test_mismatched_cosine_of_one_group_is_no_number():
+    from salmu_core.losses import mismatched_cosine
+
+    rows = torch.nn.functional.normalize(torch.randn(5, 4, generator=torch.Generator().manual_seed(0)), dim=1)
+    assert torch.isnan(mismatched_cosine(rows, rows.flip(0), torch.zeros(5, dtype=torch.long)))
+    every = (rows @ rows.flip(0).T)[~torch.eye(5, dtype=torch.bool)].mean()
+    assert mismatched_cosine(rows, rows.flip(0), torch.arange(5)).item() == pytest.approx(every.item(), abs=1e-6)
+    # Rows without a group are each their own.
+    assert mismatched_cosine(rows, rows.flip(0), torch.full((5,), -1)).item() == pytest.approx(every.item(), abs=1e-6)
