@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import tomllib
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 from salmubench.published import published_rows
 
 DOCS = Path(__file__).parent
+ROOT = DOCS.parent
 _COLUMNS = ("RetFail", "AssocStr", "ACS", "IdZSC", "CoreAssoc", "GenKnow", "InterIdSim", "IntraIdSim", "VisIdInt", "FragSim")
 
 
@@ -24,13 +27,28 @@ def published_table() -> str:
     return "\n".join([*lines, ""])
 
 
-BLOCKS = {"salmubench.md": {"published": published_table}}
+def zoo_table() -> str:
+    """The method packages of this repository, as `plugins/` has them."""
+    lines = ["", "| package | method | family | sees |", "|---|---|---|---|"]
+    for folder in sorted((ROOT / "plugins").iterdir()):
+        project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        for name, value in project["entry-points"]["salmu"].items():
+            plugin = EntryPoint(name, value, "salmu").load()
+            methods = plugin.register_methods() if hasattr(plugin, "register_methods") else []
+            for method in methods:
+                card = f"[`{method.name}`](plugins/{folder.name}/README.md)"
+                lines.append(f"| `{folder.name}` | {card} | {method.family} | {', '.join(method.data) or 'nothing'} |")
+    return "\n".join([*lines, ""])
+
+
+#: Page, from the root of the repository -> block -> what fills it.
+BLOCKS = {"docs/salmubench.md": {"published": published_table}, "README.md": {"zoo": zoo_table}}
 
 
 def filled(page: Path) -> str:
     """The page with its generated blocks made anew."""
     text = page.read_text(encoding="utf-8")
-    for name, make in BLOCKS[page.name].items():
+    for name, make in BLOCKS[page.relative_to(ROOT).as_posix()].items():
         pattern = re.compile(rf"(<!-- {name}: [^\n]*-->\n).*?(<!-- end of {name} -->)", re.S)
         content = make().replace("\\", r"\\")
         text, count = pattern.subn(rf"\g<1>{content}\g<2>", text)
@@ -40,4 +58,4 @@ def filled(page: Path) -> str:
 
 if __name__ == "__main__":
     for page in BLOCKS:
-        (DOCS / page).write_text(filled(DOCS / page), encoding="utf-8")
+        (ROOT / page).write_text(filled(ROOT / page), encoding="utf-8")
