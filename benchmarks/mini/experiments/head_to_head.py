@@ -121,7 +121,7 @@ def missing(planned: Sequence[PlannedRun], stored: dict[str, Any]) -> list[int]:
 def main(instances: str, seeds: str, budgets: str, methods: str, workers: int, out: Path, dry_run: bool, cpu: bool) -> None:
     """Run what is missing and keep it."""
     plugins = load_plugins()
-    tasks: list[tuple[float, int, int, dict[str, Any]]] = []
+    tasks: list[tuple[tuple[float, int, int], int, dict[str, Any]]] = []
     for instance in map(int, instances.split(",")):
         arguments: dict[str, Any] = {
             "methods": methods.split(",") if methods else None,
@@ -135,16 +135,17 @@ def main(instances: str, seeds: str, budgets: str, methods: str, workers: int, o
         planned = plan_comparison(**arguments, plugins=plugins)
         for position in missing(planned, read_stored(instance)):
             spec = planned[position].resolved.spec
-            tasks.append((0.0 if spec.method == "none" else spec.budget, instance, position, arguments))
+            tasks.append(((0.0 if spec.method == "none" else spec.budget, spec.seed, instance), position, arguments))
         if not dry_run:
             planned[0].resolved.benchmark.build()
-    tasks.sort(key=lambda task: task[0])  # references, then the small budget: a matrix that is cut is a smaller whole one
+    # References first, then budget by budget and seed by seed: a matrix that is cut is a smaller whole one.
+    tasks.sort(key=lambda task: task[0])
     print(f"{len(tasks)} runs are missing.", flush=True)
     if dry_run or not tasks:
         return
     started = time.perf_counter()
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _prepare) as pool:
-        futures = [pool.submit(_work, instance, position, arguments) for _, instance, position, arguments in tasks]
+        futures = [pool.submit(_work, instance, position, arguments) for (_, _, instance), position, arguments in tasks]
         for done, future in enumerate(as_completed(futures)):
             instance, content = future.result()
             record = RunRecord(**content)
