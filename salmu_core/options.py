@@ -97,11 +97,22 @@ def describe_options(cls: type[Options]) -> list[OptionInfo]:
     rows = []
     for name, field in cls.model_fields.items():
         bounds = [_bound_text(item) for item in field.metadata]
-        default = None if field.default is PydanticUndefined else field.default
+        default = field.get_default(call_default_factory=True)
+        default = None if default is PydanticUndefined else default
         rows.append(
             OptionInfo(name, _type_text(field.annotation), default, ", ".join(filter(None, bounds)), field.description or "")
         )
     return rows
+
+
+def describe_space(space: SearchSpace) -> dict[str, str]:
+    """What a search may try, in words, by option."""
+    return {
+        name: " | ".join(map(str, span.values))
+        if isinstance(span, OneOf)
+        else f"{span.low:g} to {span.high:g}{', logarithmic' if span.log else ''}"
+        for name, span in space.items()
+    }
 
 
 def _from_text(value: str, annotation: Any) -> Any:

@@ -53,3 +53,22 @@ def test_descriptions_hold_type_default_and_bounds():
 
 def test_every_option_of_the_loop_is_described():
     assert all(option.description for option in describe_options(FitOptions))
+
+
+def test_a_search_space_in_words():
+    from salmu_core import Between, OneOf
+    from salmu_core.options import describe_space
+
+    space = {"lr": Between(1e-5, 3e-3), "share": Between(0.1, 1, log=False), "tower": OneOf(("both", "text"))}
+    assert describe_space(space) == {"lr": "1e-05 to 0.003, logarithmic", "share": "0.1 to 1", "tower": "both | text"}
+
+
+def test_defaults_made_by_a_factory_are_shown():
+    from typing import Any
+
+    from salmu_core import Field, Options
+
+    class Made(Options):
+        given: dict[str, Any] = Field(default_factory=dict)
+
+    assert describe_options(Made)[0].default == {}

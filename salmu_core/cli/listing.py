@@ -85,7 +85,7 @@ def describe_command(name: str, as_json: bool) -> int:
 
     from salmu_core.cli import render
     from salmu_core.errors import UnknownName
-    from salmu_core.options import describe_options
+    from salmu_core.options import describe_options, describe_space
     from salmu_core.plugins import load_plugins
     from salmu_core.registry import card_of
 
@@ -96,6 +96,7 @@ def describe_command(name: str, as_json: bool) -> int:
         known = [known for kind in kinds for known in plugins.of(kind)]  # type: ignore[arg-type]
         raise UnknownName("method, metric or benchmark", name, known)
     options = describe_options(entry.cls.Options)
+    space = describe_space(getattr(entry.cls, "search", {}))
     card = card_of(entry)
     if as_json:
         render.print_json(
@@ -106,6 +107,7 @@ def describe_command(name: str, as_json: bool) -> int:
                 "package": entry.package.model_dump(),
                 "paper": entry.cls.paper,
                 "options": [vars(option) for option in options],
+                "search": space,
                 "card": card,
             }
         )
@@ -115,6 +117,9 @@ def describe_command(name: str, as_json: bool) -> int:
     rows = [(o.name, o.type, str(o.default), o.bounds, o.description) for o in options]
     render.out.print()
     render.out.print(render.make_table(("Option", "Type", "Default", "Bounds", "What it is"), rows))
+    if space:
+        render.out.print()
+        render.out.print(render.make_table(("salmu tune varies", "over"), space.items()))
     render.out.print()
     render.out.print(Markdown(card) if card else "This package ships no card.")
     return 0
