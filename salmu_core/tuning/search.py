@@ -17,17 +17,20 @@ from salmu_core.plugins import Plugins, load_plugins
 from salmu_core.records.gaps import gaps_of
 from salmu_core.records.overall import metric_weights, overall_score
 from salmu_core.records.schema import RunRecord, RunSpec, ScoreRecord
-from salmu_core.records.verdict import judge
+from salmu_core.records.verdict import Thresholds, judge
 from salmu_core.runner.provenance import package_versions
 from salmu_core.runner.resolve import make_benchmark, resolve
 from salmu_core.runner.run import Settings, run_resolved
 from salmu_core.seeding import derive_seed
 
 NOT_RANKED = 1.0  # taken off the value of a trial whose verdict can hold no rank
+#: Retrieval among all kinds of ordinary captions falls several times as fast as zero-shot accuracy: hinge-negative-pairs with its
+#: defaults costs .05 of RetainMRR on the validation part of mini (seed 3) and .01 of GenKnow on mini.
+AT = Thresholds(general_drop=0.1)
 LOST = -10.0  # value of a trial without scores; no trial with scores is counted as worse
 RULE = (
     "highest overall score on the validation benchmark; 1 is taken off where the verdict there can hold no rank (no effect,"
-    " catastrophic, diverged, failed)"
+    " catastrophic at a loss of 0.1 RetainMRR, diverged, failed)"
 )
 Scores = Mapping[str, ScoreRecord]
 #: Shows a finished trial: method, number, trials, the trial.
@@ -63,7 +66,7 @@ def rate(record: RunRecord, never_learned: Scores, compromised: Scores) -> tuple
         never_learned: scores of the Compromised model on mismatched pairs, where the Clean model's would stand.
         compromised: its scores on the pairs themselves.
     """
-    verdict = judge(record, never_learned, compromised)
+    verdict = judge(record, never_learned, compromised, AT)
     if not record.scores:
         return LOST, verdict.name
     start = gaps_of(compromised, never_learned, compromised)
