@@ -10,6 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from salmu_core.audit import Audit as Audit
+    from salmu_core.audit import Leak as Leak
     from salmu_core.benchmark import Benchmark as Benchmark
     from salmu_core.benchmark import Budget as Budget
     from salmu_core.benchmark import BuildStep as BuildStep
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
     from salmu_core.records.schema import RunRecord as RunRecord
     from salmu_core.records.schema import RunSpec as RunSpec
     from salmu_core.records.store import load_records as load_records
+    from salmu_core.runner.audit import audit as audit
+    from salmu_core.runner.audit_context import AuditContext as AuditContext
     from salmu_core.runner.compare import compare as compare
     from salmu_core.runner.context import UnlearnContext as UnlearnContext
     from salmu_core.runner.evaluate import evaluate as evaluate
@@ -55,6 +59,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Audit": "audit",
+    "AuditContext": "runner.audit_context",
+    "Leak": "audit",
+    "audit": "runner.audit",
     "BadData": "errors",
     "Batch": "data",
     "Benchmark": "benchmark",

@@ -1,4 +1,4 @@
-"""The whole contract between salmu and its plugins: four hooks to register, three to watch.
+"""The whole contract between salmu and its plugins: five hooks to register, three to watch.
 
 A plugin is any importable module or object named by an entry point of the group `salmu`; it implements the hooks it needs
 and marks them with `salmu_core.hookimpl`.
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
+    from salmu_core.audit import Audit
     from salmu_core.benchmark import Benchmark
     from salmu_core.layout import Layout
     from salmu_core.method import UnlearningMethod
@@ -68,6 +69,18 @@ def register_layouts() -> Iterable[type[Layout]]:
         @hookimpl
         def register_layouts():
             return [SalmubenchLayout]
+    """
+    return []
+
+
+@hookspec
+def register_audits() -> Iterable[type[Audit]]:
+    """Called once when plugins are loaded. Return the plugin's audit classes: attacks that `salmu audit` runs. Since 0.2.
+
+    Example:
+        @hookimpl
+        def register_audits():
+            return [FewShotRelearning]
     """
     return []
 

@@ -17,6 +17,7 @@ from typing import Any, Generic, Literal, TypeVar
 import pluggy
 
 from salmu_core import hookspecs
+from salmu_core.audit import Audit
 from salmu_core.benchmark import Benchmark
 from salmu_core.errors import PluginFailure, UnknownName
 from salmu_core.layout import Layout
@@ -26,7 +27,7 @@ from salmu_core.options import Options
 from salmu_core.records.schema import Package
 
 GROUP = "salmu"
-Kind = Literal["method", "metric", "benchmark", "layout"]
+Kind = Literal["method", "metric", "benchmark", "layout", "audit"]
 T = TypeVar("T")
 
 _KINDS: dict[Kind, tuple[str, type]] = {
@@ -34,12 +35,14 @@ _KINDS: dict[Kind, tuple[str, type]] = {
     "metric": ("register_metrics", Metric),
     "benchmark": ("register_benchmarks", Benchmark),
     "layout": ("register_layouts", Layout),
+    "audit": ("register_audits", Audit),
 }
 _REQUIRED: dict[Kind, tuple[str, ...]] = {
     "method": ("name", "summary", "family"),
     "metric": ("name", "summary", "target", "aspect"),
     "benchmark": ("name", "version", "summary"),
     "layout": ("name", "summary"),
+    "audit": ("name", "summary"),
 }
 
 
@@ -80,6 +83,7 @@ class Plugins:
     metrics: dict[str, Entry[type[Metric]]] = field(default_factory=dict)
     benchmarks: dict[str, Entry[type[Benchmark]]] = field(default_factory=dict)
     layouts: dict[str, Entry[type[Layout]]] = field(default_factory=dict)
+    audits: dict[str, Entry[type[Audit]]] = field(default_factory=dict)
     problems: list[PluginProblem] = field(default_factory=list)
 
     def of(self, kind: Kind) -> dict[str, Entry[Any]]:
@@ -89,6 +93,7 @@ class Plugins:
             "metric": self.metrics,
             "benchmark": self.benchmarks,
             "layout": self.layouts,
+            "audit": self.audits,
         }
         return entries[kind]
 

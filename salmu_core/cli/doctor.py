@@ -29,10 +29,11 @@ def doctor_command(as_json: bool) -> int:
             plugin.get("metrics", ""),
             plugin.get("benchmarks", ""),
             plugin.get("layouts", ""),
+            plugin.get("audits", ""),
         )
         for plugin in found.plugins
     ]
-    render.out.print(render.make_table(("Plugin", "Version", "Methods", "Metrics", "Benchmarks", "Layouts"), rows))
+    render.out.print(render.make_table(("Plugin", "Version", "Methods", "Metrics", "Benchmarks", "Layouts", "Audits"), rows))
     render.out.print()
     rows2 = [(name, render.bytes_text(size)) for name, size in found.cache_bytes.items()] or [("empty", "")]
     render.out.print(render.make_table((f"Cache {found.cache}", "Size"), rows2))

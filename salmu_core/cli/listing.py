@@ -72,15 +72,26 @@ def list_benchmarks_command(as_json: bool) -> int:
     return _list("benchmark", as_json, {"benchmark version": "version", "": "paper"})
 
 
+@click.command("list-audits", epilog="\b\nExample:\n  salmu list-audits --json")
+@_json_flag
+def list_audits_command(as_json: bool) -> int:
+    """List the installed audits: what each attack does and measures, package, paper."""
+    return _list("audit", as_json, {"": "paper"})
+
+
 def _complete_any(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
-    return [item for kind in ("method", "metric", "benchmark") for item in complete_names(kind)(ctx, parameter, incomplete)]
+    return [
+        item
+        for kind in ("method", "metric", "benchmark", "audit")
+        for item in complete_names(kind)(ctx, parameter, incomplete)
+    ]
 
 
 @click.command("describe", epilog="\b\nExamples:\n  salmu describe gradient-ascent\n  salmu describe RetFail --json")
 @click.argument("name", shell_complete=_complete_any)
 @_json_flag
 def describe_command(name: str, as_json: bool) -> int:
-    """Show the card of a method, metric or benchmark and its options with types, defaults and bounds."""
+    """Show the card of a method, metric, benchmark or audit and its options with types, defaults and bounds."""
     from rich.markdown import Markdown
 
     from salmu_core.cli import render
@@ -90,11 +101,11 @@ def describe_command(name: str, as_json: bool) -> int:
     from salmu_core.registry import card_of
 
     plugins = load_plugins()
-    kinds = ("method", "metric", "benchmark")
+    kinds = ("method", "metric", "benchmark", "audit")
     entry = next((plugins.of(kind)[name] for kind in kinds if name in plugins.of(kind)), None)  # type: ignore[arg-type]
     if entry is None:
         known = [known for kind in kinds for known in plugins.of(kind)]  # type: ignore[arg-type]
-        raise UnknownName("method, metric or benchmark", name, known)
+        raise UnknownName("method, metric, benchmark or audit", name, known)
     options = describe_options(entry.cls.Options)
     space = describe_space(getattr(entry.cls, "search", {}))
     card = card_of(entry)

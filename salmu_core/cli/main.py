@@ -13,6 +13,7 @@ from salmu_core.errors import SalmuError
 
 # command -> module of this package and function in it. Read lazily, so that --help imports neither torch nor plugins.
 _COMMANDS = {
+    "audit": ("audit", "audit_command", "Attack a model: does what it forgot come back?"),
     "build": ("build", "build_command", "Build or rebuild a benchmark's data and models."),
     "compare": ("compare", "compare_command", "Run what is missing, then rank methods side by side."),
     "completion": ("completion", "completion_command", "Print the shell completion script."),
@@ -20,6 +21,7 @@ _COMMANDS = {
     "describe": ("listing", "describe_command", "Show the card and the options of a method, metric or benchmark."),
     "doctor": ("doctor", "doctor_command", "Versions, devices, plugins and their problems, cache sizes."),
     "evaluate": ("evaluate", "evaluate_command", "Score a model on a benchmark."),
+    "list-audits": ("listing", "list_audits_command", "List the installed audits."),
     "list-benchmarks": ("listing", "list_benchmarks_command", "List the installed benchmarks."),
     "list-methods": ("listing", "list_methods_command", "List the installed unlearning methods."),
     "list-metrics": ("listing", "list_metrics_command", "List the installed metrics."),

@@ -36,7 +36,7 @@ def diagnose(plugins: Plugins) -> Diagnosis:
     if torch.backends.mps.is_available():
         devices.append("mps")
     found: dict[tuple[str, str], dict[str, list[str]]] = {}
-    for entries in (plugins.methods, plugins.metrics, plugins.benchmarks, plugins.layouts):
+    for entries in (plugins.methods, plugins.metrics, plugins.benchmarks, plugins.layouts, plugins.audits):
         for entry in entries.values():
             offers = found.setdefault((entry.package.name, entry.package.version), {})
             offers.setdefault(f"{entry.kind}s", []).append(entry.name)

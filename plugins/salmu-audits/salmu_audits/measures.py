@@ -1,0 +1,92 @@
+"""How strongly images and captions are tied, in the few numbers that the attacks are measured with. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from salmu_core.data import Split
+from salmu_core.metric import NotMeasurable
+
+_CHUNK = 4096  # images whose similarities are held at a time
+
+
+def distinct(captions: Sequence[str]) -> tuple[list[str], Int[Tensor, " n"]]:
+    """Distinct captions in order of first appearance, and the number of every row's own one."""
+    number: dict[str, int] = {}
+    own = torch.tensor([number.setdefault(caption, len(number)) for caption in captions], dtype=torch.long)
+    return list(number), own
+
+
+def mean_reciprocal_rank(images: Float[Tensor, "n dim"], texts: Float[Tensor, "m dim"], own: Int[Tensor, " n"]) -> float:
+    """Mean of 1 / rank of each image's own caption among all `m`: 1 + the number that is strictly more similar.
+
+    Raises:
+        NotMeasurable: there are fewer than two captions to tell apart.
+    """
+    if len(texts) < 2 or len(images) == 0:
+        raise NotMeasurable("there are fewer than two captions to tell apart")
+    total = 0.0
+    for start in range(0, len(images), _CHUNK):
+        similarity = images[start : start + _CHUNK] @ texts.T
+        mine = own[start : start + _CHUNK, None]
+        ranks = 1 + (similarity > similarity.gather(1, mine)).sum(dim=1)
+        total += float((1.0 / ranks.double()).sum())
+    return total / len(images)
+
+
+def area_under_curve(members: Float[np.ndarray, " n"], others: Float[np.ndarray, " m"]) -> float:
+    """Probability that a member scores higher than another row, ties counted half (the Mann-Whitney statistic)."""
+    from scipy.stats import rankdata
+
+    ranks = rankdata(np.concatenate([members, others]))
+    n, m = len(members), len(others)
+    return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))
+
+
+def told_apart(members: Float[np.ndarray, " n"], others: Float[np.ndarray, " m"]) -> float:
+    """The area under the curve in whichever direction tells more, from 0.5 to 1: similarity that is too low is a trace too."""
+    area = area_under_curve(members, others)
+    return max(area, 1 - area)
+
+
+def strangers(split: Split, generator: torch.Generator) -> tuple[Int[Tensor, " rows"], Int[Tensor, " rows"]]:
+    """Rows, and for each another row of the same field and another identity, drawn at random: pairs that nobody learned.
+
+    Raises:
+        NotMeasurable: no field is known of two identities.
+    """
+    identities = [str(value) for value in split.columns["identity_id"]]
+    fields = [str(value) for value in split.columns["data_field"]]
+    rows: list[int] = []
+    other: list[int] = []
+    for field in sorted(set(fields)):
+        own = [row for row, name in enumerate(fields) if name == field]
+        by_person: dict[str, list[int]] = {}
+        for row in own:
+            by_person.setdefault(identities[row], []).append(row)
+        people = [list(by_person)[i] for i in torch.randperm(len(by_person), generator=generator).tolist()]
+        lined_up = [row for person in people for row in by_person[person]]
+        largest = max(len(group) for group in by_person.values())
+        for place, row in enumerate(lined_up):
+            partner = lined_up[(place + largest) % len(lined_up)]
+            if identities[partner] != identities[row]:
+                rows.append(row)
+                other.append(partner)
+    if not rows:
+        raise NotMeasurable("no field is known of two identities, so no pair can be mismatched")
+    return torch.tensor(rows), torch.tensor(other)
+
+
+def associations(split: Split) -> list[tuple[str, str]]:
+    """Identity and field of every row."""
+    return [(str(i), str(f)) for i, f in zip(split.columns["identity_id"], split.columns["data_field"], strict=True)]
+
+
+def sample_rows(count: int, most: int, generator: torch.Generator) -> list[int]:
+    """At most `most` row numbers, in order."""
+    return sorted(torch.randperm(count, generator=generator)[:most].tolist())

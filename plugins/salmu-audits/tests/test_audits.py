@@ -1,0 +1,232 @@
+"""Audits: their measures in numbers, what they get from models with known answers, and how results are reported."""
+
+from __future__ import annotations
+
+import copy
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from jaxtyping import install_import_hook
+
+from salmu_core import FitOptions, Leak, SalmuError
+from salmu_core.data import Split
+from salmu_core.metric import NotMeasurable
+from salmu_core.plugins import load_plugins
+from salmu_core.runner.accelerate_setup import open_accelerator
+from salmu_core.runner.audit import AuditResult, audit
+from salmu_core.runner.audit_context import AuditContext
+from salmu_core.runner.run import Settings
+from salmu_core.toy import Toy
+
+# Shape annotations are checked while these tests run.
+with install_import_hook(["salmu_audits.measures", "salmu_audits.weights", "salmu_audits.probes"], "beartype.beartype"):
+    from salmu_audits import AUDITS
+    from salmu_audits.measures import (
+        area_under_curve,
+        distinct,
+        mean_reciprocal_rank,
+        strangers,
+        told_apart,
+    )
+    from salmu_audits.membership import views
+    from salmu_audits.probes import ridge_map
+    from salmu_audits.relearning import pairs_loss
+    from salmu_audits.weights import round_model, rounded
+
+NAMES = [cls.name for cls in AUDITS]
+
+# ---------------------------------------------------------------- measures
+
+
+def test_reciprocal_ranks_by_hand():
+    texts = torch.eye(3)
+    images = F.normalize(torch.tensor([[1.0, 0.5, 0.0], [1.0, 0.5, 0.0], [0.2, 0.1, 0.9]]), dim=1)
+    # Own captions 0, 1 and 0: ranks 1, 2 and 2.
+    assert mean_reciprocal_rank(images, texts, torch.tensor([0, 1, 0])) == pytest.approx((1 + 1 / 2 + 1 / 2) / 3)
+    with pytest.raises(NotMeasurable, match="fewer than two captions"):
+        mean_reciprocal_rank(images, texts[:1], torch.tensor([0, 0, 0]))
+
+
+def test_equal_captions_are_one_candidate():
+    captions, own = distinct(["a", "b", "a", "c"])
+    assert captions == ["a", "b", "c"]
+    assert own.tolist() == [0, 1, 0, 2]
+
+
+def test_area_under_curve_against_counting():
+    rng = np.random.default_rng(0)
+    members, others = rng.integers(0, 5, 12).astype(float), rng.integers(0, 4, 9).astype(float)
+    counted = np.mean([(m > o) + 0.5 * (m == o) for m in members for o in others])
+    assert area_under_curve(members, others) == pytest.approx(counted)
+    assert told_apart(others, members) == pytest.approx(max(counted, 1 - counted))
+    assert told_apart(np.array([0.0, 0.1]), np.array([1.0, 2.0])) == 1.0
+
+
+def test_strangers_share_the_field_and_not_the_person():
+    split = Toy().split("forget")
+    rows, other = strangers(split, torch.Generator().manual_seed(0))
+    assert sorted(rows.tolist()) == list(range(len(split)))
+    for row, partner in zip(rows.tolist(), other.tolist(), strict=True):
+        assert split.columns["data_field"][row] == split.columns["data_field"][partner]
+        assert split.columns["identity_id"][row] != split.columns["identity_id"][partner]
+    alone = Split("s", texts=["x"], columns={"identity_id": ["a"], "data_field": ["name"]})
+    with pytest.raises(NotMeasurable, match="two identities"):
+        strangers(alone, torch.Generator())
+
+
+def test_rounding_by_hand():
+    weight = torch.tensor([[0.7, -0.35, 0.04], [7.0, 1.4, -2.6]])
+    # 4 bits: levels -7..7; row scales 0.1 and 1: 7, -3.5 -> -4 (to even), 0.4 -> 0; 7, 1.4 -> 1, -2.6 -> -3.
+    expected = torch.tensor([[0.7, -0.4, 0.0], [7.0, 1.0, -3.0]])
+    torch.testing.assert_close(rounded(weight, 4, 0), expected, atol=0.051, rtol=0)
+    assert torch.equal(rounded(torch.zeros(2, 3), 8, 0), torch.zeros(2, 3))
+    columns = rounded(weight.T.contiguous(), 4, -1)
+    torch.testing.assert_close(columns.T, rounded(weight, 4, 0))
+
+
+def test_eight_bits_change_less_than_four_and_leave_biases_alone():
+    models = [Toy().load_model("compromised") for _ in range(3)]
+    counts = [round_model(models[1], 8), round_model(models[2], 4)]
+    weights = [model.weights() for model in models]
+    assert counts[0] == counts[1] > 0.9 * sum(tensor.numel() for name, tensor in weights[0].items() if tensor.ndim > 1)
+    far = [sum(float((w[name] - weights[0][name]).square().sum()) for name in w) for w in weights]
+    assert all(a < b for a, b in pairwise(far))
+    same = [name for name, tensor in weights[0].items() if tensor.ndim < 2]
+    assert same
+    assert all(torch.equal(weights[0][name], weights[2][name]) for name in same)
+
+
+def test_the_ridge_map_solves_its_equations():
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(20, 4, generator=generator) for _ in range(2))
+    learned = ridge_map(x, y, 0.1)
+    gradient = x.T @ (x @ learned - y) + 0.1 * 20 * learned
+    assert gradient.abs().max() < 1e-4
+    torch.testing.assert_close(ridge_map(x, x, 1e-9), torch.eye(4), atol=1e-4, rtol=0)
+
+
+def test_views_change_the_picture_and_nothing_else():
+    split = Toy().split("forget").take(range(3), "tested")
+    mirrored, cut = views(split)
+    assert mirrored.texts == cut.texts == split.texts
+    assert mirrored.columns == split.columns
+    assert len({split.images.read(0), mirrored.images.read(0), cut.images.read(0)}) >= 2
+
+
+# ---------------------------------------------------------------- on models
+
+
+class Memorised(Toy):
+    """The toy benchmark with a Compromised model that was trained on forget."""
+
+    def load_model(self, which):
+        if which == "clean":
+            return super().load_model("clean")
+        if "trained" not in self.__dict__:
+            model = super().load_model("compromised")
+            with open_accelerator(cpu=True) as accelerator:
+                options = FitOptions(lr=3e-3, epochs=60, batch_size=36)
+                AuditContext(model, self, accelerator, 0, "memorise").train(self.split("forget"), pairs_loss, options)
+            self.__dict__["trained"] = model
+        return copy.deepcopy(self.__dict__["trained"])
+
+
+@pytest.fixture(scope="module")
+def memorised():
+    return Memorised(Toy.Options(identities=6))
+
+
+def leak(cls, benchmark, which):
+    with open_accelerator(cpu=True) as accelerator:
+        return cls().attack(AuditContext(benchmark.load_model(which), benchmark, accelerator, 0, cls.name))
+
+
+@pytest.mark.parametrize("cls", AUDITS, ids=NAMES)
+def test_each_audit_is_repeatable_within_bounds_and_gets_more_from_a_model_that_memorised(cls, memorised):
+    clean, compromised = leak(cls, memorised, "clean"), leak(cls, memorised, "compromised")
+    assert leak(cls, memorised, "compromised") == compromised
+    low, high = cls.bounds
+    assert low <= clean.value <= high
+    assert low <= compromised.value <= high
+    assert all(np.isfinite(value) for value in compromised.extras.values())
+    if cls.name not in (
+        "pair-probe",
+        "few-shot-relearning",
+        "membership-augmented",
+    ):  # what the toy's squares share is chance
+        assert compromised.value > clean.value
+
+
+def test_the_original_tower_gives_back_what_only_the_other_one_forgot(memorised):
+    from salmu_audits.weights import OriginalImageTower, OriginalTextTower
+
+    model = memorised.load_model("compromised")
+    with torch.no_grad():
+        model.clip.visual.proj.copy_(-model.clip.visual.proj)  # the image tower alone is undone
+    with open_accelerator(cpu=True) as accelerator:
+        ctx = AuditContext(model, memorised, accelerator, 0, "swap")
+        original = leak(OriginalImageTower, memorised, "compromised").value
+        assert OriginalImageTower().attack(ctx).value == pytest.approx(original, abs=1e-6)
+        assert OriginalTextTower().attack(ctx).value < 0.5 * original
+
+
+def test_the_calibrated_attack_knows_nothing_of_the_clean_model(memorised):
+    from salmu_audits.membership import CalibratedMembership
+
+    assert leak(CalibratedMembership, memorised, "clean").value == 0.5
+
+
+# ---------------------------------------------------------------- reported
+
+
+def test_results_stand_beside_both_references_and_come_from_the_cache(tmp_path):
+    settings = Settings(cache=tmp_path / "cache", cpu=True)
+    chosen = ["int8-rounding", "membership-similarity"]
+    first = audit("compromised", audits=chosen, benchmark="toy", settings=settings, out=tmp_path)
+    assert [item.audit for item in first] == chosen
+    assert all(item.value == item.compromised for item in first)
+    assert (tmp_path / "audits.json").is_file()
+    kept = sorted((tmp_path / "cache" / "audits").iterdir())
+    assert len(kept) == 4  # two audits on two models, the third being one of them
+    stamps = [path.stat().st_mtime_ns for path in kept]
+    again = audit("compromised", audits=chosen, benchmark="toy", settings=settings)
+    assert again == first
+    assert [path.stat().st_mtime_ns for path in kept] == stamps
+    audit("compromised", audits=chosen, benchmark="toy", settings=settings, options={"membership-similarity": {"rows": 10}})
+    assert len(list((tmp_path / "cache" / "audits").iterdir())) == 6
+
+
+def test_recovered_and_times_clean_by_hand():
+    result = AuditResult(audit="a", summary="", package="", options={}, value=0.3, clean=0.1, compromised=0.9)
+    assert result.recovered == pytest.approx(0.25)
+    assert result.times_clean == pytest.approx(3.0)
+    equal = result.model_copy(update={"compromised": 0.1})
+    assert equal.recovered is None
+    assert result.model_copy(update={"value": None}).times_clean is None
+
+
+def test_what_cannot_be_measured_says_why(tmp_path):
+    settings = Settings(cache=tmp_path, cpu=True)
+    options = {"benchmark_options": {"identities": 1}}
+    [result] = audit("compromised", audits=["membership-similarity"], benchmark="toy", settings=settings, **options)
+    assert result.value is None
+    assert "two identities" in result.reason
+
+
+def test_an_unknown_audit_or_option_is_one_clear_error(tmp_path):
+    with pytest.raises(SalmuError, match="few-shot"):
+        audit("compromised", audits=["few-shot"], benchmark="toy", settings=Settings(cache=tmp_path))
+    with pytest.raises(SalmuError, match="no option 'bits'"):
+        audit("compromised", audits=["int8-rounding"], options={"int8-rounding": {"bits": 3}}, benchmark="toy")
+
+
+def test_the_card_names_every_audit_and_the_entry_point_registers_them():
+    card = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in card for name in NAMES)
+    found = load_plugins().audits
+    assert set(NAMES) <= set(found)
+    assert isinstance(Leak(0.0).extras, dict)

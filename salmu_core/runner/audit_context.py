@@ -1,0 +1,110 @@
+"""What an audit may use: a copy of the model, every split, the reference models, and the training loop without a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from accelerate import Accelerator
+from jaxtyping import Float
+from torch import Tensor
+
+from salmu_core.benchmark import Benchmark
+from salmu_core.data import Split, View
+from salmu_core.data_cache import DataCache
+from salmu_core.evaluation.embed import embed_views
+from salmu_core.method import FitOptions
+from salmu_core.model import DualEncoder
+from salmu_core.pixels import PairStore
+from salmu_core.records.schema import Target
+from salmu_core.runner.budget import SampleMeter
+from salmu_core.runner.fit import Fit, Loss, fit, plan_steps
+from salmu_core.seeding import derive_seed
+
+
+class AuditContext:
+    """Handed to `Audit.attack`.
+
+    Attributes:
+        model: a copy that the attack may change, on the audit's device.
+        benchmark: all of its splits can be read.
+    """
+
+    def __init__(
+        self,
+        model: DualEncoder,
+        benchmark: Benchmark,
+        accelerator: Accelerator,
+        seed: int,
+        name: str,
+        data: DataCache | None = None,
+        tell: Callable[[str, int, int], None] = lambda stage, done, total: None,
+    ) -> None:
+        self.model = model
+        self.benchmark = benchmark
+        self.accelerator = accelerator
+        self._seed = seed
+        self._name = name
+        self._data = data
+        self._tell = tell
+        self._fits = 0
+
+    def split(self, name: str) -> Split:
+        """A split of the benchmark."""
+        return self.benchmark.split(name)
+
+    def reference(self, which: Target) -> DualEncoder:
+        """The Clean or the Compromised model, on the audit's device."""
+        model = self.benchmark.load_model(which).to(self.model.device)
+        model.autocast = self.model.autocast
+        return model
+
+    def images(self, split: Split, model: DualEncoder | None = None) -> Float[Tensor, "n dim"]:
+        """Unit-length image embeddings of a split's rows, fp32 on the CPU.
+
+        Args:
+            model: instead of the audited one.
+        """
+        return self._embed(split, View(split.name, "image"), model)
+
+    def texts(self, captions: Sequence[str], model: DualEncoder | None = None) -> Float[Tensor, "n dim"]:
+        """Unit-length embeddings of any captions, fp32 on the CPU."""
+        return self._embed(Split("captions", texts=list(captions)), View("captions", "text"), model)
+
+    def _embed(self, split: Split, view: View, model: DualEncoder | None) -> Tensor:
+        found = embed_views(model or self.model, _OneSplit(split), [view], None, self._tell, data=self._data)  # type: ignore[arg-type]
+        return found[view].vectors
+
+    def train(self, split: Split, loss: Loss, options: FitOptions) -> None:
+        """Train `model` on a split, through salmu's one training loop; batches are `batch.forget`, whatever the split."""
+        store = PairStore(split, self.model.processor, self.model.device, self._data)
+        meter = SampleMeter({}, self._name)
+        job = Fit(
+            accelerator=self.accelerator,
+            model=self.model,
+            loss=loss,
+            stores={"forget": store},
+            options=options,
+            steps=plan_steps(options, {"forget": len(store)}, meter),
+            params=self.model.tower_parameters(options.tower),
+            meter=meter,
+            seed=derive_seed(self._seed, "audit", self._name),
+            number=self._fits,
+            on_step=lambda step, steps, values: self._tell("attack", step, steps),
+        )
+        self._fits += 1
+        fit(job)
+
+    def generator(self, *purpose: object) -> torch.Generator:
+        """A CPU generator for one purpose, seeded from the audit's seed."""
+        return torch.Generator().manual_seed(derive_seed(self._seed, "audit", self._name, *purpose))
+
+
+class _OneSplit:
+    """The part of a benchmark that the embedding pass needs, for rows that are no split of one."""
+
+    def __init__(self, split: Split) -> None:
+        self._split = split
+
+    def split(self, name: str) -> Split:
+        return self._split
