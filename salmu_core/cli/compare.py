@@ -48,6 +48,11 @@ Examples:
 @click.option("--overwrite", is_flag=True, help="Do finished runs again.")
 @click.option("--dry-run", is_flag=True, help="Check everything and list the runs and their cost; run nothing.")
 @click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Runs at a time, each a process. Default: as many as cores and memory allow for small models on a CPU, else 1.",
+)
+@click.option(
     "--launcher",
     type=click.Choice(["slurm", "local"]),
     help="Make every missing run a job of a Slurm cluster, or a process of this machine (pip install 'salmu[slurm]').",
@@ -74,6 +79,7 @@ def compare_command(
     out: Path | None,
     overwrite: bool,
     dry_run: bool,
+    workers: int | None,
     launcher: Any,
     launcher_set: tuple[str, ...],
     no_wait: bool,
@@ -138,7 +144,7 @@ def compare_command(
         display.skip(done)
         result: ComparisonResult | None
         if launcher is None:
-            result, problem = run_planned(planned, arguments["out"], how, plugins), False
+            result, problem = run_planned(planned, arguments["out"], how, plugins, workers), False
         else:
             options_of_jobs = parse_values(launcher_set, "--launcher-set")
             result, problem = _launch(planned, arguments["out"], how, plugins, launcher, options_of_jobs, wait=not no_wait)

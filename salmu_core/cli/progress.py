@@ -93,11 +93,14 @@ class ProgressDisplay:
         counter = f"[{self._done}/{self._runs}] " if self._runs else ""
         name = record.spec.start if record.kind == "reference" else f"{record.spec.method} seed {record.spec.seed}"
         self._console.print(counter, end="", markup=False, highlight=False)
-        self._console.print(
-            f"{name} {_MARKS[record.status]} in {seconds_text(time.monotonic() - self._started)}", highlight=False
-        )
+        self._console.print(f"{name} {_MARKS[record.status]} in {seconds_text(self._seconds_of(record))}", highlight=False)
         if self._all is not None:
             self._bar.update(self._all, completed=self._done)
+
+    def _seconds_of(self, record: RunRecord) -> float:
+        """A reference's time is that since it began, with the building of the benchmark; several runs at once have their own."""
+        counted = sum(record.cost.seconds.values())
+        return counted if counted and record.kind == "run" else time.monotonic() - self._started
 
     def skip(self, runs: int) -> None:
         """Runs that were done before."""

@@ -16,6 +16,7 @@ from salmu_core.records.schema import RunRecord, RunSpec
 from salmu_core.runner.presets import FROM_BENCHMARK, with_preset
 from salmu_core.runner.resolve import Resolved, make_benchmark, resolve
 from salmu_core.runner.run import Settings, finished_record, run_resolved
+from salmu_core.runner.workers import choose_workers, run_in_workers
 
 RUNS_FOLDER = "runs"
 
@@ -109,6 +110,7 @@ def compare(
     out: str | Path,
     settings: Settings | None = None,
     plugins: Plugins | None = None,
+    workers: int | None = 1,
 ) -> ComparisonResult:
     """Run methods over a benchmark (all installed ones by default), then compare.
 
@@ -119,6 +121,7 @@ def compare(
         seeds, budgets: every combination is run.
         options: method name -> options.
         preset: see `run`.
+        workers: see `run_planned`.
         out: holds `runs/`, `leaderboard.json`, `leaderboard.md` and `report.html`.
 
     Raises:
@@ -139,12 +142,36 @@ def compare(
         settings=settings,
         plugins=plugins,
     )
-    return run_planned(planned, out, settings, plugins)
+    return run_planned(planned, out, settings, plugins, workers)
 
 
-def run_planned(planned: Sequence[PlannedRun], out: str | Path, settings: Settings, plugins: Plugins) -> ComparisonResult:
-    """Carry out what `plan_comparison` planned, then compare and write the reports to `out`."""
+def run_planned(
+    planned: Sequence[PlannedRun], out: str | Path, settings: Settings, plugins: Plugins, workers: int | None = 1
+) -> ComparisonResult:
+    """Carry out what `plan_comparison` planned, then compare and write the reports to `out`.
+
+    Args:
+        workers: runs at a time, each in a process of its own that loads the installed plugins; None: what suits this machine.
+    """
     check_writable(Path(out), needed_bytes=64_000_000)
-    records = [run_resolved(item.resolved, item.folder, settings, plugins) for item in planned]
+    # The references first: they build the benchmark, and everything is measured against them.
+    references = [item for item in planned if item.resolved.spec.method == "none"]
+    runs = [item for item in planned if item.resolved.spec.method != "none"]
+    records = [run_resolved(item.resolved, item.folder, settings, plugins) for item in references]
+    open_runs = [item for item in runs if settings.overwrite or not item.done]
+    if workers is None:
+        workers = 1
+        if len(open_runs) > 1:
+            model = open_runs[0].resolved.benchmark.load_model("compromised")
+            workers = choose_workers(len(open_runs), sum(t.nbytes for t in model.weights().values()), settings)
+    if workers > 1:
+        made = run_in_workers([(item.resolved, item.folder) for item in open_runs], settings, plugins, workers)
+        found = dict(zip((str(item.folder) for item in open_runs), made, strict=True))
+        # Those that were done before are read back.
+        records += [
+            found.get(str(item.folder)) or run_resolved(item.resolved, item.folder, settings, plugins) for item in runs
+        ]
+    else:
+        records += [run_resolved(item.resolved, item.folder, settings, plugins) for item in runs]
     comparison = compare_records(records)
     return ComparisonResult(comparison, records, write_reports(Path(out), comparison))

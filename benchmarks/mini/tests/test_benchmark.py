@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 import shutil
 from pathlib import Path
 
@@ -9,6 +11,8 @@ import pytest
 
 from salmu_core import Split
 from salmu_core.errors import BadData, NotBuilt
+from salmu_core.options import parse_options
+from salmu_core.plugins import load_plugins
 from salmu_core.runner.sampling import EpochSampler
 from salmu_core.testing import check_benchmark
 from salmu_mini import Mini
@@ -115,3 +119,20 @@ def test_row_order_and_images_survive_several_shards(tmp_path: Path) -> None:
         tables.splits["forget"][row].image for row in (0, 49, 50, 111)
     ]
     assert "row 1 (" in table.images.where(51)
+
+
+def test_presets_fit_their_methods_and_nobody_got_more_trials() -> None:
+    pytest.importorskip("salmu_relabel")
+    methods = load_plugins().methods
+    found = sorted((Path(inspect.getfile(Mini)).parent / "presets").glob("*.json"))
+    assert found
+    trials = set()
+    for path in found:
+        preset = json.loads(path.read_text(encoding="utf-8"))
+        assert preset["method"] == path.stem
+        assert preset["benchmark options"]["seed"] == 3
+        parse_options(methods[preset["method"]].cls.Options, preset["options"], preset["method"])
+        trials.add((len(preset["trials"]), preset["budget"]))
+        assert preset["chosen"]["value"] == max(trial["value"] for trial in preset["trials"])
+    assert len(trials) == 1
+    assert Mini().presets().keys() == {path.stem for path in found}

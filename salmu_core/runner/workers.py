@@ -1,0 +1,83 @@
+"""Several runs at once on a machine without an accelerator: small models gain little from a second thread, and all from a
+second process."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import psutil
+import torch
+
+from salmu_core.benchmark import Benchmark
+from salmu_core.errors import SalmuError
+from salmu_core.plugins import Plugins, load_plugins
+from salmu_core.processes import process_count
+from salmu_core.records.schema import RunRecord, RunSpec
+from salmu_core.runner.resolve import Resolved, resolve
+from salmu_core.runner.run import Settings, run_resolved
+
+LARGEST = 200_000_000  # bytes of weights up to which several models are trained side by side unasked
+_MEMORY = 2_000_000_000  # bytes that a worker with such a model is given room for
+_MOST = 8
+
+
+def choose_workers(runs: int, weight_bytes: int, settings: Settings) -> int:
+    """How many runs at once suit this machine: one where there is an accelerator, where the model is large or where this is
+    one of several processes; else as many as there are cores and memory for."""
+    if process_count() > 1 or weight_bytes > LARGEST or (torch.accelerator.is_available() and not settings.cpu):
+        return 1
+    room = int(psutil.virtual_memory().available // _MEMORY)
+    return max(1, min(runs, os.cpu_count() or 1, room, _MOST))
+
+
+def run_in_workers(
+    runs: Sequence[tuple[Resolved, Path]], settings: Settings, plugins: Plugins, workers: int
+) -> list[RunRecord]:
+    """Carry out independent runs, `workers` at a time, each with its share of the cores. Workers load the installed plugins;
+    observers of `plugins` are told when a run is done.
+
+    Returns:
+        The records, in the order of `runs`.
+
+    Raises:
+        SalmuError: of a run; those that are done stay done. Or a worker was killed.
+    """
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    records: dict[int, RunRecord] = {}
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _prepare, (threads,)) as pool:
+        waiting = {
+            pool.submit(_work, resolved.spec, folder, settings): position for position, (resolved, folder) in enumerate(runs)
+        }
+        try:
+            for future in as_completed(waiting):
+                records[waiting[future]] = record = future.result()
+                plugins.tell("run_finished", record=record)
+        except BrokenProcessPool:
+            raise SalmuError(
+                "A process that carried out a run was killed, perhaps for want of memory.",
+                "Run the same command again with fewer --workers; it goes on where it was.",
+            ) from None
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+    return [records[position] for position in range(len(runs))]
+
+
+def _prepare(threads: int) -> None:
+    torch.set_num_threads(threads)
+
+
+_benchmarks: dict[str, Benchmark] = {}  # of this worker: its data is read once and not for every run
+
+
+def _work(spec: RunSpec, folder: Path, settings: Settings) -> RunRecord:
+    plugins = load_plugins()
+    instance = json.dumps([spec.benchmark, spec.benchmark_options], sort_keys=True, default=str)
+    resolved = resolve(spec, plugins, settings.cache_folder, _benchmarks.get(instance))
+    _benchmarks[instance] = resolved.benchmark
+    return run_resolved(resolved, folder, settings, plugins)
