@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from salmu_core.runner.compare import compare as compare
     from salmu_core.runner.context import UnlearnContext as UnlearnContext
     from salmu_core.runner.evaluate import evaluate as evaluate
+    from salmu_core.runner.replay import replay as replay
     from salmu_core.runner.run import Settings as Settings
     from salmu_core.runner.run import run as run
     from salmu_core.sharing.upload import push as push
@@ -103,6 +104,7 @@ _HOMES = {
     "load_model": "model",
     "load_records": "records.store",
     "push": "sharing.upload",
+    "replay": "runner.replay",
     "run": "runner.run",
 }
 

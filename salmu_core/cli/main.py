@@ -26,6 +26,7 @@ _COMMANDS = {
     "list-methods": ("listing", "list_methods_command", "List the installed unlearning methods."),
     "list-metrics": ("listing", "list_metrics_command", "List the installed metrics."),
     "push": ("push", "push_command", "Publish a run on the Hugging Face hub: model, card and record."),
+    "replay": ("replay", "replay_command", "Run a record again and say whether it comes out the same."),
     "report": ("report", "report_command", "Make the leaderboard and the report again from records alone."),
     "run": ("run", "run_command", "Run one method over one benchmark."),
     "tune": ("tune", "tune_command", "Choose options of methods without looking at evaluation data."),
