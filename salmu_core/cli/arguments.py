@@ -85,6 +85,15 @@ data_dir_option = click.option(
 )
 
 
+format_option = click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "json", "csv", "md", "latex"]),
+    default="table",
+    show_default=True,
+    help="What is printed; all files are written whatever it is.",
+)
+
 preset_option = click.option(
     "--preset",
     default="benchmark",

@@ -12,6 +12,7 @@ from salmu_core.cli.arguments import (
     benchmark_choice,
     benchmark_options,
     complete_names,
+    format_option,
     make_settings,
     parse_numbers,
     parse_settings,
@@ -65,7 +66,8 @@ Examples:
 )
 @click.option("--no-wait", is_flag=True, help="Come back once the jobs are submitted; the same command waits and compares.")
 @run_settings
-@click.option("--json", "as_json", is_flag=True, help="Print the leaderboard as JSON.")
+@format_option
+@click.option("--json", "as_json", is_flag=True, help="Same as --format json.")
 def compare_command(
     methods: tuple[str, ...],
     benchmark: str,
@@ -84,6 +86,7 @@ def compare_command(
     launcher_set: tuple[str, ...],
     no_wait: bool,
     precision: Any,
+    form: str,
     as_json: bool,
     **flags: Any,
 ) -> int:
@@ -95,6 +98,7 @@ def compare_command(
     from salmu_core.cli.progress import ProgressDisplay
     from salmu_core.plugins import load_plugins
     from salmu_core.processes import process_index
+    from salmu_core.records import formats
     from salmu_core.records.table import leaderboard_renderables
     from salmu_core.runner.compare import plan_comparison, run_planned
     from salmu_core.runner.planning import plan_runs
@@ -139,6 +143,7 @@ def compare_command(
             taken = {option: value for option, value in chosen.items() if option not in options.get(name, {})}
             if taken:
                 render.show_preset(name, taken, preset)
+    as_json = as_json or form == "json"
     with ProgressDisplay(runs=len(planned), quiet=as_json) as display:
         plugins.watch(display)
         display.skip(done)
@@ -152,8 +157,8 @@ def compare_command(
         return 0
     if result is None:
         return 1 if problem else 0
-    if as_json:
-        render.print_json(result.comparison.model_dump(mode="json"))
+    if as_json or form != "table":
+        print(formats.render(result.comparison, "json" if as_json else form), end="")
     else:
         for renderable in leaderboard_renderables(result.comparison, render.out.width):
             render.out.print(renderable)

@@ -6,21 +6,26 @@ from pathlib import Path
 
 import click
 
+from salmu_core.cli.arguments import format_option
+
 _EXAMPLES = """\b
 Examples:
   salmu report results/mini
   salmu report results/mini elsewhere/runs --out joined
+  salmu report results/mini --format latex > table.tex
 """
 
 
 @click.command("report", epilog=_EXAMPLES)
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Where to write. Default: the first FOLDER.")
-@click.option("--json", "as_json", is_flag=True, help="Print the leaderboard as JSON.")
-def report_command(folders: tuple[Path, ...], out: Path | None, as_json: bool) -> int:
+@format_option
+@click.option("--json", "as_json", is_flag=True, help="Same as --format json.")
+def report_command(folders: tuple[Path, ...], out: Path | None, form: str, as_json: bool) -> int:
     """Make the leaderboard and the HTML report again from the records below FOLDERS."""
     from salmu_core.cli import render
     from salmu_core.errors import BadRecord
+    from salmu_core.records import formats
     from salmu_core.records.compare import compare_records
     from salmu_core.records.report import write_reports
     from salmu_core.records.store import load_records
@@ -34,8 +39,8 @@ def report_command(folders: tuple[Path, ...], out: Path | None, as_json: bool) -
         )
     comparison = compare_records(loaded.records)
     files = write_reports(out or folders[0], comparison)
-    if as_json:
-        render.print_json(comparison.model_dump(mode="json"))
+    if as_json or form != "table":
+        print(formats.render(comparison, "json" if as_json else form), end="")
         return 0
     for renderable in leaderboard_renderables(comparison, render.out.width):
         render.out.print(renderable)
