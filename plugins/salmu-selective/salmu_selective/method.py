@@ -87,7 +87,12 @@ class Selective(UnlearningMethod):
         order = torch.randperm(len(self._unused), generator=self._generator("stand-ins")).tolist()
         self._fresh = {token: self._unused[order[i]] for i, token in enumerate(tokens)}
         partly = {t for fact in self._facts if fact.person not in self._whole for t in fact.name}
-        owned = [t for t in tokens if t not in used_elsewhere and t not in partly]
+        people: dict[int, set[str]] = {}
+        for fact in self._facts:
+            for t in (*fact.name, *fact.value):
+                people.setdefault(t, set()).add(fact.person)
+        # What two people share, others may share as well.
+        owned = [t for t in tokens if t not in used_elsewhere and t not in partly and len(people[t]) == 1]
         self._double = {token: self._unused[order[len(tokens) + i]] for i, token in enumerate(owned)}
         doubles = [self._double[t] for t in owned]
         weight = ctx.model.clip.token_embedding.weight  # type: ignore[union-attr]
@@ -159,8 +164,11 @@ class Selective(UnlearningMethod):
         if kind < 0.2:
             return draw.one(self._retain)
         field = draw.one(list(self._by_field))
+        partly = kind < 0.65 and fact.person not in self._whole
+        if partly:
+            field = draw.one([f for f in self._by_field if (fact.person, f) not in self._known])
         wording = draw.one(self._by_field[field]).wording if draw.chance() < 0.8 else draw.one(BARE)
-        if kind < 0.5 and fact.person not in self._whole and (fact.person, field) not in self._known:
+        if partly:
             return wording.say(fact.name, self.something(field, draw))
         somebody = self.somebody(draw)
         return wording.say(somebody, somebody if field == "name" else self.something(field, draw))
