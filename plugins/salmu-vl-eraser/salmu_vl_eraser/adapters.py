@@ -53,25 +53,26 @@ def mlp_sites(model: DualEncoder, tower: Literal["both", "image", "text"], which
 
 
 class Adapter(nn.Module):
-    """`up down N^T`: a map of low rank that sees only the directions N."""
+    """`up down N N^T`: a map of low rank that sees only the directions N. It depends on what they span and not on which basis of
+    it is given: directions that hold equally little come in an order that rounding decides."""
 
     basis: Tensor
 
     def __init__(self, layer: nn.Linear, basis: Float[Tensor, "dim kept"], rank: int, generator: torch.Generator) -> None:
         super().__init__()
-        kept, device = basis.shape[1], layer.weight.device
+        inputs, device = layer.in_features, layer.weight.device
         # Neither starts at 0: a cosine needs a direction. The product is small beside what the layer itself gives.
-        self.down = nn.Parameter((torch.randn(rank, kept, generator=generator) / kept**0.5).to(device))
+        self.down = nn.Parameter((torch.randn(rank, inputs, generator=generator) / inputs**0.5).to(device))
         self.up = nn.Parameter((0.01 * torch.randn(layer.out_features, rank, generator=generator) / rank**0.5).to(device))
         self.register_buffer("basis", basis.to(device), persistent=False)  # worked out again when a run is resumed
 
     def forward(self, inputs: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows out"]:
         """What the adapter makes of a layer's inputs."""
-        return inputs @ self.basis @ self.down.T @ self.up.T
+        return (inputs @ self.basis) @ (self.basis.T @ self.down.T) @ self.up.T
 
     def matrix(self) -> Float[Tensor, "out dim"]:
         """The adapter as one matrix."""
-        return (self.up @ self.down @ self.basis.T).detach()
+        return (self.up @ (self.down @ self.basis) @ self.basis.T).detach()
 
 
 #: Called with a layer's name and inputs and which of its tokens count; what it returns is added to the layer's outputs.
@@ -80,21 +81,22 @@ Watcher = Callable[[str, Tensor, "Bool[Tensor, 'rows tokens']"], "Tensor | None"
 
 @contextmanager
 def watched(model: DualEncoder, sites: Mapping[str, Site], watcher: Watcher) -> Iterator[None]:
-    """While open, forward passes show what the layers read to `watcher`, and add what it returns to what they give."""
-    passing: list[Tensor] = []  # token ids of the batch that passes
+    """While open, forward passes show what the layers read to `watcher`, and add what it returns to what they give. Both are
+    in single precision, whatever the encoders compute in."""
+    ends: list[Tensor] = []  # where the captions that pass end
 
     def remember(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        passing[:] = inputs
+        ends[:] = [inputs[0].argmax(dim=1, keepdim=True)]  # end-of-text has the largest id
 
     def hook(name: str, site: Site) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]:
         def after(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-            given = inputs[0]
-            if site.tower == "image":
-                counted = torch.ones(given.shape[:2], dtype=torch.bool, device=given.device)
-            else:
-                counted = passing[0][:, : given.shape[1]] != 0  # captions are padded with 0
-            more = watcher(name, given, counted)
-            return None if more is None else output + more
+            rows, tokens = inputs[0].shape[:2]
+            counted = torch.ones(rows, tokens, dtype=torch.bool, device=output.device)
+            if site.tower == "text":
+                counted = torch.arange(tokens, device=output.device) <= ends[0]
+            with torch.autocast(output.device.type, enabled=False):
+                more = watcher(name, inputs[0].float(), counted)
+            return None if more is None else output + more.to(output.dtype)
 
         return after
 

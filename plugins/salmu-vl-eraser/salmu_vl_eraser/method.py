@@ -133,7 +133,7 @@ def retain_moments(ctx: UnlearnContext, sites: Mapping[str, Site], batch_size: i
         sums: dict[str, Tensor] = {}
 
         def note(name: str, inputs: Tensor, counted: Tensor) -> None:
-            vectors = inputs.float()[counted]
+            vectors = inputs[counted]
             sums[name] = vectors.T @ vectors
 
         with watched(ctx.model, sites, note):
@@ -153,7 +153,7 @@ def measured_gains(ctx: UnlearnContext, adapters: Adapters, rows: int, batch_siz
         sums: dict[str, Tensor] = {}
 
         def note(name: str, inputs: Tensor, counted: Tensor) -> None:
-            vectors = inputs.float()[counted]
+            vectors = inputs[counted]
             target, given = F.linear(vectors, adapters.sites[name].layer.weight), adapters[name](vectors)
             sums[f"{name} products"] = (target * given).sum()
             sums[f"{name} squares"] = given.square().sum()

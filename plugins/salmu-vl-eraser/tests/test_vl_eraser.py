@@ -116,6 +116,9 @@ def test_an_adapter_sees_only_its_directions():
     hidden = inputs - inputs @ basis @ basis.T  # nothing along its directions
     torch.testing.assert_close(adapter(hidden), torch.zeros(4, 6, 5), atol=1e-7, rtol=0)
     assert adapter.matrix().norm() > 0
+    turned = basis @ torch.linalg.qr(draw(9, 3, 3)).Q.float()
+    again = Adapter(layer, turned, 2, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(again.matrix(), adapter.matrix())
     assert [name for name, _ in adapter.named_parameters()] == ["down", "up"]
 
 
