@@ -25,6 +25,24 @@ def contrastive_loss(
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
+def pair_losses(
+    image: Float[Tensor, "batch dim"],
+    text: Float[Tensor, "batch dim"],
+    scale: Float[Tensor, ""] | float,
+    same: Bool[Tensor, "batch batch"],
+) -> Float[Tensor, " batch"]:
+    """Per pair, `-1/2 [ log q(caption | image) + log q(image | caption) ]`: CLIP's loss (Radford et al. 2021, arXiv 2103.00020)
+    row by row.
+
+    Args:
+        same: candidates that are the row's own pair. But for the pair itself they are left out of both softmaxes: a
+            paraphrase is no alternative.
+    """
+    own = torch.eye(len(image), dtype=torch.bool, device=image.device)
+    logits = (scale * image @ text.T).masked_fill(same & ~own, -torch.inf)
+    return (logits.logsumexp(dim=1) + logits.logsumexp(dim=0)) / 2 - logits.diagonal()
+
+
 def pair_cosine(image: Float[Tensor, "batch dim"], text: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
     """Cosine of each pair, for unit-length rows."""
     return (image * text).sum(dim=-1)

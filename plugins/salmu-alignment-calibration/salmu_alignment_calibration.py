@@ -7,20 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from salmu_core import Batch, Between, DualEncoder, Features, Field, FitOptions, LossMethod, UnlearningMethod, hookimpl
-from salmu_core.losses import group_mask, pair_cosine
-
-
-def pair_losses(
-    image: Float[Tensor, "batch dim"],
-    text: Float[Tensor, "batch dim"],
-    scale: Float[Tensor, ""],
-    same: Bool[Tensor, "batch batch"],
-) -> Float[Tensor, " batch"]:
-    """CLIP's loss (Radford et al. 2021, arXiv 2103.00020) of each pair, both directions averaged. Candidates in `same` that
-    are not the pair itself are left out of both softmaxes."""
-    own = torch.eye(len(image), dtype=torch.bool, device=image.device)
-    logits = (scale * image @ text.T).masked_fill(same & ~own, -torch.inf)
-    return (logits.logsumexp(dim=1) + logits.logsumexp(dim=0)) / 2 - logits.diagonal()
+from salmu_core.losses import group_mask, pair_cosine, pair_losses
 
 
 def calibration_terms(

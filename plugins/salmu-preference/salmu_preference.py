@@ -22,21 +22,13 @@ from salmu_core import (
     UnlearningMethod,
     hookimpl,
 )
-from salmu_core.losses import contrastive_loss, group_mask
+from salmu_core.losses import contrastive_loss, group_mask, pair_losses
 
 
 def surprise(features: Features, same: Bool[Tensor, "batch batch"]) -> Float[Tensor, " batch"]:
-    """Per pair, `-1/2 [ log q(caption | image) + log q(image | caption) ]`: CLIP's loss (Radford et al. 2021, arXiv
-    2103.00020) row by row, in the place of a language model's negative log-likelihood.
-
-    Args:
-        same: candidates that are the row's own pair. But for the pair itself they are left out of both softmaxes: a
-            paraphrase is no alternative.
-    """
-    image, text, scale = features
-    own = torch.eye(len(image), dtype=torch.bool, device=image.device)
-    logits = (scale * image @ text.T).masked_fill(same & ~own, -torch.inf)
-    return (logits.logsumexp(dim=1) + logits.logsumexp(dim=0)) / 2 - logits.diagonal()
+    """The contrastive loss of each pair, in the place of a language model's negative log-likelihood (see
+    `salmu_core.losses.pair_losses`)."""
+    return pair_losses(*features, same)
 
 
 def npo_loss(
