@@ -123,8 +123,8 @@ class UnlearnContext:
             checkpoints=self._checkpoints,
             extra_state=self._wrapping.state(self._method),
             load_extra_state=self._wrapping.load_state(self._method),
-            on_gradients=self._wrapping.on_gradients or on_gradients,
-            combine=self._wrapping.combine or combine,
+            on_gradients=self._wrapping.gradients(on_gradients),
+            combine=self._wrapping.combined(combine),
         )
         self._fits += 1
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -35,6 +35,28 @@ class Wrapping:
             return any(ends)
 
         return both
+
+    def gradients(self, inner: OnGradients | None) -> OnGradients | None:
+        """Both calls, the inner one first: the outer one has the last word."""
+        if self.on_gradients is None or inner is None:
+            return self.on_gradients or inner
+        first, second = inner, self.on_gradients
+
+        def both(gradients: Mapping[str, Tensor]) -> None:
+            first(gradients)
+            second(gradients)
+
+        return both
+
+    def combined(self, inner: Combine | None) -> Combine | None:
+        """The one rule there is.
+
+        Raises:
+            SalmuError: the inner method has one of its own, and two rules cannot both decide.
+        """
+        if self.combine is not None and inner is not None:
+            raise SalmuError("Both of two methods combine the gradients of the loss's terms.", "Use one of them.")
+        return self.combine or inner
 
     def state(self, method: UnlearningMethod) -> Callable[[], dict[str, Tensor]]:
         """What both methods keep with a checkpoint."""
