@@ -37,10 +37,13 @@ def choose_workers(runs: int, weight_bytes: int, settings: Settings) -> int:
 
 
 def run_in_workers(
-    runs: Sequence[tuple[Resolved, Path]], settings: Settings, plugins: Plugins, workers: int
+    runs: Sequence[tuple[Resolved, Path]], settings: Settings, plugins: Plugins, workers: int, threads: int | None = None
 ) -> list[RunRecord]:
     """Carry out independent runs, `workers` at a time, each with its share of the cores. Workers load the installed plugins;
     observers of `plugins` are told when a run is done.
+
+    Args:
+        threads: of each worker; default: its share of the cores.
 
     Returns:
         The records, in the order of `runs`.
@@ -48,7 +51,7 @@ def run_in_workers(
     Raises:
         SalmuError: of a run; those that are done stay done. Or a worker was killed.
     """
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    threads = threads or max(1, (os.cpu_count() or 1) // workers)
     records: dict[int, RunRecord] = {}
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _prepare, (threads,)) as pool:
         waiting = {

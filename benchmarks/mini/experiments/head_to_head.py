@@ -12,21 +12,21 @@ Workers are processes of one thread each: on a CPU, that is more runs per hour t
 from __future__ import annotations
 
 import json
-import multiprocessing
 import shutil
 import time
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from salmu_core import hookimpl
 from salmu_core.files import write_json
 from salmu_core.plugins import load_plugins
 from salmu_core.records.schema import RunRecord
 from salmu_core.runner.compare import PlannedRun, plan_comparison
-from salmu_core.runner.run import Settings, run_resolved
+from salmu_core.runner.run import Settings
+from salmu_core.runner.workers import run_in_workers
 
 RESULTS = Path(__file__).parents[1] / "results" / "head_to_head"
 COMMAND = "uv run python benchmarks/mini/experiments/head_to_head.py"
@@ -81,21 +81,27 @@ def keep(instance: int, record: RunRecord) -> None:
     write_json(stored_path(instance), stored)
 
 
-def _prepare() -> None:
-    import torch
+class Keeper:
+    """Watches runs: keeps each as it is done, and not its model, since 14 MB each would be gigabytes."""
 
-    torch.set_num_threads(1)
+    def __init__(self, folders: Mapping[tuple[int, str], Path], of: int) -> None:
+        self._folders = folders
+        self._of = of
+        self._done = 0
+        self._started = time.perf_counter()
 
-
-def _work(instance: int, position: int, arguments: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-    """One run, in a worker; its model is not kept: 14 MB each would be gigabytes."""
-    plugins = load_plugins()
-    planned = plan_comparison(**arguments, plugins=plugins)[position]
-    record = run_resolved(planned.resolved, planned.folder, Settings(cpu=arguments["settings"].cpu), plugins)
-    if record.spec.method != "none":
-        (planned.folder / "model.safetensors").unlink(missing_ok=True)
-        shutil.rmtree(planned.folder / "checkpoints", ignore_errors=True)
-    return instance, record.model_dump(mode="json")
+    @hookimpl
+    def run_finished(self, record: RunRecord) -> None:
+        """A run is done."""
+        instance = int(record.spec.benchmark_options["seed"])
+        keep(instance, record)
+        if record.spec.method != "none":
+            folder = self._folders[instance, record.id]
+            (folder / "model.safetensors").unlink(missing_ok=True)
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        self._done += 1
+        title = f"{record.spec.method} {record.spec.budget:g}x seed {record.spec.seed} instance {instance}"
+        print(f"{self._done}/{self._of} {time.perf_counter() - self._started:.0f} s {title}: {record.status}", flush=True)
 
 
 def missing(planned: Sequence[PlannedRun], stored: dict[str, Any]) -> list[int]:
@@ -120,38 +126,32 @@ def missing(planned: Sequence[PlannedRun], stored: dict[str, Any]) -> list[int]:
 @click.option("--cpu", is_flag=True)
 def main(instances: str, seeds: str, budgets: str, methods: str, workers: int, out: Path, dry_run: bool, cpu: bool) -> None:
     """Run what is missing and keep it."""
-    plugins = load_plugins()
-    tasks: list[tuple[tuple[float, int, int], int, dict[str, Any]]] = []
+    plugins, settings = load_plugins(), Settings(cpu=cpu)
+    tasks: list[tuple[tuple[float, int, int], PlannedRun]] = []
     for instance in map(int, instances.split(",")):
-        arguments: dict[str, Any] = {
-            "methods": methods.split(",") if methods else None,
-            "benchmark": "mini",
-            "benchmark_options": {"seed": instance},
-            "seeds": [int(seed) for seed in seeds.split(",")],
-            "budgets": [float(budget) for budget in budgets.split(",")],
-            "out": out / f"instance-{instance}",
-            "settings": Settings(cpu=cpu),
-        }
-        planned = plan_comparison(**arguments, plugins=plugins)
+        planned = plan_comparison(
+            methods.split(",") if methods else None,
+            benchmark="mini",
+            benchmark_options={"seed": instance},
+            seeds=[int(seed) for seed in seeds.split(",")],
+            budgets=[float(budget) for budget in budgets.split(",")],
+            out=out / f"instance-{instance}",
+            settings=settings,
+            plugins=plugins,
+        )
         for position in missing(planned, read_stored(instance)):
             spec = planned[position].resolved.spec
-            tasks.append(((0.0 if spec.method == "none" else spec.budget, spec.seed, instance), position, arguments))
+            tasks.append(((0.0 if spec.method == "none" else spec.budget, spec.seed, instance), planned[position]))
         if not dry_run:
             planned[0].resolved.benchmark.build()
     # References first, then budget by budget and seed by seed: a matrix that is cut is a smaller whole one.
-    tasks.sort(key=lambda task: task[0])
-    print(f"{len(tasks)} runs are missing.", flush=True)
-    if dry_run or not tasks:
+    runs = [item for _, item in sorted(tasks, key=lambda task: task[0])]
+    print(f"{len(runs)} runs are missing.", flush=True)
+    if dry_run or not runs:
         return
-    started = time.perf_counter()
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _prepare) as pool:
-        futures = [pool.submit(_work, instance, position, arguments) for (_, _, instance), position, arguments in tasks]
-        for done, future in enumerate(as_completed(futures)):
-            instance, content = future.result()
-            record = RunRecord(**content)
-            keep(instance, record)
-            title = f"{record.spec.method} {record.spec.budget:g}x seed {record.spec.seed} instance {instance}"
-            print(f"{done + 1}/{len(tasks)} {time.perf_counter() - started:.0f} s {title}: {record.status}", flush=True)
+    folders = {(int(item.resolved.spec.benchmark_options["seed"]), item.resolved.id): item.folder for item in runs}
+    plugins.watch(Keeper(folders, len(runs)))
+    run_in_workers([(item.resolved, item.folder) for item in runs], settings, plugins, workers, threads=1)
 
 
 if __name__ == "__main__":

@@ -117,6 +117,16 @@ def all_stored() -> list[dict[str, Any]]:
     return [read_stored(int(path.stem.removeprefix("instance-"))) for path in sorted(RESULTS.glob("instance-*.json"))]
 
 
+def command_of(stored: Sequence[Mapping[str, Any]]) -> str:
+    """The command that makes what is stored."""
+    parts = {
+        "--instances": [one["instance"] for one in stored],
+        "--seeds": sorted({run["seed"] for one in stored for run in one["runs"]}),
+        "--budgets": [f"{budget:g}" for budget in sorted({run["budget"] for one in stored for run in one["runs"]})],
+    }
+    return " ".join([COMMAND, *(f"{flag} {','.join(map(str, values))}" for flag, values in parts.items()), "--cpu"])
+
+
 def page() -> str:
     """The whole page."""
     stored = all_stored()
@@ -131,7 +141,7 @@ def page() -> str:
     devices = sorted({run["device"] for one in stored for run in one["runs"]})
     parts = [
         "# All methods on mini\n",
-        f"Made by `{COMMAND}` and `head_to_head_report.py` from `head_to_head/*.json`. Benchmark seeds {', '.join(str(one['instance']) for one in stored)}; "
+        f"Made by `{command_of(stored)}` and `head_to_head_report.py` from `head_to_head/*.json`. Benchmark seeds {', '.join(str(one['instance']) for one in stored)}; "
         f"device {', '.join(devices)}. Options are mini's presets, chosen by `salmu tune` on benchmark seed 3, which is none of these.\n",
         "In brackets: mean gap to the target (0 reached; 1 for forgetting: nothing forgotten, for holdouts: all lost). The interval resamples instances, then seeds.\n",
     ]
@@ -184,7 +194,7 @@ def readme() -> str:
     header = ["method", "overall [95 %]", "forgotten", "holdouts kept", "GenKnow kept", "worst verdict", "seconds"]
     runs = sorted({s.cells for s in summaries if s.budget == budget})
     text = (
-        f"`{COMMAND}`, budget {budget:g}x, {' to '.join(map(str, dict.fromkeys((runs[0], runs[-1]))))} runs a method over instances and training seeds, one CPU thread each:\n\n"
+        f"`{command_of(stored)}`, budget {budget:g}x, {' to '.join(map(str, dict.fromkeys((runs[0], runs[-1]))))} runs a method over instances and training seeds, one CPU thread each:\n\n"
         f"{table(header, rows)}"
     )
     before, rest = README.read_text(encoding="utf-8").split(START)

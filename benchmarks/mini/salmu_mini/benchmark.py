@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +31,11 @@ from salmu_mini.train import train_model
 from salmubench import Snapshot, SnapshotBenchmark, write_snapshot
 
 READY = "ready.json"
+
+
+@cache
+def _shipped_presets() -> Mapping[str, Mapping[str, Any]]:
+    return read_presets(Path(__file__).with_name("presets"))
 
 
 class MiniOptions(Options):
@@ -68,7 +74,7 @@ class Mini(SnapshotBenchmark):
         return self.cache / "mini" / f"{size}-seed{self.options.seed}-{digest}"
 
     def presets(self) -> Mapping[str, Mapping[str, Any]]:
-        return read_presets(Path(__file__).with_name("presets"))
+        return _shipped_presets()
 
     def ready(self) -> bool:
         return (self.folder / READY).is_file()
