@@ -99,6 +99,10 @@ class Processor:
         self._mean = torch.tensor(self.preprocess.mean).view(1, 3, 1, 1)
         self._std = torch.tensor(self.preprocess.std).view(1, 3, 1, 1)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Processor:
+        """Copies of a model share it: it never changes, and its vocabulary is large."""
+        return self
+
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, height, width of an encoder's input."""
@@ -274,7 +278,7 @@ class DualEncoder(nn.Module):
 
     def frozen_copy(self) -> DualEncoder:
         """An independent copy that takes no gradients."""
-        twin = copy.deepcopy(self, {id(self.processor): self.processor})  # it never changes, and its vocabulary is large
+        twin = copy.deepcopy(self)
         twin.requires_grad_(False)
         twin.compile_encoders(self._compiled)  # compiled code belongs to one model and is not copied
         return twin.eval()

@@ -87,12 +87,13 @@ def run_command(
 
     plugins = load_plugins()
     how = make_settings(flags, overwrite=overwrite)
+    given = parse_settings(settings)
     bench_options = benchmark_options(bench_set, bench_seed, data_dir)
     shared = make_benchmark(benchmark, bench_options, plugins, how.cache_folder)
     spec = RunSpec(
         method=method,
         benchmark=benchmark,
-        method_options=with_preset(method, parse_settings(settings), shared, preset),
+        method_options=with_preset(method, given, shared, preset),
         benchmark_options=bench_options,
         start=start,
         seed=seed,
@@ -108,7 +109,7 @@ def run_command(
         else:
             render.out.print(render.make_table(("Plan", ""), plan.lines()))
         return 0
-    taken = {name: value for name, value in spec.method_options.items() if name not in parse_settings(settings)}
+    taken = {name: value for name, value in spec.method_options.items() if name not in given}
     if taken and process_index() == 0:
         render.show_preset(method, taken, preset)
     with ProgressDisplay(quiet=as_json) as display:

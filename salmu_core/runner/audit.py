@@ -16,13 +16,14 @@ from salmu_core.audit import Audit
 from salmu_core.benchmark import Benchmark
 from salmu_core.data_cache import digest_of
 from salmu_core.errors import PluginFailure, SalmuError
-from salmu_core.files import write_json
+from salmu_core.files import check_writable, write_json
 from salmu_core.metric import NotMeasurable
 from salmu_core.model import DualEncoder, load_model
 from salmu_core.options import parse_options
 from salmu_core.plugins import Plugins, load_plugins
 from salmu_core.runner.accelerate_setup import open_accelerator
 from salmu_core.runner.audit_context import AuditContext
+from salmu_core.runner.evaluate import given_model
 from salmu_core.runner.progress import Progress
 from salmu_core.runner.resolve import make_benchmark
 from salmu_core.runner.run import Settings, ensure_built
@@ -94,19 +95,23 @@ def audit(
     made = {name: entries[name].cls(parse_options(entries[name].cls.Options, given.get(name, {}), name)) for name in chosen}
     base = make_benchmark(benchmark, dict(benchmark_options or {}), plugins, settings.cache_folder)
     title = "model" if isinstance(model, DualEncoder) else str(model)
+    folder = Path(out) if out is not None else Path(title) if (Path(title) / "record.json").is_file() else None
+    if folder is not None:
+        check_writable(folder)
     with open_accelerator(cpu=settings.cpu) as accelerator:
+        words = title in ("clean", "compromised")
+        loaded = None if words else given_model(model)
         ensure_built(
             base,
             accelerator,
             lambda step: plugins.tell("run_progress", event=Progress(title, step.stage, step.done, step.total)),
         )
         encoders: dict[str, DualEncoder] = {which: base.load_model(which) for which in ("clean", "compromised")}
-        if isinstance(model, DualEncoder):
-            encoders["model"] = model
-        elif str(model) in encoders:
-            encoders["model"] = encoders[str(model)]
-        else:
-            encoders["model"] = load_model(str(model), like=encoders["compromised"].config)
+        if words:
+            encoders["model"] = encoders[title]
+        else:  # a bare checkpoint must fit the benchmark's own architecture
+            encoders["model"] = loaded or load_model(title, like=encoders["compromised"].config)
+        data_fingerprint = base.fingerprint()
         fingerprints = {which: encoder.fingerprint() for which, encoder in encoders.items()}
         results = []
         for name, attack in made.items():
@@ -115,7 +120,7 @@ def audit(
                 encoder = encoders[which]
                 key = digest_of(
                     "audit", name, json.dumps(attack.options.model_dump(mode="json"), sort_keys=True), str(seed),
-                    entries[name].package.version, base.fingerprint(), *fingerprints[which].values(),
+                    entries[name].package.version, data_fingerprint, *fingerprints[which].values(),
                 )  # fmt: skip
                 place = settings.cache_folder / "audits" / f"{key}.json"
                 leaks[which] = _read(place) or _measure(
@@ -144,7 +149,6 @@ def audit(
                     reason=reason,
                 )
             )
-    folder = Path(out) if out is not None else Path(title) if (Path(title) / "record.json").is_file() else None
     if folder is not None and accelerator.is_main_process:
         write_json(
             folder / AUDITS_FILE,

@@ -72,6 +72,7 @@ def plan_comparison(
             plugins.get("method", name)
             raise SalmuError(f"Options are given for {name}, which is not in this comparison.", "Add it, or leave them out.")
     shared = make_benchmark(benchmark, dict(benchmark_options or {}), plugins, settings.cache_folder)
+    chosen_options = {name: with_preset(name, given.get(name, {}), shared, preset) for name in chosen}
     specs = [
         RunSpec(method="none", benchmark=benchmark, start=start, precision=precision) for start in ("clean", "compromised")
     ]
@@ -79,7 +80,7 @@ def plan_comparison(
         RunSpec(
             method=name,
             benchmark=benchmark,
-            method_options=with_preset(name, given.get(name, {}), shared, preset),
+            method_options=chosen_options[name],
             seed=seed,
             budget=budget,
             precision=precision,

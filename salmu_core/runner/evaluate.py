@@ -64,7 +64,7 @@ def evaluate(
     with open_accelerator(precision, cpu=settings.cpu) as accelerator:
         # A checkpoint that cannot be read is found before minutes are spent on building the benchmark.
         words = model in ("clean", "compromised")
-        loaded = None if words else _given(model)
+        loaded = None if words else given_model(model)
         ensure_built(resolved.benchmark, accelerator, lambda step: tell(step.stage, step.done, step.total))
         reference = resolved.benchmark.load_model(start)
         if loaded is None and not words:  # a bare checkpoint: it must fit the benchmark's own architecture
@@ -125,7 +125,7 @@ def _command(title: str, spec: RunSpec) -> str:
     return " ".join(words)
 
 
-def _given(model: str | Path | DualEncoder) -> DualEncoder | None:
+def given_model(model: str | Path | DualEncoder) -> DualEncoder | None:
     """The model, or None for a bare checkpoint file that needs the benchmark to know its architecture."""
     if isinstance(model, DualEncoder):
         return model

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -195,11 +196,14 @@ class Validation(Benchmark):
         }
         return {name: SplitInfo(role, summary) for name, (role, summary) in text.items()}  # type: ignore[arg-type]
 
+    @cached_property
+    def _carving(self) -> Carving:
+        forget, retain = self.base.split_for("forget").columns, self.base.split_for("retain").columns
+        return carve(forget["identity_id"], forget["data_field"], retain["identity_id"], self.options.seed)
+
     def load_split(self, name: str) -> Split:
         forget, retain = self.base.split_for("forget"), self.base.split_for("retain")
-        parts = carve(
-            forget.columns["identity_id"], forget.columns["data_field"], retain.columns["identity_id"], self.options.seed
-        )
+        parts = self._carving
         source = retain if name.startswith("retain") else forget
         split = source.take(getattr(parts, name), name)
         if self.options.mismatched and source is forget:
