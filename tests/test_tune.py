@@ -198,7 +198,7 @@ def test_a_trial_that_can_hold_no_rank_is_worth_one_less():
     ideal, verdict = rate(record_with(F=0.0, H=1.0, G=0.9), never, compromised)
     assert (ideal, verdict) == (1.0, "selective")
     unchanged, verdict = rate(record_with(F=1.0, H=1.0, G=0.9), never, compromised)
-    assert (unchanged, verdict) == (-1.0, "no effect")
+    assert (unchanged, verdict) == (pytest.approx(-1.0 - 5 * 0.8), "no effect")
     # Forgetting half-weighted against holdouts: D = sqrt(w_H 1) against sqrt(w_F 1) at the start, w_F = 1/2, w_H = 1/4.
     spilled, verdict = rate(record_with(F=0.0, H=0.0, G=0.9), never, compromised)
     assert verdict == "over-generalised"
@@ -206,6 +206,19 @@ def test_a_trial_that_can_hold_no_rank_is_worth_one_less():
     wrecked, verdict = rate(record_with(F=0.0, H=1.0, G=0.45), never, compromised)
     assert verdict == "catastrophic"
     assert wrecked == pytest.approx(1 - (0.25 * 0.25 / 0.5) ** 0.5 - 1)
+
+
+def test_a_trial_that_hardly_forgets_is_worth_less_than_one_that_forgets_and_harms():
+    compromised = record_with(F=1.0, H=1.0, G=0.9).scores
+    never = record_with(F=0.0, H=0.0, G=0.9).scores
+    timid, verdict = rate(record_with(F=0.95, H=1.0, G=0.9), never, compromised)
+    assert verdict == "ineffective"
+    assert timid == pytest.approx(1 - 0.95 - 5 * 0.75)
+    harmful, verdict = rate(record_with(F=0.1, H=0.0, G=0.3), never, compromised)
+    assert verdict == "catastrophic"
+    assert harmful > timid
+    almost, _ = rate(record_with(F=0.21, H=1.0, G=0.9), never, compromised)  # a near miss is not worth a wrecked model
+    assert almost > harmful
 
 
 def test_defaults_outside_the_space_teach_the_search_nothing():

@@ -17,20 +17,23 @@ from salmu_core.plugins import Plugins, load_plugins
 from salmu_core.records.gaps import gaps_of
 from salmu_core.records.overall import metric_weights, overall_score
 from salmu_core.records.schema import RunRecord, RunSpec, ScoreRecord
-from salmu_core.records.verdict import Thresholds, judge
+from salmu_core.records.verdict import Thresholds, judge, primary
 from salmu_core.runner.provenance import package_versions
 from salmu_core.runner.resolve import make_benchmark, resolve
 from salmu_core.runner.run import Settings, run_resolved
 from salmu_core.seeding import derive_seed
 
 NOT_RANKED = 1.0  # taken off the value of a trial whose verdict can hold no rank
+#: A deletion request comes first: taken off for the forgetting that is missing, per share of the way to Compromised. Without it the
+#: best rate of a method that harms is always the one at which it does next to nothing.
+NOT_FORGOTTEN = 5.0
 #: Retrieval among all kinds of ordinary captions falls several times as fast as zero-shot accuracy: hinge-negative-pairs with its
 #: defaults costs .05 of RetainMRR on the validation part of mini (seed 3) and .01 of GenKnow on mini.
 AT = Thresholds(general_drop=0.1)
 LOST = -10.0  # value of a trial without scores; no trial with scores is counted as worse
 RULE = (
-    "highest overall score on the validation benchmark; 1 is taken off where the verdict there can hold no rank (no effect,"
-    " catastrophic at a loss of 0.1 RetainMRR, diverged, failed)"
+    "highest overall score on the validation benchmark, less 5 times the share by which the primary forgetting metric misses a gap"
+    " of 0.2, less 1 where the verdict there can hold no rank (no effect, catastrophic at a loss of 0.1 RetainMRR, diverged, failed)"
 )
 Scores = Mapping[str, ScoreRecord]
 #: Shows a finished trial: method, number, trials, the trial.
@@ -70,7 +73,11 @@ def rate(record: RunRecord, never_learned: Scores, compromised: Scores) -> tuple
     if not record.scores:
         return LOST, verdict.name
     start = gaps_of(compromised, never_learned, compromised)
-    value = overall_score(gaps_of(record.scores, never_learned, compromised), start, metric_weights(compromised))
+    gaps = gaps_of(record.scores, never_learned, compromised)
+    value = overall_score(gaps, start, metric_weights(compromised))
+    forgetting = primary(record.scores, "forgetting")
+    left = gaps.get(forgetting[0], 0.0) if forgetting else 0.0
+    value -= NOT_FORGOTTEN * max(0.0, left - AT.forgetting_gap)
     return max(LOST, value - (0 if verdict.ranked else NOT_RANKED)), verdict.name
 
 
