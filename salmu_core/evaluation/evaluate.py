@@ -16,6 +16,7 @@ from salmu_core.evaluation.embed import EmbeddingCache, Tell, embed_views
 from salmu_core.evaluation.plan import plan_evaluation
 from salmu_core.metric import Metric, NotMeasurable, Score
 from salmu_core.model import DualEncoder, Tower
+from salmu_core.records.rows import CLUSTER
 from salmu_core.records.schema import ScoreRecord
 
 
@@ -55,6 +56,7 @@ def evaluate_model(
     scores: dict[str, ScoreRecord] = {}
     skipped = dict(plan.skipped)
     rows: dict[str, np.ndarray] = {}
+    clusters: dict[str, list[str]] = {}
     for number, metric in enumerate(plan.metrics):
         views = {argument: embedded[view] for argument, view in plan.views[metric.name].items()}
         try:
@@ -69,10 +71,27 @@ def evaluate_model(
         scores[metric.name] = _record(metric, score)
         if score.rows is not None:
             rows[f"{metric.name}/rows"] = np.asarray(score.rows)
+            if score.clusters is not None:
+                clusters[metric.name] = [str(label) for label in score.clusters]
         rows |= {f"{metric.name}/{name}": np.asarray(values) for name, values in score.details.items()}
         tell("score", number + 1, len(plan.metrics))
+    rows |= _numbered(clusters)
     total = time.perf_counter() - started
     return Evaluation(scores, skipped, rows, {"embed": embedding_seconds, "score": total - embedding_seconds})
+
+
+def _numbered(clusters: Mapping[str, list[str]]) -> dict[str, np.ndarray]:
+    """Which rows belong together, as numbers: paired tests need to know, and the labels may be people's names.
+
+    Numbered over all metrics at once, so that a person has one number wherever they appear.
+    """
+    known = {
+        label: number for number, label in enumerate(sorted({label for labels in clusters.values() for label in labels}))
+    }
+    return {
+        f"{metric}/{CLUSTER}": np.fromiter((known[label] for label in labels), dtype=np.int64, count=len(labels))
+        for metric, labels in clusters.items()
+    }
 
 
 def _record(metric: Metric, score: Score) -> ScoreRecord:

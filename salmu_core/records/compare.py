@@ -1,22 +1,26 @@
-"""From records to a leaderboard: reference rows, runs grouped over seeds, gaps, verdicts, ranks."""
+"""From records to a leaderboard: reference rows, runs grouped over seeds and instances, gaps, verdicts, ranks with ties."""
 
 from __future__ import annotations
 
 import json
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from salmu_core.errors import BadRecord
+from salmu_core.records.commands import row_command
+from salmu_core.records.differences import Instance, JudgedRun, Outcome, PairedDifference, paired_differences
 from salmu_core.records.gaps import gap_of, gaps_of
 from salmu_core.records.overall import metric_weights, overall_score
-from salmu_core.records.schema import Aspect, PublishedResult, RunRecord, ScoreRecord, Target
+from salmu_core.records.paired import OVERALL_NOISE, shared_ranks, tie_groups
+from salmu_core.records.schema import Aspect, PublishedResult, RunRecord, Status, Target
 from salmu_core.records.verdict import RANKED, Thresholds, judge
 
-COMPARISON_VERSION = 2
+COMPARISON_VERSION = 3
 # Two measurements of one model agree this far: 0.001 for other hardware and number types, and half of the third decimal that
 # tables print, with as much again to spare.
 PUBLISHED_TOLERANCE = 2e-3
@@ -45,15 +49,19 @@ class MetricColumn(_Frozen):
 
 
 class Cell(_Frozen):
-    """One metric of one row: mean over seeds; the interval is bootstrapped over identities and given for single runs."""
+    """One metric of one row: mean over seeds and instances; the interval is bootstrapped over identities and given for single
+    runs."""
 
     value: float
-    sd: float | None = Field(None, description="standard deviation over seeds, from two seeds on")
+    sd: float | None = Field(None, description="standard deviation over runs (seeds, instances), from two on")
     n: int = 1
     low: float | None = None
     high: float | None = None
     gap: float | None = None
     extras: dict[str, float] = Field(default_factory=dict)
+    wins: int = Field(0, description="other rows than which this one is significantly nearer to the target")
+    ties: int = 0
+    losses: int = 0
 
 
 class Row(_Frozen):
@@ -63,7 +71,12 @@ class Row(_Frozen):
     kind: Literal["reference", "run", "evaluation", "published"]
     reference: Target | None = Field(None, description="Clean or Compromised: of this comparison, or of a published source")
     source: str = Field("", description="on published rows: who measured, and where it stands")
-    rank: int | None = None
+    rank: int | None = Field(None, description="shared by rows that cannot be told from the best of their tie group")
+    tie_group: int | None = Field(None, description="number of the row's tie group, from 1")
+    tied: int = Field(1, description="rows that share the rank")
+    wins: int = Field(0, description="other rows than which this one is significantly better overall")
+    ties: int = 0
+    losses: int = 0
     family: str = ""
     summary: str = ""
     package: str = ""
@@ -71,12 +84,15 @@ class Row(_Frozen):
     oracle: bool = False
     sees: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
+    bench_seeds: tuple[int, ...] = Field((), description="instances of the benchmark, where there are several in the table")
+    runs: int = Field(0, description="runs behind the row")
+    status: Status = Field("ok", description="the worst of its runs")
     budget: float = 1.0
     options: dict[str, Any] = Field(default_factory=dict)
     cells: dict[str, Cell] = Field(default_factory=dict)
     verdict: str = ""
     reason: str = ""
-    verdicts: dict[str, int] = Field(default_factory=dict, description="verdict -> seeds")
+    verdicts: dict[str, int] = Field(default_factory=dict, description="verdict -> runs")
     overall: float | None = None
     overall_sd: float | None = None
     seconds: float = 0.0
@@ -85,7 +101,8 @@ class Row(_Frozen):
     peak_memory_bytes: int = 0
     weight_change: float | None = None
     error: str | None = None
-    commands: tuple[str, ...] = ()
+    commands: tuple[str, ...] = Field((), description="one for each run")
+    command: str = Field("", description="makes all runs of the row again")
     device: str = ""
 
 
@@ -98,6 +115,9 @@ class Comparison(_Frozen):
     benchmark_options: dict[str, Any]
     metrics: tuple[MetricColumn, ...]
     rows: tuple[Row, ...]
+    differences: tuple[PairedDifference, ...] = Field((), description="every two of one's own rows, the better one first")
+    testing: str = Field("", description="what the tests cover, in words")
+    bench_seeds: tuple[int, ...] = Field((), description="instances in the table, where there are several")
     notes: tuple[str, ...] = ()
     sources: tuple[str, ...] = Field(
         (), description="where published rows come from; rows are marked by their number, from 1"
@@ -109,76 +129,130 @@ class Comparison(_Frozen):
         """The row's title, with the number of its source where others measured it."""
         return f"{row.title} [{self.sources.index(row.source) + 1}]" if row.kind == "published" else row.title
 
+    def between(self, row: str, other: str) -> PairedDifference | None:
+        """The difference of two rows by their titles, seen from the first; None where they were not compared."""
+        for found in self.differences:
+            if (found.row, found.other) == (row, other):
+                return found
+            if (found.row, found.other) == (other, row):
+                return _turned(found)
+        return None
 
-def compare_records(records: Sequence[RunRecord]) -> Comparison:
-    """Build the leaderboard of records that were made on one and the same benchmark data.
 
-    Sorted by overall score: ranked rows first, then rows whose verdict holds no rank, oracle rows after both. Reference rows
-    are on top. Published rows, which the reference records carry, come last: they hold no rank and no verdict, and nothing of
-    one's own is measured against them. Their own distances are to the references of their source.
+_TURNED: dict[Outcome, Outcome] = {"better": "worse", "tie": "tie", "worse": "better"}
+
+
+def _turned(found: PairedDifference) -> PairedDifference:
+    def minus(value: float | None) -> float | None:
+        return None if value is None else -value
+
+    metrics = {
+        name: metric.model_copy(
+            update={
+                "difference": -metric.difference,
+                "low": -metric.high,
+                "high": -metric.low,
+                "outcome": _TURNED[metric.outcome],
+            }
+        )
+        for name, metric in found.metrics.items()
+    }
+    changes = {
+        "row": found.other, "other": found.row, "difference": -found.difference, "low": -found.high, "high": -found.low,
+        "identity_low": minus(found.identity_high), "identity_high": minus(found.identity_low),
+        "outcome": _TURNED[found.outcome], "wins": found.losses, "losses": found.wins, "metrics": metrics,
+    }  # fmt: skip
+    return found.model_copy(update=changes)
+
+
+def compare_records(records: Sequence[RunRecord], folders: Sequence[Path | None] = ()) -> Comparison:
+    """Build the leaderboard of records that were made on one benchmark: one instance of it, or several that differ in their seed.
+
+    With several instances each run is measured against the references of its own, and a row is the mean over instances of the mean
+    over training seeds. Sorted by rank, then by overall score; then rows whose verdict holds no rank, oracle rows after both.
+    Reference rows are on top. Published rows, which the reference records carry, come last: they hold no rank and no verdict, and
+    nothing of one's own is measured against them. Their own distances are to the references of their source.
+
+    Rows share a rank when paired tests cannot tell them from the best row of their group (`salmu_core.records.paired`).
+
+    Args:
+        folders: where each record lies, so that per-row values beside it can be used; without, identities are not resampled.
 
     Raises:
-        BadRecord: no records, or records of different benchmarks, versions, options or data.
+        BadRecord: no records, or records of different benchmarks, versions, options other than the seed, or data.
     """
     if not records:
         raise BadRecord("There are no records to compare.", "Run `salmu compare` or `salmu run` first.")
-    _same_benchmark(records)
     notes: list[str] = []
-    references: dict[str, RunRecord] = {}
-    for record in records:
-        if record.kind == "reference" and record.status == "ok":
-            references[record.spec.start] = record
-    for which in ("clean", "compromised"):
-        if which not in references:
-            notes.append(
-                f"The {which.capitalize()} reference row is missing: gaps, verdicts and ranks cannot be given."
-                f" Make it with `salmu run none --start {which} --benchmark {records[0].spec.benchmark}`."
-            )
-    clean = references["clean"].scores if "clean" in references else {}
-    compromised = references["compromised"].scores if "compromised" in references else {}
-    common = {name: score for name, score in compromised.items() if name in clean}
-    weights = metric_weights(common)
-    rows = [
-        _reference_row(which, references[which], clean, compromised)
-        for which in ("clean", "compromised")
-        if which in references
-    ]
-    groups: dict[str, list[RunRecord]] = {}
-    for record in records:
-        if record.kind != "reference":
-            groups.setdefault(_group_key(record), []).append(record)
-    titles = Counter(_title(group[0], []) for group in groups.values())
-    runs = []
-    for group in groups.values():
-        rivals = [other[0] for other in groups.values() if other[0].spec.method == group[0].spec.method]
-        title = _title(group[0], rivals if titles[_title(group[0], [])] > 1 else [])
-        runs.append(_row(title, sorted(group, key=lambda record: record.spec.seed), clean, compromised, weights))
-    rows += _ranked(runs)
-    published = _published_results(references.values())
+    where = dict(zip(map(id, records), folders, strict=True)) if folders else {}
+    instances = []
+    by_seed = _by_instance(records)
+    for seed, group in by_seed.items():
+        instance = _instance(seed, group, where)
+        instances.append(instance)
+        for which in ("clean", "compromised"):
+            if which not in instance.references:
+                of = f" of bench seed {seed}" if len(by_seed) > 1 else ""
+                more = f" --bench-seed {seed}" if len(by_seed) > 1 else ""
+                notes.append(
+                    f"The {which.capitalize()} reference row{of} is missing: gaps, verdicts and ranks cannot be given."
+                    f" Make it with `salmu run none --start {which} --benchmark {records[0].spec.benchmark}{more}`."
+                )
+    bench_seeds = tuple(int(seed) for seed in by_seed) if len(by_seed) > 1 else ()
+    rows = [row for which in ("clean", "compromised") if (row := _reference_row(which, instances)) is not None]
+    groups: dict[str, list[JudgedRun]] = {}
+    for instance, group in zip(instances, by_seed.values(), strict=True):
+        for record in group:
+            if record.kind != "reference":
+                groups.setdefault(_group_key(record), []).append(_judged(record, where.get(id(record)), instance))
+    titles = Counter(_title(group[0].record, []) for group in groups.values())
+    runs: dict[str, tuple[Row, list[JudgedRun]]] = {}
+    for group_key, judged in groups.items():
+        record = judged[0].record
+        rivals = [other[0].record for other in groups.values() if other[0].record.spec.method == record.spec.method]
+        title = _title(record, rivals if titles[_title(record, [])] > 1 else [])
+        judged = sorted(judged, key=lambda run: run.record.spec.seed)
+        runs[group_key] = _row(title, judged, bench_seeds), judged
+    ordered = sorted(runs.values(), key=lambda item: _order(item[0]))
+    differences = paired_differences({row.title: judged for row, judged in ordered})
+    rows += _ranked([row for row, _ in ordered], differences)
+    first = instances[0].references.values()
+    published = _published_results(first)
     rows += [_published_row(result, published) for result in published]
-    notes += [note for which, record in references.items() for note in _differences(which, record, published)]
+    notes += [
+        note for which, record in instances[0].references.items() for note in _unlike_published(which, record, published)
+    ]
     skipped = {f"{name}: not measured ({why})" for record in records for name, why in record.skipped.items()}
-    first = records[0]
+    options = records[0].spec.benchmark_options
     return Comparison(
-        benchmark=first.spec.benchmark,
-        benchmark_version=first.provenance.benchmark_version,
-        benchmark_options=first.spec.benchmark_options,
-        metrics=_columns(records, published, clean, compromised, weights),
+        benchmark=records[0].spec.benchmark,
+        benchmark_version=records[0].provenance.benchmark_version,
+        benchmark_options={**options, "seed": list(bench_seeds)} if bench_seeds else options,
+        metrics=_columns(records, published, instances),
         rows=tuple(rows),
+        differences=differences,
+        testing=_testing(differences),
+        bench_seeds=bench_seeds,
         notes=(*notes, *sorted(skipped)),
         sources=tuple(dict.fromkeys(result.source for result in published)),
         thresholds=dict(vars(Thresholds())),
-        packages=first.provenance.packages,
+        packages=records[0].provenance.packages,
     )
 
 
-def _same_benchmark(records: Iterable[RunRecord]) -> None:
+def _by_instance(records: Iterable[RunRecord]) -> dict[Any, list[RunRecord]]:
+    """Bench seed -> its records, in order of the seed. A benchmark without seeds has one instance, under None."""
     found: dict[str, RunRecord] = {}
+    same: set[str] = set()
+    groups: dict[Any, list[RunRecord]] = {}
     for record in records:
-        instance = record.provenance.benchmark_identity or record.spec.benchmark_options
-        content = [record.spec.benchmark, record.provenance.benchmark_version, instance]
-        found.setdefault(json.dumps([*content, record.provenance.data_fingerprint], sort_keys=True), record)
-    if len(found) > 1:
+        identity = dict(record.provenance.benchmark_identity or record.spec.benchmark_options)
+        seed = identity.pop("seed", None)
+        shared = json.dumps([record.spec.benchmark, record.provenance.benchmark_version, identity], sort_keys=True)
+        same.add(shared)
+        found.setdefault(json.dumps([shared, seed, record.provenance.data_fingerprint]), record)
+        groups.setdefault(seed, []).append(record)
+    if len(same) > 1 or len(found) > len(groups):
         listed = "; ".join(
             f"{r.spec.benchmark} version {r.provenance.benchmark_version} {r.spec.benchmark_options} data"
             f" {r.provenance.data_fingerprint[:8]} (e.g. {r.spec.method})"
@@ -186,8 +260,44 @@ def _same_benchmark(records: Iterable[RunRecord]) -> None:
         )
         raise BadRecord(
             f"These records are of {len(found)} different benchmarks and cannot share a table: {listed}.",
-            "Give each its own directory: --out.",
+            "Give each its own directory: --out. Only instances that differ in nothing but their seed are pooled.",
         )
+    return dict(sorted(groups.items(), key=lambda item: (item[0] is not None, item[0])))
+
+
+def _instance(seed: Any, records: Iterable[RunRecord], where: Mapping[int, Path | None]) -> Instance:
+    references = {record.spec.start: record for record in records if record.kind == "reference" and record.status == "ok"}
+    clean, compromised = (references[which].scores if which in references else {} for which in ("clean", "compromised"))
+    weights = metric_weights({name: score for name, score in compromised.items() if name in clean})
+    folders = {which: where.get(id(record)) for which, record in references.items()}
+    return Instance("" if seed is None else str(seed), references, folders, weights)
+
+
+def _judged(record: RunRecord, folder: Path | None, instance: Instance) -> JudgedRun:
+    clean, compromised = instance.scores("clean"), instance.scores("compromised")
+    gaps = gaps_of(record.scores, clean, compromised)
+    overall = overall_score(gaps, instance.start, instance.weights) if gaps else None
+    return JudgedRun(record, folder, instance, gaps, overall, judge(record, clean, compromised))
+
+
+def _testing(differences: Sequence[PairedDifference]) -> str:
+    """What stands behind the ranks, and what does not, for whoever reads the table."""
+    if not differences:
+        return ""
+    weakest = min(differences, key=lambda found: (found.unit != "single run", found.units))
+    identities = "" if all(d.identity_low is not None for d in differences) else (
+        " Some runs kept no rows by identity (made by salmu 0.1), so what other people would change is not covered."
+    )  # fmt: skip
+    counted = f"{len(differences)} comparison{'s' if len(differences) > 1 else ''}"
+    if weakest.unit == "single run":
+        return (
+            "One run of a method: training-seed noise is not covered by data. A difference counts only where it exceeds noise that is"
+            f" assumed to be large (standard deviation {OVERALL_NOISE:g} in the overall score of a run); corrected for {counted}."
+            f" --seeds 0,1,2,3,4 measures it.{identities}"
+        )
+    pairs = f"{weakest.units} {weakest.unit}{'s' if weakest.units > 1 else ''}"
+    few = "" if weakest.units > 4 else " So few tell only large differences; more seeds tell smaller ones."
+    return f"Paired over {pairs} (at least), corrected for {counted} by Holm's method.{few}{identities}"
 
 
 def _group_key(record: RunRecord) -> str:
@@ -212,15 +322,18 @@ def _title(record: RunRecord, rivals: Sequence[RunRecord]) -> str:
     return title + "".join(f" {name}={value}" for name, value in different.items())
 
 
-def _reference_row(which: str, record: RunRecord, clean: dict[str, ScoreRecord], compromised: dict[str, ScoreRecord]) -> Row:
+def _reference_row(which: str, instances: Sequence[Instance]) -> Row | None:
+    found = [instance for instance in instances if which in instance.references]
+    if not found:
+        return None
+    records = [instance.references[which] for instance in found]
     cells = {
-        name: Cell(
-            value=score.value, low=score.low, high=score.high, extras=score.extras,
-            gap=gap_of(score, clean[name], compromised[name]) if name in clean and name in compromised else None,
-        )
-        for name, score in record.scores.items()
-    }  # fmt: skip
+        name: _cell(name, [_judged(record, None, instance) for record, instance in zip(records, found, strict=True)])
+        for name in dict.fromkeys(name for record in records for name in record.scores)
+    }
+    record = records[0]
     package = record.provenance.benchmark_package
+    commands = tuple(record.provenance.command for record in records if record.provenance.command)
     return Row(
         title=which.capitalize(),
         kind="reference",
@@ -228,7 +341,9 @@ def _reference_row(which: str, record: RunRecord, clean: dict[str, ScoreRecord],
         summary="never saw the sensitive pairs" if which == "clean" else "the model every method starts from",
         package=f"{package.name} {package.version}" if package else "",
         cells=cells,
-        commands=(record.provenance.command,) if record.provenance.command else (),
+        runs=len(records),
+        commands=commands,
+        command=" && ".join(commands),
         device=record.provenance.device,
     )
 
@@ -255,7 +370,7 @@ def _published_row(result: PublishedResult, published: Sequence[PublishedResult]
     )
 
 
-def _differences(which: str, record: RunRecord, published: Sequence[PublishedResult]) -> list[str]:
+def _unlike_published(which: str, record: RunRecord, published: Sequence[PublishedResult]) -> list[str]:
     """A sentence for each source whose Clean or Compromised is not what was measured here."""
     notes = []
     for number, source in enumerate(dict.fromkeys(result.source for result in published), start=1):
@@ -275,22 +390,14 @@ def _differences(which: str, record: RunRecord, published: Sequence[PublishedRes
     return notes
 
 
-def _row(
-    title: str,
-    group: Sequence[RunRecord],
-    clean: dict[str, ScoreRecord],
-    compromised: dict[str, ScoreRecord],
-    weights: dict[str, float],
-) -> Row:
-    first = group[0]
-    verdicts = [judge(record, clean, compromised) for record in group]
-    worst = min(verdicts, key=lambda verdict: _SEVERITY.index(verdict.name))
-    start = gaps_of(compromised, clean, compromised)
-    overall = [
-        overall_score(gaps, start, weights) for record in group if (gaps := gaps_of(record.scores, clean, compromised))
-    ]
+def _row(title: str, group: Sequence[JudgedRun], bench_seeds: Sequence[int]) -> Row:
+    records = [run.record for run in group]
+    first = records[0]
+    worst = min((run.verdict for run in group), key=lambda verdict: _SEVERITY.index(verdict.name))
+    overall = _by_name([(run.instance.name, run.overall) for run in group if run.overall is not None])
+    values = [value for found in overall.values() for value in found]
     package = first.provenance.method_package
-    costs = [record.cost for record in group]
+    costs = [record.cost for record in records]
     return Row(
         title=title,
         kind="evaluation" if first.kind == "evaluation" else "run",
@@ -300,15 +407,18 @@ def _row(
         paper=first.paper,
         oracle=first.oracle,
         sees=first.sees,
-        seeds=tuple(record.spec.seed for record in group),
+        seeds=tuple(dict.fromkeys(record.spec.seed for record in records)),
+        bench_seeds=tuple(seed for seed in bench_seeds if any(run.instance.name == str(seed) for run in group)),
+        runs=len(group),
+        status=max((record.status for record in records), key=("ok", "diverged", "failed").index),
         budget=first.spec.budget,
         options=first.options,
-        cells={name: _cell(name, group, clean, compromised) for name in dict.fromkeys(n for r in group for n in r.scores)},
+        cells={name: _cell(name, group) for name in dict.fromkeys(n for record in records for n in record.scores)},
         verdict=worst.name,
         reason=worst.reason,
-        verdicts=dict(Counter(verdict.name for verdict in verdicts)),
-        overall=statistics.fmean(overall) if overall else None,
-        overall_sd=statistics.stdev(overall) if len(overall) > 1 else None,
+        verdicts=dict(Counter(run.verdict.name for run in group)),
+        overall=_mean_of_means(overall) if overall else None,
+        overall_sd=statistics.stdev(values) if len(values) > 1 else None,
         seconds=statistics.fmean(cost.seconds.get("unlearn", 0.0) for cost in costs),
         samples={
             role: max(cost.samples.get(role, 0) for cost in costs)
@@ -316,58 +426,115 @@ def _row(
         },
         trainable_parameters=max(cost.trainable_parameters for cost in costs),
         peak_memory_bytes=max(cost.peak_memory_bytes for cost in costs),
-        weight_change=next((record.weight_change for record in group if record.weight_change is not None), None),
-        error=next((record.error for record in group if record.error), None),
-        commands=tuple(record.provenance.command for record in group if record.provenance.command),
+        weight_change=next((record.weight_change for record in records if record.weight_change is not None), None),
+        error=next((record.error for record in records if record.error), None),
+        commands=tuple(record.provenance.command for record in records if record.provenance.command),
+        command=row_command(records),
         device=first.provenance.device,
     )
 
 
-def _cell(name: str, group: Sequence[RunRecord], clean: dict[str, ScoreRecord], compromised: dict[str, ScoreRecord]) -> Cell:
-    scores = [record.scores[name] for record in group if name in record.scores]
-    values = [score.value for score in scores]
-    mean = statistics.fmean(values)
+def _by_name(values: Iterable[tuple[str, float]]) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {}
+    for name, value in values:
+        found.setdefault(name, []).append(value)
+    return found
+
+
+def _mean_of_means(values: Mapping[str, Sequence[float]]) -> float:
+    """Over instances, of the means over seeds: one with more runs counts no more."""
+    return statistics.fmean(statistics.fmean(found) for found in values.values())
+
+
+def _cell(name: str, group: Sequence[JudgedRun]) -> Cell:
+    runs = [run for run in group if name in run.record.scores]
+    scores = [run.record.scores[name] for run in runs]
     single = scores[0] if len(scores) == 1 else None
-    gap = None
-    if name in clean and name in compromised:
-        gap = gap_of(scores[0].model_copy(update={"value": mean}), clean[name], compromised[name])
+    by_instance = _by_name([(run.instance.name, run.record.scores[name].value) for run in runs])
+    gaps = []
+    for instance in {run.instance.name: run.instance for run in runs}.values():
+        clean, compromised = instance.scores("clean"), instance.scores("compromised")
+        if name in clean and name in compromised:
+            mean = scores[0].model_copy(update={"value": statistics.fmean(by_instance[instance.name])})
+            gaps.append(gap_of(mean, clean[name], compromised[name]))
     return Cell(
-        value=mean,
-        sd=statistics.stdev(values) if len(values) > 1 else None,
-        n=len(values),
+        value=_mean_of_means(by_instance),
+        sd=statistics.stdev(score.value for score in scores) if len(scores) > 1 else None,
+        n=len(scores),
         low=single.low if single else None,
         high=single.high if single else None,
-        gap=gap,
+        gap=statistics.fmean(gaps) if gaps and len(gaps) == len(by_instance) else None,
         extras={key: statistics.fmean(score.extras[key] for score in scores) for key in scores[0].extras},
     )
 
 
-def _ranked(rows: Sequence[Row]) -> list[Row]:
-    """Ranks for rows that may hold one; the rest follow in order of their overall score, oracles last."""
+def _order(row: Row) -> tuple[bool, bool, float]:
+    """Rows that may hold a rank first, best overall score first; oracles last."""
+    return row.oracle, row.verdict not in RANKED, -(row.overall if row.overall is not None else float("-inf"))
 
-    def order(row: Row) -> tuple[bool, bool, float]:
-        return row.oracle, row.verdict not in RANKED, -(row.overall if row.overall is not None else float("-inf"))
 
+def _ranked(rows: Sequence[Row], differences: Sequence[PairedDifference]) -> list[Row]:
+    """Ranks for rows that may hold one, shared by ties; and what each row wins and loses.
+
+    Args:
+        rows: in order.
+    """
+    outcomes: dict[tuple[str, str], PairedDifference] = {}
+    for found in differences:
+        outcomes[found.row, found.other] = found
+        outcomes[found.other, found.row] = _turned(found)
+
+    def worse(title: str, than: str) -> bool:
+        found = outcomes.get((title, than))
+        return found is not None and found.outcome == "worse"
+
+    holding = [row.title for row in rows if row.verdict in RANKED and not row.oracle and row.kind == "run"]
+    groups = tie_groups(holding, worse)
+    ranks = shared_ranks(groups)
+    sizes = Counter(groups.values())
     result = []
+    for row in rows:
+        own = [found for (title, _), found in outcomes.items() if title == row.title]
+        counts = Counter(found.outcome for found in own)
+        cells = {
+            name: cell.model_copy(update=_counted(Counter(f.metrics[name].outcome for f in own if name in f.metrics)))
+            for name, cell in row.cells.items()
+        }
+        ranked: dict[str, int] = {}
+        if (group := groups.get(row.title)) is not None:
+            ranked = {"rank": ranks[row.title], "tie_group": group, "tied": sizes[group]}
+        result.append(row.model_copy(update={**ranked, **_counted(counts), "cells": cells}))
+    return _by_rank(result)
+
+
+def _by_rank(rows: Sequence[Row]) -> list[Row]:
+    """Tie groups stay together; a row that holds no rank (a given model, say) stays behind the one before it."""
+    places = []
     rank = 0
-    for row in sorted(rows, key=order):
-        if row.verdict in RANKED and not row.oracle and row.kind == "run":
-            rank += 1
-            row = row.model_copy(update={"rank": rank})
-        result.append(row)
-    return result
+    for number, row in enumerate(rows):
+        rank = row.rank or rank
+        places.append((row.oracle, row.verdict not in RANKED, rank, number))
+    return [rows[number] for *_, number in sorted(places)]
+
+
+def _counted(outcomes: Mapping[Outcome, int]) -> dict[str, int]:
+    return {"wins": outcomes.get("better", 0), "ties": outcomes.get("tie", 0), "losses": outcomes.get("worse", 0)}
 
 
 def _columns(
     records: Sequence[RunRecord],
     published: Sequence[PublishedResult],
-    clean: dict[str, ScoreRecord],
-    compromised: dict[str, ScoreRecord],
-    weights: dict[str, float],
+    instances: Sequence[Instance],
 ) -> tuple[MetricColumn, ...]:
     """Every metric that somebody measured, in the order in which metrics are registered."""
     found = {name: score for result in published for name, score in result.scores.items()}
     found |= {name: score for record in reversed(records) for name, score in record.scores.items()}
+    compromised = instances[0].scores("compromised")
+
+    def mean(which: Literal["clean", "compromised"], name: str) -> float | None:
+        values = [scores[name].value for instance in instances if name in (scores := instance.scores(which))]
+        return statistics.fmean(values) if values else None
+
     order = list(dict.fromkeys(name for record in records for name in record.provenance.metric_options))
     names = sorted(
         dict.fromkeys([*compromised, *found]), key=lambda name: order.index(name) if name in order else len(order)
@@ -380,9 +547,9 @@ def _columns(
             aspect=found[name].aspect,
             primary=found[name].primary,
             bounds=found[name].bounds,
-            weight=weights.get(name, 0.0),
-            clean=clean[name].value if name in clean else None,
-            compromised=compromised[name].value if name in compromised else None,
+            weight=instances[0].weights.get(name, 0.0),
+            clean=mean("clean", name),
+            compromised=mean("compromised", name),
         )
         for name in names
     )

@@ -3,9 +3,11 @@ Compromised)."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 
+import numpy as np
+
+from salmu_core.records.gaps import Values
 from salmu_core.records.schema import ScoreRecord
 
 
@@ -23,9 +25,17 @@ def metric_weights(scores: Mapping[str, ScoreRecord]) -> dict[str, float]:
 def overall_score(gaps: Mapping[str, float], start: Mapping[str, float], weights: Mapping[str, float]) -> float:
     """`1 - D(model) / D(Compromised)` with `D = sqrt(sum_m w_m gap_m^2)`: 0 at Compromised, 1 at the ideal point, negative when
     farther from it than the start. Metrics that are missing in `gaps` are left out of both distances."""
-    before = _distance(start, weights, gaps)
-    return 1 - _distance(gaps, weights, gaps) / before if before else 0.0
+    return float(overall_between(gaps, start, weights))
 
 
-def _distance(gaps: Mapping[str, float], weights: Mapping[str, float], names: Iterable[str]) -> float:
-    return math.sqrt(sum(weights[name] * gaps[name] ** 2 for name in names if name in weights))
+def overall_between(gaps: Mapping[str, Values], start: Mapping[str, Values], weights: Mapping[str, float]) -> Values:
+    """`overall_score` for gaps, or arrays of them. Where Compromised is at the ideal point there is nothing to gain: 0."""
+    before = np.asarray(_distance(start, weights, gaps))
+    share = np.asarray(_distance(gaps, weights, gaps)) / np.where(before == 0, 1.0, before)
+    return np.where(before == 0, 0.0, 1 - share)  # type: ignore[return-value]
+
+
+def _distance(gaps: Mapping[str, Values], weights: Mapping[str, float], names: Iterable[str]) -> Values:
+    terms = [weights[name] * gaps[name] ** 2 for name in names if name in weights]
+    distance: Values = np.sqrt(sum(terms[1:], start=terms[0]) if terms else 0.0)
+    return distance

@@ -1,19 +1,14 @@
-"""Where numbers come from: versions, device, commit, and the command that remakes a run."""
+"""Where numbers come from: versions, device, commit."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.metadata
 import platform
-import shlex
 import subprocess
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
-
-from salmu_core.records.schema import RunSpec
 
 _PACKAGES = ("salmu", "torch", "open_clip_torch", "accelerate", "numpy", "scikit-learn", "safetensors", "pillow")
 
@@ -46,24 +41,6 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return f"cuda: {torch.cuda.get_device_name(device)}"
     return f"{device.type}: {platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
-
-
-def command_for(spec: RunSpec) -> str:
-    """The `salmu run` command of a spec."""
-    words = ["salmu", "run", spec.method, "--benchmark", spec.benchmark, "--seed", str(spec.seed)]
-    if spec.budget != 1:
-        words += ["--budget", f"{spec.budget:g}"]
-    if spec.precision != "no":
-        words += ["--precision", spec.precision]
-    if spec.start != "compromised":
-        words += ["--start", spec.start]
-    words += _settings("--bench-set", spec.benchmark_options)
-    words += _settings("--set", spec.method_options)
-    return shlex.join(words)
-
-
-def _settings(flag: str, options: Mapping[str, Any]) -> list[str]:
-    return [word for name, value in options.items() for word in (flag, f"{name}={value}")]
 
 
 class MemoryPeak:

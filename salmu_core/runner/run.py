@@ -28,6 +28,7 @@ from salmu_core.model import WEIGHTS_FILE, DualEncoder, Tower, load_model
 from salmu_core.pixels import PairStore
 from salmu_core.plugins import Plugins, load_plugins
 from salmu_core.processes import process_index
+from salmu_core.records.commands import run_command
 from salmu_core.records.schema import Cost, Provenance, PublishedResult, RunRecord, RunSpec, ScoreRecord, Status
 from salmu_core.records.store import RECORD_FILE, read_record, write_record
 from salmu_core.runner.accelerate_setup import AUTOCAST, open_accelerator
@@ -37,7 +38,7 @@ from salmu_core.runner.context import UnlearnContext
 from salmu_core.runner.execution import Execution, carried_out
 from salmu_core.runner.presets import FROM_BENCHMARK, with_preset
 from salmu_core.runner.progress import Progress
-from salmu_core.runner.provenance import MemoryPeak, command_for, device_name, git_commit, package_versions
+from salmu_core.runner.provenance import MemoryPeak, device_name, git_commit, package_versions
 from salmu_core.runner.resolve import Resolved, make_method, make_metrics, resolve
 
 SPEC_FILE = "spec.json"
@@ -494,7 +495,7 @@ def make_record(
             data_fingerprint=resolved.benchmark.fingerprint(),
             start_fingerprint=facts.get("start_fingerprint", {}),
             model_fingerprint=facts.get("model_fingerprint", {}),
-            command=command_for(spec),
+            command=run_command(spec),
             execution=facts.get("execution", {}),
         ),
         error=error,

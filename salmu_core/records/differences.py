@@ -1,0 +1,272 @@
+"""Every two rows of a leaderboard against each other: paired runs, resampled identities, corrected for all that is compared."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from salmu_core.records.gaps import gap_between, gaps_of
+from salmu_core.records.overall import overall_between
+from salmu_core.records.paired import (
+    GAP_NOISE,
+    LEVEL,
+    OVERALL_NOISE,
+    SMALLEST_DIFFERENCE,
+    PairedTest,
+    holm,
+    paired_test,
+)
+from salmu_core.records.rows import read_cluster_sums, resampled_scores
+from salmu_core.records.schema import RunRecord, ScoreRecord, Target
+from salmu_core.records.verdict import Verdict
+
+Outcome = Literal["better", "tie", "worse"]
+Unit = Literal["single run", "training seed", "bench seed"]
+Scores = Mapping[str, ScoreRecord]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class MetricDifference(_Frozen):
+    """One metric of a pair: by how much the row is nearer to the metric's target than the other."""
+
+    difference: float = Field(description="other's distance to the target minus the row's: positive where the row is nearer")
+    low: float
+    high: float
+    p: float = Field(description="corrected for all metrics of all pairs")
+    outcome: Outcome
+
+
+class PairedDifference(_Frozen):
+    """A row against another."""
+
+    row: str
+    other: str
+    difference: float = Field(
+        description="overall score of the row minus that of the other: positive where the row is better"
+    )
+    low: float = Field(
+        description="95 % interval of this comparison alone: training seeds and, where rows were kept, identities"
+    )
+    high: float
+    p: float
+    corrected: float = Field(description="Holm's correction for all pairs of the comparison")
+    outcome: Outcome
+    unit: Unit = Field(description="what the pairs are over")
+    units: int
+    identity_low: float | None = Field(
+        None, description="95 % interval over identities alone, for these runs: what another seed would change is not in it"
+    )
+    identity_high: float | None = None
+    wins: int = Field(0, description="metrics on which the row is significantly nearer to the target")
+    ties: int = 0
+    losses: int = 0
+    metrics: dict[str, MetricDifference] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One instance of a benchmark: its reference rows, against which its runs are judged."""
+
+    name: str
+    references: Mapping[Target, RunRecord]
+    folders: Mapping[Target, Path | None]
+    weights: Mapping[str, float]
+
+    def scores(self, which: Target) -> dict[str, ScoreRecord]:
+        """Of a reference row; empty where it is missing."""
+        return self.references[which].scores if which in self.references else {}
+
+    @property
+    def start(self) -> dict[str, float]:
+        """The gaps of Compromised."""
+        return gaps_of(self.scores("compromised"), self.scores("clean"), self.scores("compromised"))
+
+
+@dataclass(frozen=True, eq=False)
+class JudgedRun:
+    """A run with what its instance's references make of it."""
+
+    record: RunRecord
+    folder: Path | None
+    instance: Instance
+    gaps: Mapping[str, float]
+    overall: float | None
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class _Resampled:
+    """A run on resampled identities: float [resamples] each."""
+
+    overall: np.ndarray
+    gaps: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+def paired_differences(rows: Mapping[str, Sequence[JudgedRun]]) -> tuple[PairedDifference, ...]:
+    """Each row against each that follows.
+
+    Args:
+        rows: title -> its runs, best row first.
+    """
+    runs = {title: [run for run in group if run.overall is not None] for title, group in rows.items()}
+    resampled = _resampled(run for group in runs.values() for run in group)
+    drafts: list[tuple[str, str, _Units, PairedTest, dict[str, PairedTest]]] = []
+    for (title, own), (other, theirs) in combinations(runs.items(), 2):
+        units = _pair(own, theirs)
+        if not units.pairs:
+            continue
+        overall = units.test([(a.overall or 0.0, b.overall or 0.0) for a, b in units.pairs], OVERALL_NOISE, resampled, None)
+        names = [name for name in own[0].gaps if all(name in a.gaps and name in b.gaps for a, b in units.pairs)]
+        metrics = {
+            # The other's first: a shorter distance is better.
+            name: units.test([(b.gaps[name], a.gaps[name]) for a, b in units.pairs], GAP_NOISE, resampled, name)
+            for name in names
+        }
+        drafts.append((title, other, units, overall, metrics))
+    corrected = holm([overall.p for *_, overall, _ in drafts])
+    of_metrics = iter(holm([test.p for *_, metrics in drafts for test in metrics.values()]))
+    found = []
+    for (title, other, units, overall, metrics), p in zip(drafts, corrected, strict=True):
+        details = {name: _metric(test, next(of_metrics)) for name, test in metrics.items()}
+        identities = units.over_identities(resampled, None)
+        low, high = (None, None) if identities is None else np.quantile(identities, [0.025, 0.975]).tolist()
+        outcomes = [detail.outcome for detail in details.values()]
+        found.append(
+            PairedDifference(
+                row=title, other=other, difference=overall.mean, low=overall.low, high=overall.high, p=overall.p, corrected=p,
+                outcome=_outcome(overall.mean, p), unit=units.unit, units=overall.units, identity_low=low, identity_high=high,
+                wins=outcomes.count("better"), ties=outcomes.count("tie"), losses=outcomes.count("worse"), metrics=details,
+            )
+        )  # fmt: skip
+    return tuple(found)
+
+
+def _metric(test: PairedTest, corrected: float) -> MetricDifference:
+    return MetricDifference(
+        difference=_short(test.mean), low=_short(test.low), high=_short(test.high), p=_short(corrected),
+        outcome=_outcome(test.mean, corrected),
+    )  # fmt: skip
+
+
+def _short(value: float) -> float:
+    """Five digits: there are ten metrics for every two rows, and files of them."""
+    return float(f"{value:.5g}")
+
+
+def _outcome(difference: float, corrected: float) -> Outcome:
+    if corrected > LEVEL or abs(difference) < SMALLEST_DIFFERENCE:
+        return "tie"
+    return "better" if difference > 0 else "worse"
+
+
+@dataclass(frozen=True)
+class _Units:
+    """The pairs of runs of two rows, and what they are repetitions of."""
+
+    pairs: Sequence[tuple[JudgedRun, JudgedRun]]
+
+    @property
+    def instances(self) -> list[str]:
+        return list(dict.fromkeys(run.instance.name for run, _ in self.pairs))
+
+    @property
+    def unit(self) -> Unit:
+        if len(self.instances) > 1:
+            return "bench seed"
+        return "training seed" if len(self.pairs) > 1 else "single run"
+
+    def test(
+        self,
+        values: Sequence[tuple[float, float]],
+        noise: float,
+        resampled: Mapping[JudgedRun, _Resampled],
+        metric: str | None,
+    ) -> PairedTest:
+        """The test of `first - second` over all pairs. Seeds of one instance are repetitions of each other only within it, so with
+        several instances each gives one difference, the mean over its seeds."""
+        by_instance: dict[str, list[float]] = {}
+        for (run, _), (first, second) in zip(self.pairs, values, strict=True):
+            by_instance.setdefault(run.instance.name, []).append(first - second)
+        differences = (
+            [statistics.fmean(found) for found in by_instance.values()]
+            if len(by_instance) > 1
+            else next(iter(by_instance.values()))
+        )
+        identities = self.over_identities(resampled, metric)
+        variance = 0.0 if identities is None else float(identities.var(ddof=1))
+        # Other instances have other people, so their differences vary by who is in them already.
+        return paired_test(differences, variance=variance, noise=noise, spread_covers=len(by_instance) > 1)
+
+    def over_identities(self, resampled: Mapping[JudgedRun, _Resampled], metric: str | None) -> np.ndarray | None:
+        """The mean difference on every resample of the identities, [resamples]; None where a run lacks rows."""
+        by_instance: dict[str, list[np.ndarray]] = {}
+        for run, other in self.pairs:
+            own, theirs = resampled.get(run), resampled.get(other)
+            if (
+                own is None
+                or theirs is None
+                or (metric is not None and not {metric} <= own.gaps.keys() & theirs.gaps.keys())
+            ):
+                return None
+            difference = own.overall - theirs.overall if metric is None else theirs.gaps[metric] - own.gaps[metric]
+            by_instance.setdefault(run.instance.name, []).append(difference)
+        means = [np.mean(found, axis=0) for found in by_instance.values()]
+        # Instances have nobody in common: each is resampled on its own, so the draws of one must not go with those of another.
+        turned = [np.roll(mean, 7919 * number) for number, mean in enumerate(means)]
+        averaged: np.ndarray = np.mean(turned, axis=0)
+        return averaged
+
+
+def _pair(own: Sequence[JudgedRun], theirs: Sequence[JudgedRun]) -> _Units:
+    """Runs of the same instance and training seed; where no seed is in common, the first with the first and so on."""
+    pairs: list[tuple[JudgedRun, JudgedRun]] = []
+    for name in dict.fromkeys(run.instance.name for run in own):
+        first, second = (
+            {run.record.spec.seed: run for run in sorted(group, key=_seed) if run.instance.name == name}
+            for group in (own, theirs)
+        )
+        common = [seed for seed in first if seed in second]
+        pairs += (
+            [(first[seed], second[seed]) for seed in common]
+            if common
+            else zip(first.values(), second.values(), strict=False)
+        )
+    return _Units(pairs)
+
+
+def _seed(run: JudgedRun) -> int:
+    return run.record.spec.seed
+
+
+def _resampled(runs: Iterable[JudgedRun]) -> dict[JudgedRun, _Resampled]:
+    """Every run on resampled identities, its references on the same ones. Runs without rows are left out."""
+    by_instance: dict[str, list[JudgedRun]] = {}
+    for run in runs:
+        by_instance.setdefault(run.instance.name, []).append(run)
+    found: dict[JudgedRun, _Resampled] = {}
+    for group in by_instance.values():
+        instance = group[0].instance
+        both: tuple[Target, Target] = ("clean", "compromised")
+        references = [read_cluster_sums(instance.references[which], instance.folders.get(which)) for which in both]
+        tables = [read_cluster_sums(run.record, run.folder) for run in group]
+        names = list(references[0].keys() & references[1].keys())
+        if not names or not any(tables):
+            continue
+        clean, compromised, *own = resampled_scores([*references, *tables], sorted(names))
+        kinds = instance.scores("compromised")
+        start = {name: gap_between(kinds[name], compromised[name], clean[name], compromised[name]) for name in names}
+        for run, values in zip(group, own, strict=True):
+            gaps = {name: gap_between(kinds[name], value, clean[name], compromised[name]) for name, value in values.items()}
+            if run.gaps.keys() <= gaps.keys():
+                found[run] = _Resampled(overall_between(gaps, start, instance.weights), gaps)
+    return found
