@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -12,26 +11,22 @@ from salmu_core.cli.arguments import (
     benchmark_choice,
     benchmark_options,
     complete_names,
-    format_option,
-    make_settings,
+    metric_options,
     parse_numbers,
     parse_settings,
     parse_values,
     preset_option,
-    results_folder,
     run_settings,
 )
+from salmu_core.cli.showing import Showing, showing
 from salmu_core.errors import BadOptions
-
-if TYPE_CHECKING:
-    from salmu_core.plugins import Plugins
-    from salmu_core.runner.compare import ComparisonResult, PlannedRun
-    from salmu_core.runner.run import Settings
 
 _EXAMPLES = """\b
 Examples:
   salmu compare
   salmu compare gradient-ascent delete --seeds 0,1,2 --budget 1,5
+  salmu compare slug scrub --seeds 0,1,2,3,4 --bench-seeds 0,1,2
+  salmu compare delete --fail-if verdict=catastrophic --require 'overall>=0.1'
   salmu compare --set gradient-ascent.lr=1e-4 --out results/trial
   salmu compare --benchmark salmubench --data-dir snapshot
   salmu compare --seeds 0,1,2 --launcher slurm --launcher-set timeout_min=240 --launcher-set gpus_per_node=1
@@ -41,6 +36,11 @@ Examples:
 @click.command("compare", epilog=_EXAMPLES)
 @click.argument("methods", nargs=-1, shell_complete=complete_names("method"))
 @benchmark_choice
+@click.option(
+    "--bench-seeds",
+    metavar="N,N,...",
+    help="Instances of a seeded benchmark: each run is measured against its own, rows are means.",
+)
 @click.option("--seeds", default="0", show_default=True, metavar="N,N,...", help="Training seeds.")
 @click.option("--budget", "budgets", default="1", show_default=True, metavar="X,X,...", help="Multiples of the budget.")
 @click.option("--set", "settings", multiple=True, metavar="METHOD.NAME=VALUE", help="An option of a method; repeatable.")
@@ -66,14 +66,14 @@ Examples:
 )
 @click.option("--no-wait", is_flag=True, help="Come back once the jobs are submitted; the same command waits and compares.")
 @run_settings
-@format_option
-@click.option("--json", "as_json", is_flag=True, help="Same as --format json.")
+@showing
 def compare_command(
     methods: tuple[str, ...],
     benchmark: str,
     bench_seed: int | None,
     bench_set: tuple[str, ...],
     data_dir: Path | None,
+    bench_seeds: str | None,
     seeds: str,
     budgets: str,
     settings: tuple[str, ...],
@@ -86,111 +86,55 @@ def compare_command(
     launcher_set: tuple[str, ...],
     no_wait: bool,
     precision: Any,
-    form: str,
-    as_json: bool,
     **flags: Any,
 ) -> int:
     """Run every METHOD (default: all that are installed) over a benchmark and rank them.
 
-    Runs that are done are not repeated, runs that were cut are resumed. A method that fails is a row that says why.
+    Runs that are done are not repeated, runs that were cut are resumed. A method that fails is a row that says why. Methods that
+    cannot be told apart share a rank: more --seeds and --bench-seeds tell finer differences. The results folder gets a study.toml
+    that `salmu study` repeats.
+
+    Exit codes: 0, 1 when a run is not ok or something cannot be used, 2 for flags that are none, 3 when a --require or --fail-if
+    condition is broken.
     """
-    from salmu_core.cli import render
-    from salmu_core.cli.progress import ProgressDisplay
-    from salmu_core.plugins import load_plugins
-    from salmu_core.processes import process_index
-    from salmu_core.records import formats
-    from salmu_core.records.table import leaderboard_renderables
-    from salmu_core.runner.compare import plan_comparison, run_planned
-    from salmu_core.runner.planning import plan_runs
+    from salmu_core.cli.carry_out import carry_out
+    from salmu_core.study import Study, StudyExecution, StudyLauncher, StudyMethod
 
     if launcher is None and (launcher_set or no_wait):
         raise BadOptions(
             "--launcher-set and --no-wait say how jobs are launched.", "Add --launcher slurm or --launcher local."
         )
-    plugins = load_plugins()
-    how = make_settings(flags, overwrite=overwrite)
     options: dict[str, dict[str, str]] = {}
     for name, value in parse_settings(settings).items():
         method, dot, option = name.partition(".")
         if not dot:
             raise BadOptions(f"--set of a comparison takes METHOD.NAME=VALUE, got '{name}={value}'.")
         options.setdefault(method, {})[option] = value
-    arguments: dict[str, Any] = {
-        "benchmark": benchmark,
-        "seeds": parse_numbers(seeds, "--seeds", int),
-        "budgets": parse_numbers(budgets, "--budget", float),
-        "options": options,
-        "benchmark_options": benchmark_options(bench_set, bench_seed, data_dir),
-        "precision": precision,
-        "preset": preset,
-        "out": out or results_folder(benchmark, benchmark_options(bench_set, bench_seed, data_dir)),
-        "settings": how,
-        "plugins": plugins,
-    }
-    planned = plan_comparison(methods, **arguments)
-    done = 0 if overwrite else sum(item.done for item in planned)
-    if dry_run:
-        plans = plan_runs([(item.resolved, item.folder) for item in planned], how, plugins)
-        if as_json:
-            render.print_json([plan.as_json() for plan in plans])
-        else:
-            render.show_plans(plans)
-        return 0
-    if process_index() == 0:
-        render.show_problems(plugins.problems)
-        render.err.print(f"{len(planned)} runs, {done} of them done before.", highlight=False)
-        for name, chosen in {item.resolved.spec.method: item.resolved.spec.method_options for item in planned}.items():
-            taken = {option: value for option, value in chosen.items() if option not in options.get(name, {})}
-            if taken:
-                render.show_preset(name, taken, preset)
-    as_json = as_json or form == "json"
-    with ProgressDisplay(runs=len(planned), quiet=as_json) as display:
-        plugins.watch(display)
-        display.skip(done)
-        result: ComparisonResult | None
-        if launcher is None:
-            result, problem = run_planned(planned, arguments["out"], how, plugins, workers), False
-        else:
-            options_of_jobs = parse_values(launcher_set, "--launcher-set")
-            result, problem = _launch(planned, arguments["out"], how, plugins, launcher, options_of_jobs, wait=not no_wait)
-    if process_index() != 0:
-        return 0
-    if result is None:
-        return 1 if problem else 0
-    if as_json or form != "table":
-        print(formats.render(result.comparison, "json" if as_json else form), end="")
-    else:
-        for renderable in leaderboard_renderables(result.comparison, render.out.width):
-            render.out.print(renderable)
-        for path in result.files.values():
-            render.out.print(f"Written: {path}", markup=False, highlight=False)
-    return 0 if not problem and all(record.status == "ok" for record in result.records) else 1
-
-
-def _launch(
-    planned: Sequence[PlannedRun],
-    out: Path,
-    how: Settings,
-    plugins: Plugins,
-    kind: Any,
-    options: dict[str, Any],
-    *,
-    wait: bool,
-) -> tuple[ComparisonResult | None, bool]:
-    """Run as jobs. Returns the comparison, where there is one already, and whether a job died."""
-    from salmu_core.cli import render
-    from salmu_core.runner.launch import Launcher, launch_planned
-
-    launched = launch_planned(planned, out, how, plugins, Launcher(kind, options), wait=wait)
-    if launched.waiting:
-        render.err.print(
-            f"{len(launched.waiting)} jobs are queued or running. The same command without --no-wait waits and compares.",
-            highlight=False,
-        )
-    for job in launched.dead:
-        render.err.print(
-            f"The job {job.job} of {job.run} ended without a record; its log: {job.log}", style="red", markup=False
-        )
-    if launched.dead:
-        render.err.print("The same command again goes on from the last checkpoints.", highlight=False)
-    return launched.result, bool(launched.dead)
+    if bench_seeds is not None and bench_seed is not None:
+        raise BadOptions("The benchmark's seed is given twice: --bench-seed and --bench-seeds.", "Leave out one.")
+    study = Study(
+        benchmark=benchmark,
+        benchmark_options=benchmark_options(bench_set, bench_seed, data_dir),
+        bench_seeds=() if bench_seeds is None else tuple(parse_numbers(bench_seeds, "--bench-seeds", int)),
+        methods=tuple(StudyMethod(name=name) for name in methods),
+        seeds=tuple(parse_numbers(seeds, "--seeds", int)),
+        budgets=tuple(parse_numbers(budgets, "--budget", float)),
+        preset=preset,
+        metrics=metric_options(flags["metric_set"]),
+        out=None if out is None else str(out),
+        execution=StudyExecution(
+            precision=precision,
+            cpu=flags["cpu"],
+            workers=workers,
+            checkpoint_seconds=flags["checkpoint_seconds"],
+            micro_batch=flags["micro_batch"],
+            checkpoint_activations=flags["checkpoint_activations"],
+            compile=flags["compile_encoders"],
+            keep_pixels=not flags["no_cache"],
+            log_with=flags["log_with"],
+        ),
+        launcher=None
+        if launcher is None
+        else StudyLauncher(kind=launcher, options=parse_values(launcher_set, "--launcher-set")),
+    )
+    return carry_out(study, Showing.of(flags), options=options, overwrite=overwrite, dry_run=dry_run, no_wait=no_wait)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from salmu_core.cli.arguments import format_option
+from salmu_core.cli.showing import Showing, showing
 
 _EXAMPLES = """\b
 Examples:
   salmu report results/mini
   salmu report results/mini elsewhere/runs --out joined
+  salmu report results/mini --family distillation --where 'GenKnow.gap<0.05' --sort InterIdSim
+  salmu report results/mini --commands
   salmu report results/mini --format latex > table.tex
 """
 
@@ -19,17 +22,18 @@ Examples:
 @click.command("report", epilog=_EXAMPLES)
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Where to write. Default: the first FOLDER.")
-@format_option
-@click.option("--json", "as_json", is_flag=True, help="Same as --format json.")
-def report_command(folders: tuple[Path, ...], out: Path | None, form: str, as_json: bool) -> int:
-    """Make the leaderboard and the HTML report again from the records below FOLDERS."""
+@showing
+def report_command(folders: tuple[Path, ...], out: Path | None, **flags: Any) -> int:
+    """Make the leaderboard and the HTML report again from the records below FOLDERS.
+
+    Instances of a benchmark that differ in their seed alone are pooled. Exit codes: 0, 1 when something cannot be used, 2 for flags
+    that are none, 3 when a --require or --fail-if condition is broken.
+    """
     from salmu_core.cli import render
     from salmu_core.errors import BadRecord
-    from salmu_core.records import formats
     from salmu_core.records.compare import compare_records
     from salmu_core.records.report import write_reports
     from salmu_core.records.store import load_records
-    from salmu_core.records.table import leaderboard_renderables
 
     loaded = load_records(*folders)
     render.show_problems(loaded.problems)
@@ -37,13 +41,5 @@ def report_command(folders: tuple[Path, ...], out: Path | None, form: str, as_js
         raise BadRecord(
             f"There is no record below {', '.join(map(str, folders))}.", "Run `salmu compare` or `salmu run` first."
         )
-    comparison = compare_records(loaded.records)
-    files = write_reports(out or folders[0], comparison)
-    if as_json or form != "table":
-        print(formats.render(comparison, "json" if as_json else form), end="")
-        return 0
-    for renderable in leaderboard_renderables(comparison, render.out.width):
-        render.out.print(renderable)
-    for path in files.values():
-        render.out.print(f"Written: {path}", markup=False, highlight=False)
-    return 0
+    comparison = compare_records(loaded.records, loaded.folders)
+    return Showing.of(flags).show(comparison, write_reports(out or folders[0], comparison))

@@ -6,6 +6,7 @@ import json
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,10 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from salmu_core.errors import BadRecord
 from salmu_core.records.commands import row_command
-from salmu_core.records.differences import Instance, JudgedRun, Outcome, PairedDifference, paired_differences
+from salmu_core.records.differences import Clusters, Instance, JudgedRun, Outcome, PairedDifference, paired_differences
 from salmu_core.records.gaps import gap_of, gaps_of
 from salmu_core.records.overall import metric_weights, overall_score
 from salmu_core.records.paired import OVERALL_NOISE, shared_ranks, tie_groups
+from salmu_core.records.rows import read_cluster_sums
 from salmu_core.records.schema import Aspect, PublishedResult, RunRecord, Status, Target
 from salmu_core.records.verdict import RANKED, Thresholds, judge
 
@@ -28,6 +30,9 @@ PUBLISHED_TOLERANCE = 2e-3
 _SEVERITY = (
     "failed", "diverged", "catastrophic", "no effect", "unknown", "ineffective", "over-generalised", "selective"
 )  # fmt: skip
+
+
+_REFERENCES: tuple[Target, Target] = ("clean", "compromised")
 
 
 class _Frozen(BaseModel):
@@ -104,6 +109,11 @@ class Row(_Frozen):
     commands: tuple[str, ...] = Field((), description="one for each run")
     command: str = Field("", description="makes all runs of the row again")
     device: str = ""
+
+    @property
+    def place(self) -> str:
+        """The rank as tables show it: "2", "=1" where it is shared, "" where there is none."""
+        return "" if self.rank is None else f"={self.rank}" if self.tied > 1 else str(self.rank)
 
 
 class Comparison(_Frozen):
@@ -199,7 +209,7 @@ def compare_records(records: Sequence[RunRecord], folders: Sequence[Path | None]
                     f" Make it with `salmu run none --start {which} --benchmark {records[0].spec.benchmark}{more}`."
                 )
     bench_seeds = tuple(int(seed) for seed in by_seed) if len(by_seed) > 1 else ()
-    rows = [row for which in ("clean", "compromised") if (row := _reference_row(which, instances)) is not None]
+    rows = [row for which in _REFERENCES if (row := _reference_row(which, instances)) is not None]
     groups: dict[str, list[JudgedRun]] = {}
     for instance, group in zip(instances, by_seed.values(), strict=True):
         for record in group:
@@ -269,15 +279,19 @@ def _instance(seed: Any, records: Iterable[RunRecord], where: Mapping[int, Path 
     references = {record.spec.start: record for record in records if record.kind == "reference" and record.status == "ok"}
     clean, compromised = (references[which].scores if which in references else {} for which in ("clean", "compromised"))
     weights = metric_weights({name: score for name, score in compromised.items() if name in clean})
-    folders = {which: where.get(id(record)) for which, record in references.items()}
-    return Instance("" if seed is None else str(seed), references, folders, weights)
+    clusters = {which: _clusters(record, where.get(id(record))) for which, record in references.items()}
+    return Instance("" if seed is None else str(seed), references, clusters, weights)
+
+
+def _clusters(record: RunRecord, folder: Path | None) -> Clusters:
+    return partial(read_cluster_sums, record, folder)
 
 
 def _judged(record: RunRecord, folder: Path | None, instance: Instance) -> JudgedRun:
     clean, compromised = instance.scores("clean"), instance.scores("compromised")
     gaps = gaps_of(record.scores, clean, compromised)
     overall = overall_score(gaps, instance.start, instance.weights) if gaps else None
-    return JudgedRun(record, folder, instance, gaps, overall, judge(record, clean, compromised))
+    return JudgedRun(record, _clusters(record, folder), instance, gaps, overall, judge(record, clean, compromised))
 
 
 def _testing(differences: Sequence[PairedDifference]) -> str:
@@ -322,7 +336,7 @@ def _title(record: RunRecord, rivals: Sequence[RunRecord]) -> str:
     return title + "".join(f" {name}={value}" for name, value in different.items())
 
 
-def _reference_row(which: str, instances: Sequence[Instance]) -> Row | None:
+def _reference_row(which: Target, instances: Sequence[Instance]) -> Row | None:
     found = [instance for instance in instances if which in instance.references]
     if not found:
         return None

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -23,13 +22,14 @@ from salmu_core.records.paired import (
     holm,
     paired_test,
 )
-from salmu_core.records.rows import read_cluster_sums, resampled_scores
+from salmu_core.records.rows import ClusterSums, resampled_scores
 from salmu_core.records.schema import RunRecord, ScoreRecord, Target
 from salmu_core.records.verdict import Verdict
 
 Outcome = Literal["better", "tie", "worse"]
 Unit = Literal["single run", "training seed", "bench seed"]
-Scores = Mapping[str, ScoreRecord]
+#: Reads the per-row values of a run when they are needed; empty where there are none.
+Clusters = Callable[[], Mapping[str, ClusterSums]]
 
 
 class _Frozen(BaseModel):
@@ -79,7 +79,7 @@ class Instance:
 
     name: str
     references: Mapping[Target, RunRecord]
-    folders: Mapping[Target, Path | None]
+    clusters: Mapping[Target, Clusters]
     weights: Mapping[str, float]
 
     def scores(self, which: Target) -> dict[str, ScoreRecord]:
@@ -97,7 +97,7 @@ class JudgedRun:
     """A run with what its instance's references make of it."""
 
     record: RunRecord
-    folder: Path | None
+    clusters: Clusters
     instance: Instance
     gaps: Mapping[str, float]
     overall: float | None
@@ -257,8 +257,8 @@ def _resampled(runs: Iterable[JudgedRun]) -> dict[JudgedRun, _Resampled]:
     for group in by_instance.values():
         instance = group[0].instance
         both: tuple[Target, Target] = ("clean", "compromised")
-        references = [read_cluster_sums(instance.references[which], instance.folders.get(which)) for which in both]
-        tables = [read_cluster_sums(run.record, run.folder) for run in group]
+        references = [instance.clusters[which]() for which in both]
+        tables = [run.clusters() for run in group]
         names = list(references[0].keys() & references[1].keys())
         if not names or not any(tables):
             continue

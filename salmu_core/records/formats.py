@@ -28,12 +28,14 @@ def render(comparison: Comparison, form: str) -> str:
 
 
 def render_csv(comparison: Comparison) -> str:
-    """One line for each row with all digits: value, standard deviation over seeds and distance of every metric."""
+    """One line for each row with all digits: value, standard deviation over runs and distance of every metric; wins, ties and losses
+    against the other rows; the command that remakes it."""
     names = [metric.name for metric in comparison.metrics]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     header = ["rank", "row", "kind", "family", "oracle", "budget", "seeds", "verdict", "overall", "overall_sd", "seconds"]
-    writer.writerow([*header, *(f"{name}{part}" for name in names for part in ("", "_sd", "_gap"))])
+    more = ["bench_seeds", "tie_group", "wins", "ties", "losses", "command"]
+    writer.writerow([*header, *(f"{name}{part}" for name in names for part in ("", "_sd", "_gap")), *more])
     for row in comparison.rows:
         facts: list[object] = [
             row.rank, comparison.label(row), row.kind, row.family, row.oracle, row.budget, " ".join(map(str, row.seeds)),
@@ -42,6 +44,7 @@ def render_csv(comparison: Comparison) -> str:
         for name in names:
             cell = row.cells.get(name)
             facts += [None, None, None] if cell is None else [cell.value, cell.sd, cell.gap]
+        facts += [" ".join(map(str, row.bench_seeds)), row.tie_group, row.wins, row.ties, row.losses, row.command]
         writer.writerow(["" if fact is None else _harmless(fact) for fact in facts])
     return text.getvalue()
 
@@ -68,7 +71,7 @@ def render_latex(comparison: Comparison) -> str:
         before = row.kind
         cells = [_number(row.cells.get(name)) for name in names]
         overall = "" if row.overall is None else _mean(row.overall, row.overall_sd)
-        facts = [str(row.rank or ""), _latex(_title(comparison, row)), *cells, _latex(row.verdict), overall]
+        facts = [row.place, _latex(_title(comparison, row)), *cells, _latex(row.verdict), overall]
         lines.append(" & ".join(facts) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 

@@ -27,8 +27,13 @@ def render_markdown(comparison: Comparison) -> str:
         seconds = f"{row.seconds:.1f}" if row.kind == "run" else ""
         title = _escape(comparison.label(row)) + (" (oracle)" if row.oracle else "")
         verdict = row.verdict or ("*published*" if row.kind == "published" else "")
-        lines.append(f"| {row.rank or ''} | {title} | {cells} | {verdict} | {overall} | {seconds} |")
-    lines += ["", "In brackets: distance to the metric's target. ± is the standard deviation over seeds.", ""]
+        lines.append(f"| {row.place} | {title} | {cells} | {verdict} | {overall} | {seconds} |")
+    lines += [
+        "",
+        "In brackets: distance to the metric's target. ± is the standard deviation over runs (seeds, instances).",
+        "",
+    ]
+    lines += _against_the_best(comparison)
     if comparison.sources:
         lines += [
             "Rows marked *published* were measured by others and hold no rank; distances are to their source's references.",
@@ -43,8 +48,29 @@ def render_markdown(comparison: Comparison) -> str:
         for m in comparison.metrics
     ]
     lines += ["", *(f"> {_escape(note)}" for note in comparison.notes), "", "Each row again:", "", "```bash"]
-    lines += [command for row in comparison.rows for command in row.commands]
+    for row in comparison.rows:
+        lines += [f"# {row.title}", row.command] if row.command else []
     return "\n".join([*lines, "```", ""])
+
+
+def _against_the_best(comparison: Comparison) -> list[str]:
+    """Every row against the first of one's own, with what the tests cover."""
+    first = next((row.title for row in comparison.rows if row.kind in ("run", "evaluation")), None)
+    found = [d for row in comparison.rows if first and (d := comparison.between(row.title, first)) is not None]
+    if not found:
+        return []
+    lines = [
+        f"Against **{_escape(found[0].other)}**, differences of the overall score. {comparison.testing}",
+        "",
+        "| method | difference | 95 % | p, corrected | reads | metrics won, tied, lost |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {_escape(d.row)} | {d.difference:+.3f} | {d.low:+.3f} to {d.high:+.3f} | {d.corrected:.2g} | {d.outcome}"
+        f" | {d.wins}, {d.ties}, {d.losses} |"
+        for d in found
+    ]
+    return [*lines, "", "Ranks marked = are shared: those rows cannot be told from the best of them.", ""]
 
 
 def _cell(cell: Cell | None) -> str:

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from salmu_core.records.compare import Cell, Comparison, MetricColumn, Row
+from salmu_core.records.differences import PairedDifference
 
 _VERDICT_STYLES = {
     "selective": "bold green", "over-generalised": "yellow", "ineffective": "yellow", "catastrophic": "red",
@@ -45,6 +46,7 @@ def leaderboard_renderables(comparison: Comparison, width: int = 80) -> list[Ren
         last = number == len(blocks) - 1
         heading = "Distance to the target" + (f" ({words})" if words else "")
         parts += [Text(""), _distances(heading, comparison, metrics, cost=last)]
+    parts += _against_each_other(comparison)
     if comparison.sources:
         words = "Published: measured by others, never ranked; distances are to the references of the same source"
         parts += [Text(""), Text(words, style="bold")]
@@ -79,7 +81,7 @@ def _values(heading: str, comparison: Comparison, metrics: list[MetricColumn], *
             cells.append(Text(word, style=_VERDICT_STYLES.get(word, "")))
         if overall:
             cells.append(Text(_overall(row)))
-        table.add_row(str(row.rank or ""), _name(comparison, row), *cells)
+        table.add_row(row.place, _name(comparison, row), *cells)
         if _ends_section(row, next_row):
             table.add_row()
     return table
@@ -105,6 +107,77 @@ def _distances(heading: str, comparison: Comparison, metrics: list[MetricColumn]
         if _ends_section(row, next_row):
             table.add_row()
     return table
+
+
+_FEW = 4  # rows up to which every two are shown; from there on all against the best
+_OUTCOMES = {"better": ("better", "green"), "worse": ("worse", "red"), "tie": ("tie", "dim")}
+
+
+def _against_each_other(comparison: Comparison) -> list[RenderableType]:
+    """Paired differences: every two of a few rows, else the best against all others; of two rows each metric too."""
+    titles = list(dict.fromkeys(title for d in comparison.differences for title in (d.row, d.other)))
+    titles = [row.title for row in comparison.rows if row.title in titles]
+    if len(titles) < 2:
+        return []
+    parts: list[RenderableType] = []
+    for number, title in enumerate(titles[:-1] if len(titles) <= _FEW else titles[:1]):
+        rivals = titles[number + 1 :]
+        found = [d for other in rivals if (d := comparison.between(other, title)) is not None]
+        if found:
+            parts += [Text(""), _differences(f"Against {title}", found)]
+    parts += [Padding(Text(comparison.testing, style="dim"), (0, 0, 0, 2))]
+    if len(titles) == 2 and (only := comparison.between(*titles)) is not None and only.metrics:
+        parts += [Text(""), _by_metric(only)]
+    words = (
+        "= marks a rank that is shared: none of these can be told from the best of them."
+        " p is corrected for all comparisons; W-T-L counts metrics won, tied, lost."
+    )
+    return [*parts, Padding(Text(words, style="dim"), (0, 0, 0, 2))]
+
+
+def _differences(heading: str, found: Sequence[PairedDifference]) -> Table:
+    table = _table(heading)
+    table.add_column("", overflow="fold", min_width=16)
+    for word in ("overall", "95 %", "p", "", "W-T-L"):
+        table.add_column(word, justify="left" if word == "" else "right", no_wrap=True)
+    for d in found:
+        table.add_row(
+            Text(d.row, style="bold"),
+            f"{d.difference:+.3f}",
+            f"{d.low:+.3f} to {d.high:+.3f}",
+            _probability(d.corrected),
+            _outcome(d.outcome),
+            f"{d.wins}-{d.ties}-{d.losses}",
+        )
+    return table
+
+
+def _by_metric(found: PairedDifference) -> Table:
+    table = _table(f"{found.row} against {found.other}: nearer to the target by")
+    for word in ("", "distance", "95 %", "p", " "):
+        table.add_column(word, justify="left" if not word.strip() else "right", no_wrap=True)
+    for name, metric in found.metrics.items():
+        interval = f"{metric.low:+.3f} to {metric.high:+.3f}"
+        table.add_row(name, f"{metric.difference:+.3f}", interval, _probability(metric.p), _outcome(metric.outcome))
+    return table
+
+
+def _outcome(outcome: str) -> Text:
+    word, style = _OUTCOMES[outcome]
+    return Text(word, style=style)
+
+
+def _probability(p: float) -> str:
+    return "<.001" if p < 0.001 else _number(p) if p < 1 else "1"
+
+
+def command_renderables(comparison: Comparison) -> list[RenderableType]:
+    """What `--commands` prints: each row's title, and below it the command that remakes it, whole, to be copied."""
+    parts: list[RenderableType] = [Text(""), Text("To remake a row", style="bold")]
+    for row in comparison.rows:
+        if row.command:
+            parts += [Text(row.title, style="bold"), Text(f"  {row.command}")]
+    return parts
 
 
 def _with_next(rows: Sequence[Row]) -> Iterator[tuple[Row, Row | None]]:

@@ -19,6 +19,15 @@ from salmu_core.runner.run import Settings, finished_record, run_resolved
 from salmu_core.runner.workers import choose_workers, run_in_workers
 
 RUNS_FOLDER = "runs"
+_STARTS: tuple[Literal["clean", "compromised"], ...] = ("clean", "compromised")
+
+
+@dataclass(frozen=True)
+class MethodChoice:
+    """A method and the options it is given."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -40,9 +49,10 @@ class ComparisonResult:
 
 
 def plan_comparison(
-    methods: Sequence[str] | None = None,
+    methods: Sequence[str | MethodChoice] | None = None,
     *,
     benchmark: str = "mini",
+    bench_seeds: Sequence[int] = (),
     seeds: Sequence[int] = (0,),
     budgets: Sequence[float] = (1.0,),
     options: Mapping[str, Mapping[str, Any]] | None = None,
@@ -53,7 +63,12 @@ def plan_comparison(
     settings: Settings | None = None,
     plugins: Plugins | None = None,
 ) -> list[PlannedRun]:
-    """Every run of a comparison, the two reference rows first. Validates all names and options; runs nothing.
+    """Every run of a comparison, the two reference rows of each instance first. Validates all names and options; runs nothing.
+
+    Args:
+        methods: names, or choices with options of their own, which may repeat a name.
+        bench_seeds: instances of a benchmark that has a seed; none: the one of `benchmark_options`.
+        options: method name -> options, for all choices of that method.
 
     Raises:
         UnknownName, BadOptions: any name or option that is not usable, before anything is run.
@@ -65,43 +80,55 @@ def plan_comparison(
         raise SalmuError(
             "No metric is installed, so there is nothing to compare by.", "Install a package that registers metrics."
         )
-    chosen = list(methods) if methods else sorted(name for name in plugins.methods if name != "none")
+    wanted: Sequence[str | MethodChoice] = methods or sorted(name for name in plugins.methods if name != "none")
+    choices = [MethodChoice(choice) if isinstance(choice, str) else choice for choice in wanted]
+    chosen = [choice.name for choice in choices]
     given = dict(options or {})
     for name in given:
         if name not in chosen:
             plugins.get("method", name)
             raise SalmuError(f"Options are given for {name}, which is not in this comparison.", "Add it, or leave them out.")
-    shared = make_benchmark(benchmark, dict(benchmark_options or {}), plugins, settings.cache_folder)
-    chosen_options = {name: with_preset(name, given.get(name, {}), shared, preset) for name in chosen}
-    specs = [
-        RunSpec(method="none", benchmark=benchmark, start=start, precision=precision) for start in ("clean", "compromised")
-    ]
-    specs += [
-        RunSpec(
-            method=name,
-            benchmark=benchmark,
-            method_options=chosen_options[name],
-            seed=seed,
-            budget=budget,
-            precision=precision,
+    shared_options = dict(benchmark_options or {})
+    if bench_seeds and "seed" in shared_options:
+        raise SalmuError(
+            "The benchmark's seed is given twice: one, and a list of instances.",
+            "Leave out one of --bench-seed and --bench-seeds.",
         )
-        for budget in budgets
-        for seed in seeds
-        for name in chosen
-        if name != "none"
+    instances = [
+        make_benchmark(benchmark, {**shared_options, **seed}, plugins, settings.cache_folder)
+        for seed in ([{"seed": seed} for seed in bench_seeds] or [{}])
     ]
-    planned = []
-    for spec in specs:
-        resolved = resolve(spec, plugins, settings.cache_folder, shared)
-        folder = Path(out) / RUNS_FOLDER / resolved.folder_name
-        planned.append(PlannedRun(resolved, folder, finished_record(folder, resolved) is not None))
-    return planned
+    planned: list[PlannedRun] = []
+    for shared in instances:
+        specs = [RunSpec(method="none", benchmark=benchmark, start=start, precision=precision) for start in _STARTS]
+        specs += [
+            RunSpec(
+                method=choice.name,
+                benchmark=benchmark,
+                method_options=with_preset(choice.name, {**given.get(choice.name, {}), **choice.options}, shared, preset),
+                seed=seed,
+                budget=budget,
+                precision=precision,
+            )
+            for budget in budgets
+            for seed in seeds
+            for choice in choices
+            if choice.name != "none"
+        ]
+        for spec in specs:
+            resolved = resolve(spec, plugins, settings.cache_folder, shared)
+            folder = Path(out) / RUNS_FOLDER / resolved.folder_name
+            planned.append(PlannedRun(resolved, folder, finished_record(folder, resolved) is not None))
+    # References first: they build the benchmark. The same choice given twice is one run.
+    unique = list({item.folder: item for item in planned}.values())
+    return sorted(unique, key=lambda item: item.resolved.spec.method != "none")
 
 
 def compare(
-    methods: Sequence[str] | None = None,
+    methods: Sequence[str | MethodChoice] | None = None,
     *,
     benchmark: str = "mini",
+    bench_seeds: Sequence[int] = (),
     seeds: Sequence[int] = (0,),
     budgets: Sequence[float] = (1.0,),
     options: Mapping[str, Mapping[str, Any]] | None = None,
@@ -119,7 +146,7 @@ def compare(
 
     Args:
         methods: registered names; default: all but `none`.
-        seeds, budgets: every combination is run.
+        seeds, budgets: every combination is run, on every instance of `bench_seeds`.
         options: method name -> options.
         preset: see `run`.
         workers: see `run_planned`.
@@ -133,6 +160,7 @@ def compare(
     planned = plan_comparison(
         methods,
         benchmark=benchmark,
+        bench_seeds=bench_seeds,
         seeds=seeds,
         budgets=budgets,
         options=options,
@@ -174,5 +202,14 @@ def run_planned(
         ]
     else:
         records += [run_resolved(item.resolved, item.folder, settings, plugins) for item in runs]
-    comparison = compare_records(records)
-    return ComparisonResult(comparison, records, write_reports(Path(out), comparison))
+    return compared(records, [item.folder for item in [*references, *runs]], Path(out))
+
+
+def compared(records: Sequence[RunRecord], folders: Sequence[Path], out: Path) -> ComparisonResult:
+    """The leaderboard of finished runs, written to `out`.
+
+    Args:
+        folders: where each record lies.
+    """
+    comparison = compare_records(records, folders)
+    return ComparisonResult(comparison, list(records), write_reports(out, comparison))

@@ -25,12 +25,10 @@ from salmu_core.files import check_writable, write_json
 from salmu_core.hookspecs import hookimpl
 from salmu_core.plugins import Plugins, load_plugins
 from salmu_core.processes import process_count
-from salmu_core.records.compare import compare_records
-from salmu_core.records.report import write_reports
 from salmu_core.records.schema import RunRecord, RunSpec
 from salmu_core.records.store import RECORD_FILE, read_record
 from salmu_core.runner.accelerate_setup import leave_process_group
-from salmu_core.runner.compare import ComparisonResult, PlannedRun
+from salmu_core.runner.compare import ComparisonResult, PlannedRun, compared
 from salmu_core.runner.progress import Progress
 from salmu_core.runner.resolve import resolve
 from salmu_core.runner.run import Settings, claim_folder, run_resolved
@@ -192,11 +190,10 @@ def launch_planned(
 
 def _compare(planned: Sequence[PlannedRun], out: Path) -> ComparisonResult | None:
     found = [(item, _record(item)) for item in planned]
-    records = [record for _, record in found if record is not None]
+    kept = [(item, record) for item, record in found if record is not None]
     if any(record is None and item.resolved.spec.method == "none" for item, record in found):
         return None
-    comparison = compare_records(records)
-    return ComparisonResult(comparison, records, write_reports(out, comparison))
+    return compared([record for _, record in kept], [item.folder for item, _ in kept], out)
 
 
 def _record(item: PlannedRun) -> RunRecord | None:

@@ -1,0 +1,340 @@
+"""How often are two copies of one method told apart? A/A comparisons, simulated: at most one in twenty may be.
+
+    uv run python benchmarks/mini/experiments/aa_comparisons.py
+
+Every trial draws identities and the scores that each model gives them: a method's mean (from the stored head-to-head), what identities
+differ by (from the intervals of the references there), what a training seed moves all metrics by together, and what it moves each
+identity by. Two or more copies of one method get training seeds of their own and go through the code behind `salmu compare`. A copy that
+comes out significantly better than another is a false winner.
+
+What a training seed moves is taken to be what the runs of a method differ by over the stored instances, which have one training seed
+each: an upper bound, because instances differ by more than the seed. `--runs FOLDER` reads real runs with several training seeds (made by
+`salmu compare METHOD ... --seeds 0,1,2`) and stores what they show beside it. Writes `results/aa.json` and `results/aa.md`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from scipy import stats
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from head_to_head import RESULTS, read_stored
+
+from salmu_core.files import write_json, write_text
+from salmu_core.records.differences import Instance, JudgedRun, PairedDifference, paired_differences
+from salmu_core.records.gaps import gaps_of
+from salmu_core.records.overall import metric_weights, overall_score
+from salmu_core.records.rows import ClusterSums, read_cluster_sums
+from salmu_core.records.schema import RunRecord, RunSpec, ScoreRecord
+from salmu_core.records.store import load_records
+from salmu_core.records.verdict import Verdict
+from salmu_core.seeding import numpy_generator
+
+PAGE = RESULTS.parent / "aa.md"
+STORED = RESULTS.parent / "aa.json"
+COMMAND = "uv run python benchmarks/mini/experiments/aa_comparisons.py"
+#: What a seed moves single identities by, as a share of what identities differ by: larger than in the real runs (results/aa.md).
+INTERACTION = 0.5
+#: copies of the method, benchmark instances, training seeds
+DESIGNS = ((2, 1, 1), (2, 1, 2), (2, 1, 3), (2, 1, 5), (10, 1, 1), (10, 1, 3), (10, 1, 5), (2, 3, 1), (2, 3, 3), (10, 3, 1))
+NOISIEST = "descent-to-delete"
+
+
+@dataclass(frozen=True)
+class World:
+    """What scores are drawn from.
+
+    Attributes:
+        kinds: metric -> a score of it, with target, aspect, chance and numbers of rows and clusters.
+        identity_sd: metric -> what identities differ by.
+        references: which -> metric -> mean.
+        means: method -> metric -> mean.
+        moves: method -> float [instances, metrics], how its runs lie about their mean.
+    """
+
+    kinds: Mapping[str, ScoreRecord]
+    identity_sd: Mapping[str, float]
+    references: Mapping[str, Mapping[str, float]]
+    means: Mapping[str, Mapping[str, float]]
+    moves: Mapping[str, np.ndarray]
+
+
+def world() -> World:
+    """From the stored head-to-head."""
+    stored = [read_stored(int(path.stem.removeprefix("instance-"))) for path in sorted(RESULTS.glob("instance-*.json"))]
+    kinds = {name: ScoreRecord(**score) for name, score in stored[0]["references"]["compromised"].items()}
+    sd = {name: float(np.mean([_identity_sd(one["references"]["compromised"][name]) for one in stored])) for name in kinds}
+    references = {
+        which: {name: float(np.mean([one["references"][which][name]["value"] for one in stored])) for name in kinds}
+        for which in ("clean", "compromised")
+    }
+    scores: dict[str, list[list[float]]] = {}
+    for one in stored:
+        for run in one["runs"]:
+            if run["scores"]:
+                scores.setdefault(run["method"], []).append([run["scores"][name] for name in kinds])
+    table = {method: np.array(rows) for method, rows in scores.items() if len(rows) > 1}
+    means = {method: dict(zip(kinds, rows.mean(axis=0).tolist(), strict=True)) for method, rows in table.items()}
+    moves = {method: rows - rows.mean(axis=0) for method, rows in table.items()}
+    return World(kinds, sd, references, means, moves)
+
+
+def _identity_sd(score: Mapping[str, Any]) -> float:
+    """From the width of the interval that resamples them."""
+    return float((score["high"] - score["low"]) / 2 / 1.96 * np.sqrt(score["clusters"]))
+
+
+def draw_rows(
+    of: World, methods: Sequence[str], instances: int, seeds: int, noise: float, rng: np.random.Generator
+) -> dict[str, list[JudgedRun]]:
+    """Runs of every method (one name may stand several times) on new identities, with training seeds of their own."""
+    rows: dict[str, list[JudgedRun]] = {f"{number} {method}": [] for number, method in enumerate(methods)}
+    for place in range(instances):
+        people = {name: rng.standard_normal(kind.clusters) * of.identity_sd[name] for name, kind in of.kinds.items()}
+        references = {which: _run("none", 0, of, means, people, None, 0.0, rng) for which, means in of.references.items()}
+        scores = {which: record.scores for which, (record, _) in references.items()}
+        instance = Instance(
+            str(place),
+            {"clean": references["clean"][0], "compromised": references["compromised"][0]},
+            {
+                "clean": lambda sums=references["clean"][1]: sums,
+                "compromised": lambda sums=references["compromised"][1]: sums,
+            },
+            metric_weights(scores["compromised"]),
+        )
+        for title, method in zip(rows, methods, strict=True):
+            for seed in range(seeds):
+                record, sums = _run(method, seed, of, of.means[method], people, of.moves[method], noise, rng)
+                gaps = gaps_of(record.scores, scores["clean"], scores["compromised"])
+                overall = overall_score(gaps, instance.start, instance.weights)
+                rows[title].append(JudgedRun(record, lambda sums=sums: sums, instance, gaps, overall, Verdict("", "")))
+    return rows
+
+
+def _run(
+    method: str,
+    seed: int,
+    of: World,
+    means: Mapping[str, float],
+    people: Mapping[str, np.ndarray],
+    moves: np.ndarray | None,
+    noise: float,
+    rng: np.random.Generator,
+) -> tuple[RunRecord, dict[str, ClusterSums]]:
+    """A model's scores on given people. A seed's move has the covariance of the method's runs over instances."""
+    moved = np.zeros(len(of.kinds))
+    if moves is not None:
+        moved = noise * (rng.standard_normal(len(moves)) @ moves) / np.sqrt(len(moves) - 1)
+    scores, sums = {}, {}
+    for (name, kind), move in zip(of.kinds.items(), moved, strict=True):
+        spread = of.identity_sd[name] * INTERACTION * noise * (moves is not None)
+        values = means[name] + people[name] + move + spread * rng.standard_normal(kind.clusters)
+        size = kind.n / kind.clusters
+        # Nobody has a number of their own in two metrics here; where rows stand for themselves they have none at all.
+        label = None if kind.n == kind.clusters else np.arange(kind.clusters)
+        sums[name] = ClusterSums(values * size, np.full(kind.clusters, size), label)
+        scores[name] = kind.model_copy(update={"value": float(values.mean())})
+    record = RunRecord(
+        id=f"{method} {seed}", status="ok", spec=RunSpec(method=method, seed=seed), scores=scores, created_at=datetime(2026, 1, 1, tzinfo=UTC)
+    )  # fmt: skip
+    return record, sums
+
+
+def naive_winner(found: PairedDifference) -> bool:
+    """What a reader would call a winner who looks at identities alone: their interval leaves zero out."""
+    return found.identity_low is not None and (found.identity_low > 0 or (found.identity_high or 0.0) < 0)
+
+
+def simulate(
+    of: World, design: tuple[int, int, int], trials: int, *, method: str | None = None, noise: float = 1.0
+) -> dict[str, int]:
+    """Trials with a false winner: by the tests of `salmu compare`, by identities alone (for two copies), on any metric.
+
+    Args:
+        method: None: another one, drawn among all, in each trial.
+        noise: multiplies what seeds move.
+    """
+    copies, instances, seeds = design
+    rng = numpy_generator(0, "aa", *design, method, noise)
+    methods = sorted(of.means)
+    found = {"overall": 0, "naive": 0, "metrics": 0}
+    for _ in range(trials):
+        chosen = method or methods[rng.integers(len(methods))]
+        differences = paired_differences(draw_rows(of, [chosen] * copies, instances, seeds, noise, rng))
+        found["overall"] += any(d.outcome != "tie" for d in differences)
+        found["naive"] += any(naive_winner(d) for d in differences)
+        found["metrics"] += any(m.outcome != "tie" for d in differences for m in d.metrics.values())
+    return found
+
+
+def real_pairs(of: World, instances: int, seeds: int, trials: int) -> dict[str, int]:
+    """Two methods drawn among all: how often they are told apart, and how often the wrong way round."""
+    rng = numpy_generator(0, "aa", "real pairs", instances, seeds)
+    truth = {method: _true_overall(of, method) for method in of.means}
+    methods = sorted(of.means)
+    found = {"told apart": 0, "the wrong way round": 0}
+    for _ in range(trials):
+        first, second = rng.choice(methods, 2, replace=False)
+        [d] = paired_differences(draw_rows(of, [first, second], instances, seeds, 1.0, rng))
+        found["told apart"] += d.outcome != "tie"
+        found["the wrong way round"] += d.outcome != "tie" and (d.difference > 0) != (truth[first] > truth[second])
+    return found
+
+
+def _true_overall(of: World, method: str) -> float:
+    def scores(means: Mapping[str, float]) -> dict[str, ScoreRecord]:
+        return {name: of.kinds[name].model_copy(update={"value": value}) for name, value in means.items()}
+
+    clean, compromised, own = scores(of.references["clean"]), scores(of.references["compromised"]), scores(of.means[method])
+    start = gaps_of(compromised, clean, compromised)
+    return overall_score(gaps_of(own, clean, compromised), start, metric_weights(compromised))
+
+
+def rate(count: int, trials: int) -> dict[str, float]:
+    """A share with its exact 95 % interval (Clopper & Pearson 1934)."""
+    interval = stats.binomtest(count, trials).proportion_ci(0.95)
+    return {
+        "count": count,
+        "trials": trials,
+        "rate": count / trials,
+        "low": float(interval.low),
+        "high": float(interval.high),
+    }
+
+
+def measured(folder: Path) -> list[dict[str, Any]]:
+    """What training seeds really move, of every method below a folder with at least three: standard deviations of the overall score and
+    of the largest-moved metric's distance, and what they move single identities by as a share of what identities differ by."""
+    loaded = load_records(folder)
+    references = {r.spec.start: r for r in loaded.records if r.kind == "reference"}
+    clean, compromised = references["clean"].scores, references["compromised"].scores
+    start, weights = gaps_of(compromised, clean, compromised), metric_weights(compromised)
+    groups: dict[str, list[tuple[RunRecord, Path]]] = {}
+    for record, place in zip(loaded.records, loaded.folders, strict=True):
+        if record.kind == "run" and record.scores:
+            groups.setdefault(record.spec.method, []).append((record, place))
+    found = []
+    for method, runs in sorted(groups.items()):
+        if len(runs) < 3:
+            continue
+        gaps = [gaps_of(record.scores, clean, compromised) for record, _ in runs]
+        overall = [overall_score(one, start, weights) for one in gaps]
+        spread = {name: float(np.std([one[name] for one in gaps], ddof=1)) for name in gaps[0]}
+        tables = [read_cluster_sums(record, place) for record, place in runs]
+        shares = [s for name in gaps[0] if (s := _interaction([t[name] for t in tables if name in t])) is not None]
+        widest = max(spread, key=lambda name: spread[name])
+        found.append(
+            {
+                "method": method, "seeds": len(runs), "overall": float(np.mean(overall)), "overall_sd": float(np.std(overall, ddof=1)),
+                "widest": widest, "gap_sd": spread[widest], "interaction": float(np.median(shares)) if shares else None,
+            }
+        )  # fmt: skip
+    return found
+
+
+def _interaction(tables: Sequence[ClusterSums]) -> float | None:
+    """sd of what a seed does to one identity beyond what it does to all, over the sd of identities."""
+    if len(tables) < 3 or len({len(table.sums) for table in tables}) > 1:
+        return None
+    values = np.array([table.sums / table.sizes for table in tables])
+    between = float(values.mean(axis=0).std(ddof=1))
+    own = values - values.mean(axis=0) - values.mean(axis=1, keepdims=True) + values.mean()
+    degrees = (values.shape[0] - 1) * (values.shape[1] - 1)
+    return None if between == 0 else float(np.sqrt((own**2).sum() / degrees)) / between
+
+
+def page(content: Mapping[str, Any]) -> str:
+    """The page of what `main` stores."""
+
+    def share(found: Mapping[str, float]) -> str:
+        return f"{found['rate']:.1%} [{found['low']:.1%}, {found['high']:.1%}]"
+
+    lines = [
+        "# Two copies of one method: how often is one called better?\n",
+        f"Made by `{content['command']}`. Each line: {content['trials']} simulated comparisons (of ten copies {content['trials'] // 4}) of copies of one method that differ in their training"
+        " seeds alone; a false winner is a copy that `salmu compare` calls significantly better than another, on the overall score or, in"
+        " the next column, on any metric. In brackets: exact 95 % intervals. The last column is what one would get by looking at identities"
+        " alone, as an interval over identities does.\n",
+        "| method | copies | instances | training seeds | false winner, overall | false winner, any metric | by identities alone |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {one['method']} | {one['copies']} | {one['instances']} | {one['seeds']} | {share(one['overall'])} | {share(one['metrics'])} | {share(one['naive'])} |"
+        for one in content["aa"]
+    ]
+    lines += [
+        "\nWith twice the noise that the stored runs show, the assumption behind comparisons of single runs"
+        " (`OVERALL_NOISE` in `salmu_core/records/paired.py`) is still above what most methods do.\n",
+        "## Two different methods\n",
+        f"{content['trials']} pairs drawn among the {content['methods']} methods of the head-to-head, their true values those of its means:\n",
+        "| instances | training seeds | told apart | the wrong way round |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| {one['instances']} | {one['seeds']} | {share(one['told apart'])} | {share(one['the wrong way round'])} |"
+        for one in content["pairs"]
+    ]
+    if content["measured"]:
+        lines += [
+            "\n## What training seeds really move\n",
+            f"Runs on one instance of mini (`{content['measured_command']}`), presets, budget 1x:\n",
+            "| method | seeds | overall | sd over seeds | metric that moves most | sd of its distance | identities: what a seed moves them / what they differ by |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        lines += [
+            f"| {m['method']} | {m['seeds']} | {m['overall']:.3f} | {m['overall_sd']:.3f} | {m['widest']} | {m['gap_sd']:.3f} | {'–' if m['interaction'] is None else format(m['interaction'], '.2f')} |"
+            for m in content["measured"]
+        ]
+    return "\n".join(lines) + "\n"
+
+
+@click.command()
+@click.option("--trials", default=1000, show_default=True)
+@click.option("--runs", type=click.Path(path_type=Path, exists=True), help="Real runs with several training seeds.")
+def main(trials: int, runs: Path | None) -> None:
+    """Simulate, store, and write the page."""
+    of = world()
+    before = json.loads(STORED.read_text(encoding="utf-8")) if STORED.is_file() else {}
+    aa = []
+    cases: list[tuple[str | None, float]] = [(None, 1.0), (NOISIEST, 1.0), (None, 2.0)]
+    for method, noise in cases:
+        for design in (
+            DESIGNS if method is None and noise == 1 else [d for d in DESIGNS if d in ((2, 1, 1), (2, 1, 3), (10, 1, 3))]
+        ):
+            # Ten copies are 45 comparisons a trial, and take as much longer.
+            tries = trials if design[0] == 2 else trials // 4
+            found = simulate(of, design, tries, method=method, noise=noise)
+            title = (method or "all") + ("" if noise == 1 else f", {noise:g} times the noise")
+            one = dict(zip(("copies", "instances", "seeds"), design, strict=True))
+            aa.append({"method": title, **one, **{name: rate(count, tries) for name, count in found.items()}})
+            print(title, *design, found, flush=True)
+    pairs = []
+    for instances, seeds in ((1, 1), (1, 3), (1, 5), (3, 1), (3, 3)):
+        told = {name: rate(count, trials) for name, count in real_pairs(of, instances, seeds, trials).items()}
+        pairs.append({"instances": instances, "seeds": seeds, **told})
+        print("pairs", instances, seeds, told["told apart"]["rate"], told["the wrong way round"]["rate"], flush=True)
+    content = {
+        "command": f"{COMMAND} --trials {trials}",
+        "trials": trials,
+        "methods": len(of.means),
+        "aa": aa,
+        "pairs": pairs,
+        "measured": measured(runs) if runs else before.get("measured", []),
+        "measured_command": "salmu compare METHOD ... --seeds 0,1,2,... --cpu",
+    }
+    write_json(STORED, content)
+    write_text(PAGE, page(content))
+
+
+if __name__ == "__main__":
+    main()
