@@ -32,9 +32,8 @@ def row_command(records: Sequence[RunRecord]) -> str:
         records: of one row, at least one.
     """
     first = records[0]
-    commands = list(dict.fromkeys(record.provenance.command for record in records if record.provenance.command))
-    if first.kind != "run" or len(commands) == 1:
-        return commands[0] if commands else ""
+    if first.kind != "run" or len(records) == 1:
+        return first.provenance.command or ""
     spec = first.spec
     instances = list(dict.fromkeys(record.spec.benchmark_options.get("seed") for record in records))
     words = ["salmu", "compare", spec.method, "--benchmark", spec.benchmark]

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,9 @@ from scipy import stats
 
 from salmu_core.records.gaps import gaps_of
 from salmu_core.records.overall import metric_weights, overall_score
+from salmu_core.records.paired import OVERALL_NOISE, PairedTest, hierarchical_interval, holm, paired_test
 from salmu_core.records.schema import RunRecord, RunSpec, ScoreRecord
-from salmu_core.records.verdict import judge
-from salmu_core.seeding import numpy_generator
+from salmu_core.records.verdict import RANKED, judge
 
 #: Methods that SALMUBench's table has, by its name for them. Its DELETE and CLIPErase are taken to be those of its authors' code.
 IN_THE_PAPER = {
@@ -122,22 +123,6 @@ def cells_of(stored: Mapping[str, Any]) -> list[Cell]:
     return cells
 
 
-def hierarchical_interval(values: Mapping[int, Sequence[float]], draws: int = 2000) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean over instances of the mean over seeds: instances are drawn first, then their seeds.
-
-    Args:
-        values: instance -> one value for each seed.
-    """
-    rng = numpy_generator(0, "head to head")
-    instances = sorted(values)
-    means = []
-    for _ in range(draws):
-        chosen = rng.choice(instances, len(instances))
-        means.append(np.mean([np.mean(rng.choice(values[one], len(values[one]))) for one in chosen]))
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
-
-
 def summarise(cells: Sequence[Cell]) -> list[Summary]:
     """Best first, budget by budget. Cells without scores count in the verdicts and not in the means."""
     groups: dict[tuple[float, str], list[Cell]] = {}
@@ -178,50 +163,36 @@ def worst_verdict(verdicts: Mapping[str, int]) -> str:
 
 
 def against_the_best(cells: Sequence[Cell], summaries: Sequence[Summary], budget: float) -> list[Difference]:
-    """Paired differences of the overall score to the best method at a budget whose every verdict can hold a rank; over cells
-    of the same instance and seed, with a paired t-test and Holm's correction for all methods at that budget.
-
-    Cells of one instance share its data, so they are less independent than the test takes them to be.
-    """
-    ranked = [
-        s
-        for s in summaries
-        if s.budget == budget and worst_verdict(s.verdicts) in ("selective", "over-generalised", "ineffective")
-    ]
+    """Paired differences of the overall score to the best method at a budget whose every verdict can hold a rank, tested as `salmu
+    compare` does: over instances (of the means over seeds), or over seeds where there is one instance, and corrected for every two
+    methods at that budget, because which one is the best is read from the same runs."""
+    ranked = [s for s in summaries if s.budget == budget and worst_verdict(s.verdicts) in RANKED]
     if not ranked:
         return []
     best = ranked[0].method
-    values: dict[str, dict[tuple[int, int], float]] = {}
+    values: dict[str, dict[int, dict[int, float]]] = {}
     for cell in cells:
         if cell.budget == budget and cell.scores:
-            values.setdefault(cell.method, {})[cell.instance, cell.seed] = cell.overall
+            values.setdefault(cell.method, {}).setdefault(cell.instance, {})[cell.seed] = cell.overall
+    tests: dict[tuple[str, str], PairedTest] = {}
+    for first, second in combinations(sorted(values), 2):
+        units = [
+            [values[first][place][seed] - values[second][place][seed] for seed in sorted(values[first][place].keys() & values[second][place].keys())]
+            for place in sorted(values[first].keys() & values[second].keys())
+        ]  # fmt: skip
+        units = [unit for unit in units if unit]
+        if units:
+            differences = [float(np.mean(unit)) for unit in units] if len(units) > 1 else units[0]
+            tests[first, second] = paired_test(differences, noise=OVERALL_NOISE)
+    corrected = dict(zip(tests, holm([test.p for test in tests.values()]), strict=True))
     found = []
-    for method, own in values.items():
-        common = sorted(set(own) & set(values[best]))
-        if method == best or len(common) < 2:
-            continue
-        differences = np.array([own[key] - values[best][key] for key in common])
-        mean, error = float(differences.mean()), float(differences.std(ddof=1) / len(common) ** 0.5)
-        if error == 0:
-            p, reach = (1.0 if mean == 0 else 0.0), 0.0
-        else:
-            p = float(stats.ttest_1samp(differences, 0.0).pvalue)
-            reach = float(stats.t.ppf(0.975, len(common) - 1)) * error
-        found.append(Difference(method, best, budget, mean, mean - reach, mean + reach, p, p))
-    return holm(found)
-
-
-def holm(differences: Sequence[Difference]) -> list[Difference]:
-    """Holm's step-down correction (1979), largest difference first in the result."""
-    from dataclasses import replace
-
-    corrected = []
-    highest = 0.0
-    ordered = sorted(differences, key=lambda item: item.p)
-    for position, item in enumerate(ordered):
-        highest = max(highest, min(1.0, item.p * (len(ordered) - position)))
-        corrected.append(replace(item, corrected=highest))
-    return sorted(corrected, key=lambda item: -item.mean)
+    for (first, second), test in tests.items():
+        if best in (first, second):
+            sign = 1 if second == best else -1
+            low, high = sorted((sign * test.low, sign * test.high))
+            other = first if second == best else second
+            found.append(Difference(other, best, budget, sign * test.mean, low, high, test.p, corrected[first, second]))
+    return sorted(found, key=lambda item: -item.mean)
 
 
 def rank_correlations(

@@ -10,11 +10,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
 
 from matrix import (
     Cell,
-    Difference,
     against_the_best,
     cells_of,
-    hierarchical_interval,
-    holm,
     pareto_front,
     rank_correlations,
     summarise,
@@ -72,12 +69,6 @@ def test_instances_and_seeds_are_separate_sources_of_variance():
     assert summary.high > 1.6
 
 
-def test_an_interval_without_variance_is_a_point_and_one_instance_varies_by_seed_alone():
-    assert hierarchical_interval({0: [0.3, 0.3], 1: [0.3]}) == pytest.approx((0.3, 0.3))
-    low, high = hierarchical_interval({0: [0.0, 1.0]})
-    assert (low, high) == (0.0, 1.0)
-
-
 def test_the_best_is_ranked_and_others_are_paired_with_it():
     noise = {(i, s): 0.01 * (i - s) for i in (0, 1, 2) for s in (0, 1, 2)}
     cells = [cell("best", i, s, 0.5 + e) for (i, s), e in noise.items()]
@@ -86,15 +77,9 @@ def test_the_best_is_ranked_and_others_are_paired_with_it():
     found = {item.method: item for item in against_the_best(cells, summarise(cells), 1.0)}
     assert found["worse"].best == "best"
     assert found["worse"].mean == pytest.approx(-0.099)
-    assert found["worse"].corrected < 1e-6
+    assert found["worse"].corrected < 1e-3  # three instances, and three pairs of methods
     assert found["unranked"].mean == pytest.approx(0.4)
     assert "best" not in found
-
-
-def test_holm_by_hand():
-    made = [Difference(name, "b", 1.0, 0.0, 0.0, 0.0, p, p) for name, p in (("x", 0.01), ("y", 0.04), ("z", 0.03))]
-    corrected = {item.method: item.corrected for item in holm(made)}
-    assert corrected == pytest.approx({"x": 0.03, "z": 0.06, "y": 0.06})
 
 
 def test_correlations_with_the_paper_use_the_methods_that_both_have():

@@ -1,0 +1,78 @@
+"""Per-row values beside a record: read back, and resampled together."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from records import COMPROMISED, record
+from salmu_core.records.rows import cluster_sums, read_cluster_sums, resampled_scores
+
+
+def test_rows_are_summed_by_cluster_and_lone_rows_stand_for_themselves(tmp_path):
+    arrays = {
+        "RetFail/rows": np.array([1.0, 2.0, 4.0]), "RetFail/cluster": np.array([7, 3, 7]),
+        "GenKnow/rows": np.array([0.0, 1.0]),
+    }  # fmt: skip
+    save_file(arrays, tmp_path / "rows.safetensors")
+    found = read_cluster_sums(record("m", COMPROMISED, rows_file="rows.safetensors"), tmp_path)
+    assert found.keys() == {"RetFail", "GenKnow"}
+    assert found["RetFail"].label.tolist() == [3, 7]
+    assert found["RetFail"].sums.tolist() == [2.0, 5.0]
+    assert found["RetFail"].sizes.tolist() == [1.0, 2.0]
+    assert found["GenKnow"].label is None
+
+
+@pytest.mark.parametrize("content", [None, b"not a file of tensors", {"RetFail/rows": np.ones(3)}])
+def test_a_sidecar_that_is_missing_damaged_or_old_has_no_clusters(content, tmp_path):
+    path = tmp_path / "rows.safetensors"
+    if isinstance(content, dict):
+        save_file(content, path)
+    elif content is not None:
+        path.write_bytes(content)
+    assert read_cluster_sums(record("m", COMPROMISED, rows_file=path.name), tmp_path) == {}
+    assert read_cluster_sums(record("m", COMPROMISED), tmp_path) == {}
+    assert read_cluster_sums(record("m", COMPROMISED, rows_file=path.name), None) == {}
+
+
+def _table(values, labels):
+    return cluster_sums({"M/rows": np.asarray(values, dtype=float), "M/cluster": np.asarray(labels)}, "M")
+
+
+def test_resamples_are_as_wide_as_theory_says():
+    rng = np.random.default_rng(0)
+    people = rng.normal(size=60).repeat(5)
+    [found] = resampled_scores([{"M": _table(people, np.arange(60).repeat(5))}], ["M"], resamples=4000)
+    assert found["M"].std() == pytest.approx(people.std() / 60**0.5, rel=0.08)
+
+
+def test_identities_are_drawn_alike_for_all_runs_and_metrics():
+    rng = np.random.default_rng(0)
+    labels, people = np.arange(40), rng.normal(size=40)
+    first = {"M": _table(people, labels), "N": _table(2 * people, labels)}
+    second = {"M": _table(people + 0.3, labels)}
+    one, two = resampled_scores([first, second], ["M", "N"])
+    assert two["M"] - one["M"] == pytest.approx(np.full(1000, 0.3))  # though either moves by far more
+    assert one["N"] == pytest.approx(2 * one["M"])
+    assert "N" not in two
+
+
+def test_many_identities_are_drawn_in_parts_and_the_same_every_time(monkeypatch):
+    tables = [{"M": _table(np.arange(30.0), np.arange(30)), "L": cluster_sums({"L/rows": np.arange(20.0)}, "L")}]
+    monkeypatch.setattr("salmu_core.records.rows._CELLS", 900)
+    [first] = resampled_scores(tables, ["M", "L"], resamples=100)
+    [again] = resampled_scores(tables, ["M", "L"], resamples=100)
+    assert first["M"].shape == (100,)
+    assert len(np.unique(first["M"])) == len(np.unique(first["L"])) == 100
+    assert np.array_equal(first["M"], again["M"])
+    assert np.array_equal(first["L"], again["L"])
+
+
+def test_they_are_read_without_torch():
+    code = (
+        "import sys; import salmu_core.records.rows, salmu_core.records.compare, salmu_core.records.selection, salmu_core.study;"
+        "import safetensors.numpy; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
