@@ -9,7 +9,8 @@ comes out significantly better than another is a false winner.
 
 What a training seed moves is taken to be what the runs of a method differ by over the stored instances, which have one training seed
 each: an upper bound, because instances differ by more than the seed. `--runs FOLDER` reads real runs with several training seeds (made by
-`salmu compare METHOD ... --seeds 0,1,2`) and stores what they show beside it. Writes `results/aa.json` and `results/aa.md`.
+`salmu compare METHOD ... --seeds 0,1,2`) and stores what they show beside it. Writes
+`results/aa.json`, `results/aa.md` and the table of `docs/compare.md`.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ from salmu_core.records.verdict import Verdict
 from salmu_core.seeding import numpy_generator
 
 PAGE = RESULTS.parent / "aa.md"
+DOCS = Path(__file__).parents[3] / "docs" / "compare.md"
+START, END = "<!-- aa: benchmarks/mini/results/aa.json -->\n", "<!-- end of aa -->"
 STORED = RESULTS.parent / "aa.json"
 COMMAND = "uv run python benchmarks/mini/experiments/aa_comparisons.py"
 #: What a seed moves single identities by, as a share of what identities differ by: larger than in the real runs (results/aa.md).
@@ -253,12 +256,28 @@ def _interaction(tables: Sequence[ClusterSums]) -> float | None:
     return None if between == 0 else float(np.sqrt((own**2).sum() / degrees)) / between
 
 
+def share(found: Mapping[str, float]) -> str:
+    """A rate with its interval, in words."""
+    return f"{found['rate']:.1%} [{found['low']:.1%}, {found['high']:.1%}]"
+
+
+def docs(content: Mapping[str, Any]) -> str:
+    """The page on comparisons with its table made anew."""
+    rows = [
+        f"| {one['copies']} | {one['instances']} | {one['seeds']} | {share(one['overall'])} | {share(one['metrics'])} | {share(one['naive'])} |"
+        for one in content["aa"]
+        if one["method"] == "all"
+    ]
+    head = [
+        "| copies | instances | training seeds | false winner, overall | false winner, any metric | by identities alone |",
+        "|---|---|---|---|---|---|",
+    ]
+    before, rest = DOCS.read_text(encoding="utf-8").split(START)
+    return before + START + "\n".join([*head, *rows, ""]) + END + rest.split(END)[1]
+
+
 def page(content: Mapping[str, Any]) -> str:
     """The page of what `main` stores."""
-
-    def share(found: Mapping[str, float]) -> str:
-        return f"{found['rate']:.1%} [{found['low']:.1%}, {found['high']:.1%}]"
-
     lines = [
         "# Two copies of one method: how often is one called better?\n",
         f"Made by `{content['command']}`. Each line: {content['trials']} simulated comparisons (of ten copies {content['trials'] // 4}) of copies of one method that differ in their training"
@@ -334,6 +353,7 @@ def main(trials: int, runs: Path | None) -> None:
     }
     write_json(STORED, content)
     write_text(PAGE, page(content))
+    write_text(DOCS, docs(content))
 
 
 if __name__ == "__main__":

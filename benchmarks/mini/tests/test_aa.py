@@ -11,7 +11,7 @@ from scipy import stats
 sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
 
 import aa_comparisons
-from aa_comparisons import DESIGNS, NOISIEST, PAGE, STORED, draw_rows, page, real_pairs, simulate, world
+from aa_comparisons import DESIGNS, DOCS, NOISIEST, PAGE, STORED, docs, draw_rows, page, real_pairs, simulate, world
 
 from salmu_core.seeding import numpy_generator
 
@@ -62,6 +62,7 @@ def test_drawn_seeds_move_scores_as_much_as_stored_runs_do(of):
 def test_the_committed_page_is_made_of_the_committed_result():
     content = json.loads(STORED.read_text(encoding="utf-8"))
     assert page(content) == PAGE.read_text(encoding="utf-8")
+    assert docs(content) == DOCS.read_text(encoding="utf-8")
     assert {(one["copies"], one["instances"], one["seeds"]) for one in content["aa"]} == set(DESIGNS)
     for one in content["aa"]:
         assert one["overall"]["rate"] <= 0.05
