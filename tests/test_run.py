@@ -48,7 +48,10 @@ def test_a_run_leaves_a_record_a_model_rows_and_its_options(tmp_path, settings):
     assert record.provenance.packages["torch"] == torch.__version__.split("+")[0]
     assert record.provenance.model_fingerprint == load_model(tmp_path / "run").fingerprint()
     assert record.provenance.start_fingerprint == Toy().load_model("compromised").fingerprint()
-    rows = load_file(tmp_path / "run" / "rows.safetensors")["MeanCosine/rows"]
+    kept = load_file(tmp_path / "run" / "rows.safetensors")
+    rows = kept["MeanCosine/rows"]
+    # Which rows are one person's is kept as numbers: paired tests need it, and nobody's name.
+    assert kept["MeanCosine/cluster"].unique(return_counts=True)[1].tolist() == [6] * 6
     assert rows.mean().item() == pytest.approx(record.scores["MeanCosine"].value)
     score = record.scores["MeanCosine"]
     assert score.low <= score.value <= score.high

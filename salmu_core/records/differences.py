@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
@@ -106,10 +106,15 @@ class JudgedRun:
 
 @dataclass(frozen=True)
 class _Resampled:
-    """A run on resampled identities: float [resamples] each."""
+    """A run on resampled identities: float [1 + metrics, resamples], the overall score first, then each metric's distance."""
 
-    overall: np.ndarray
-    gaps: Mapping[str, np.ndarray] = field(default_factory=dict)
+    names: tuple[str, ...]
+    values: np.ndarray
+
+    def pick(self, names: Sequence[str]) -> np.ndarray:
+        if tuple(names) == self.names:
+            return self.values
+        return self.values[[0, *(1 + self.names.index(name) for name in names)]]
 
 
 def paired_differences(rows: Mapping[str, Sequence[JudgedRun]]) -> tuple[PairedDifference, ...]:
@@ -120,26 +125,27 @@ def paired_differences(rows: Mapping[str, Sequence[JudgedRun]]) -> tuple[PairedD
     """
     runs = {title: [run for run in group if run.overall is not None] for title, group in rows.items()}
     resampled = _resampled(run for group in runs.values() for run in group)
-    drafts: list[tuple[str, str, _Units, PairedTest, dict[str, PairedTest]]] = []
+    drafts: list[tuple[str, str, _Units, PairedTest, dict[str, PairedTest], tuple[float | None, float | None]]] = []
     for (title, own), (other, theirs) in combinations(runs.items(), 2):
         units = _pair(own, theirs)
         if not units.pairs:
             continue
-        overall = units.test([(a.overall or 0.0, b.overall or 0.0) for a, b in units.pairs], OVERALL_NOISE, resampled, None)
         names = [name for name in own[0].gaps if all(name in a.gaps and name in b.gaps for a, b in units.pairs)]
+        identities = units.over_identities(resampled, names)
+        variances = np.zeros(1 + len(names)) if identities is None else identities.var(axis=1, ddof=1)
+        overall = units.test([(a.overall or 0.0, b.overall or 0.0) for a, b in units.pairs], OVERALL_NOISE, variances[0])
         metrics = {
             # The other's first: a shorter distance is better.
-            name: units.test([(b.gaps[name], a.gaps[name]) for a, b in units.pairs], GAP_NOISE, resampled, name)
-            for name in names
+            name: units.test([(b.gaps[name], a.gaps[name]) for a, b in units.pairs], GAP_NOISE, variance)
+            for name, variance in zip(names, variances[1:], strict=True)
         }
-        drafts.append((title, other, units, overall, metrics))
-    corrected = holm([overall.p for *_, overall, _ in drafts])
-    of_metrics = iter(holm([test.p for *_, metrics in drafts for test in metrics.values()]))
+        ends = (None, None) if identities is None else tuple(np.quantile(identities[0], [0.025, 0.975]).tolist())
+        drafts.append((title, other, units, overall, metrics, ends))
+    corrected = holm([overall.p for _, _, _, overall, _, _ in drafts])
+    of_metrics = iter(holm([test.p for _, _, _, _, metrics, _ in drafts for test in metrics.values()]))
     found = []
-    for (title, other, units, overall, metrics), p in zip(drafts, corrected, strict=True):
+    for (title, other, units, overall, metrics, (low, high)), p in zip(drafts, corrected, strict=True):
         details = {name: _metric(test, next(of_metrics)) for name, test in metrics.items()}
-        identities = units.over_identities(resampled, None)
-        low, high = (None, None) if identities is None else np.quantile(identities, [0.025, 0.975]).tolist()
         outcomes = [detail.outcome for detail in details.values()]
         found.append(
             PairedDifference(
@@ -185,45 +191,32 @@ class _Units:
             return "bench seed"
         return "training seed" if len(self.pairs) > 1 else "single run"
 
-    def test(
-        self,
-        values: Sequence[tuple[float, float]],
-        noise: float,
-        resampled: Mapping[JudgedRun, _Resampled],
-        metric: str | None,
-    ) -> PairedTest:
+    def test(self, values: Sequence[tuple[float, float]], noise: float, variance: float) -> PairedTest:
         """The test of `first - second` over all pairs. Seeds of one instance are repetitions of each other only within it, so with
         several instances each gives one difference, the mean over its seeds."""
         by_instance: dict[str, list[float]] = {}
         for (run, _), (first, second) in zip(self.pairs, values, strict=True):
             by_instance.setdefault(run.instance.name, []).append(first - second)
-        differences = (
-            [statistics.fmean(found) for found in by_instance.values()]
-            if len(by_instance) > 1
-            else next(iter(by_instance.values()))
-        )
-        identities = self.over_identities(resampled, metric)
-        variance = 0.0 if identities is None else float(identities.var(ddof=1))
+        several = len(by_instance) > 1
+        groups = by_instance.values()
+        differences = [statistics.fmean(found) for found in groups] if several else next(iter(groups))
         # Other instances have other people, so their differences vary by who is in them already.
-        return paired_test(differences, variance=variance, noise=noise, spread_covers=len(by_instance) > 1)
+        return paired_test(differences, variance=float(variance), noise=noise, spread_covers=several)
 
-    def over_identities(self, resampled: Mapping[JudgedRun, _Resampled], metric: str | None) -> np.ndarray | None:
-        """The mean difference on every resample of the identities, [resamples]; None where a run lacks rows."""
+    def over_identities(self, resampled: Mapping[JudgedRun, _Resampled], names: Sequence[str]) -> np.ndarray | None:
+        """The mean differences on every resample of the identities, [1 + metrics, resamples], turned like those of `test`; None where
+        a run lacks rows."""
         by_instance: dict[str, list[np.ndarray]] = {}
         for run, other in self.pairs:
             own, theirs = resampled.get(run), resampled.get(other)
-            if (
-                own is None
-                or theirs is None
-                or (metric is not None and not {metric} <= own.gaps.keys() & theirs.gaps.keys())
-            ):
+            if own is None or theirs is None:
                 return None
-            difference = own.overall - theirs.overall if metric is None else theirs.gaps[metric] - own.gaps[metric]
-            by_instance.setdefault(run.instance.name, []).append(difference)
-        means = [np.mean(found, axis=0) for found in by_instance.values()]
+            by_instance.setdefault(run.instance.name, []).append(own.pick(names) - theirs.pick(names))
+        means = [found[0] if len(found) == 1 else np.mean(found, axis=0) for found in by_instance.values()]
         # Instances have nobody in common: each is resampled on its own, so the draws of one must not go with those of another.
-        turned = [np.roll(mean, 7919 * number) for number, mean in enumerate(means)]
-        averaged: np.ndarray = np.mean(turned, axis=0)
+        turned = [np.roll(mean, 7919 * number, axis=1) if number else mean for number, mean in enumerate(means)]
+        averaged: np.ndarray = turned[0] if len(turned) == 1 else np.mean(turned, axis=0)
+        averaged = averaged * np.array([1, *[-1] * len(names)])[:, None]
         return averaged
 
 
@@ -268,5 +261,7 @@ def _resampled(runs: Iterable[JudgedRun]) -> dict[JudgedRun, _Resampled]:
         for run, values in zip(group, own, strict=True):
             gaps = {name: gap_between(kinds[name], value, clean[name], compromised[name]) for name, value in values.items()}
             if run.gaps.keys() <= gaps.keys():
-                found[run] = _Resampled(overall_between(gaps, start, instance.weights), gaps)
+                order = tuple(name for name in run.gaps)
+                overall = overall_between({name: gaps[name] for name in order}, start, instance.weights)
+                found[run] = _Resampled(order, np.stack([overall, *(gaps[name] for name in order)]))
     return found

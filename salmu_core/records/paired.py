@@ -7,6 +7,7 @@ and shows, by a simulation, how often two copies of one method are told apart by
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -65,22 +66,21 @@ def paired_test(
     Raises:
         ValueError: no differences, or a single one without `noise`.
     """
-    values = np.asarray(differences, dtype=np.float64)
-    count = len(values)
+    count = len(differences)
     if count == 0 or (count == 1 and noise is None):
         raise ValueError("A paired test needs two differences, or one and an assumed noise.")
-    mean = float(values.mean())
-    spread = float(values.var(ddof=1)) if count > 1 else 0.0
+    mean = math.fsum(differences) / count
+    spread = math.fsum((value - mean) ** 2 for value in differences) / (count - 1) if count > 1 else 0.0
     tests: list[tuple[float, float]] = []  # p, and half the length of the interval at half the level
     tries = (count > 1) + (noise is not None)
     share = (1 - LEVEL / tries) / 2 + 0.5
     if count > 1:
-        error = float(np.sqrt(spread / count + (0.0 if spread_covers else variance)))
+        error = math.sqrt(spread / count + (0.0 if spread_covers else variance))
         tests.append(
             (2 * float(special.stdtr(count - 1, -_ratio(mean, error))), error * float(special.stdtrit(count - 1, share)))
         )
     if noise is not None:
-        error = float(np.sqrt(max(2 * noise**2, spread) / count + variance))
+        error = math.sqrt(max(2 * noise**2, spread) / count + variance)
         tests.append((2 * float(special.ndtr(-_ratio(mean, error))), error * float(special.ndtri(share))))
     reach = min(half for _, half in tests)
     return PairedTest(mean, mean - reach, mean + reach, min(1.0, tries * min(p for p, _ in tests)), count)

@@ -91,8 +91,13 @@ def resampled_scores(
                 if name not in run:
                     continue
                 part = run[name]
-                if part.label is None and alone is None:
-                    alone = numpy_generator(start, "rows", name).standard_exponential((size, own[name]))
-                drawn = weights[:, part.label] if part.label is not None else alone[:, : len(part.sums)]  # type: ignore[index]
-                values[name].append((drawn @ part.sums) / (drawn @ part.sizes))
+                if part.label is None:
+                    if alone is None:
+                        alone = numpy_generator(start, "rows", name).standard_exponential((size, own[name]))
+                    drawn, sums, sizes = alone[:, : len(part.sums)], part.sums, part.sizes
+                else:
+                    drawn = weights
+                    # At the place of its number; those that are not there weigh nothing.
+                    sums, sizes = (np.bincount(part.label, of, shared) for of in (part.sums, part.sizes))
+                values[name].append((drawn @ sums) / (drawn @ sizes))
     return [{name: np.concatenate(parts) for name, parts in values.items()} for values in found]

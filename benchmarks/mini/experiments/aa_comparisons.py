@@ -216,7 +216,7 @@ def rate(count: int, trials: int) -> dict[str, float]:
 
 
 def measured(folder: Path) -> list[dict[str, Any]]:
-    """What training seeds really move, of every method below a folder with at least three: standard deviations of the overall score and
+    """What training seeds really move, of every method below a folder with at least two: standard deviations of the overall score and
     of the largest-moved metric's distance, and what they move single identities by as a share of what identities differ by."""
     loaded = load_records(folder)
     references = {r.spec.start: r for r in loaded.records if r.kind == "reference"}
@@ -228,7 +228,7 @@ def measured(folder: Path) -> list[dict[str, Any]]:
             groups.setdefault(record.spec.method, []).append((record, place))
     found = []
     for method, runs in sorted(groups.items()):
-        if len(runs) < 3:
+        if len(runs) < 2:
             continue
         gaps = [gaps_of(record.scores, clean, compromised) for record, _ in runs]
         overall = [overall_score(one, start, weights) for one in gaps]
@@ -247,7 +247,7 @@ def measured(folder: Path) -> list[dict[str, Any]]:
 
 def _interaction(tables: Sequence[ClusterSums]) -> float | None:
     """sd of what a seed does to one identity beyond what it does to all, over the sd of identities."""
-    if len(tables) < 3 or len({len(table.sums) for table in tables}) > 1:
+    if len(tables) < 2 or len({len(table.sums) for table in tables}) > 1:
         return None
     values = np.array([table.sums / table.sizes for table in tables])
     between = float(values.mean(axis=0).std(ddof=1))
