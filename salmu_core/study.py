@@ -83,8 +83,13 @@ class Study(_Part):
         return value
 
     def as_toml(self) -> str:
-        """The file's text: only what is not the default."""
-        content = self.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
+        """The file's text: what decides results, and of the rest only what is not the default."""
+        content = {
+            "benchmark": self.benchmark,
+            "seeds": list(self.seeds),
+            "budgets": list(self.budgets),
+            **self.model_dump(mode="json", exclude_defaults=True, exclude_none=True),
+        }
         if self.methods:
             content["methods"] = [
                 {"name": method.name, "options": _without_none(method.options, "none")} if method.options else method.name

@@ -122,6 +122,12 @@ def test_a_comparison_leaves_a_study_that_repeats_it(tmp_path):
     assert again.return_value == 0
 
 
+def test_conditions_that_cannot_be_read_are_found_before_anything_is_run(tmp_path):
+    with pytest.raises(BadOptions, match="MeanCosine"):
+        _salmu("compare", "ascent", "--benchmark", "toy", "--out", tmp_path / "out", "--fail-if", "MeanCosin>1")
+    assert not (tmp_path / "out").exists()
+
+
 def test_seeds_of_the_benchmark_given_twice_or_not_had_are_refused(tmp_path):
     with pytest.raises(BadOptions, match="given twice"):
         _salmu("compare", "ascent", "--benchmark", "toy", "--bench-seed", 0, "--bench-seeds", "1,2", "--out", tmp_path)

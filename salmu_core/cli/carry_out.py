@@ -42,6 +42,7 @@ def carry_out(
     from salmu_core.processes import process_index
     from salmu_core.runner.compare import MethodChoice, plan_comparison, run_planned
     from salmu_core.runner.planning import plan_runs
+    from salmu_core.runner.resolve import make_metrics
     from salmu_core.study import write_study
 
     if no_wait and study.launcher is None:
@@ -64,6 +65,7 @@ def carry_out(
         settings=how,
         plugins=plugins,
     )
+    showing.check([metric.name for metric in make_metrics(plugins, how.metric_options, planned[0].resolved.benchmark)])
     done = 0 if overwrite else sum(item.done for item in planned)
     if dry_run:
         plans = plan_runs([(item.resolved, item.folder) for item in planned], how, plugins)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -78,6 +78,18 @@ class Showing:
         form = "json" if flags["as_json"] else flags["form"]
         names = ("family", "verdict", "status", "where", "sort", "require", "fail_if", "commands")
         return cls(form=form, **{name: flags[name] for name in names})
+
+    def check(self, metrics: Sequence[str]) -> None:
+        """Find mistakes in conditions before hours of work; titles of rows are known only after it.
+
+        Raises:
+            BadOptions: a condition cannot be read, or names what there is not.
+        """
+        from salmu_core.records.selection import parse_condition
+
+        for flag, texts in (("--where", self.where), ("--require", self.require), ("--fail-if", self.fail_if)):
+            for text in texts:
+                parse_condition(text, flag, metrics)
 
     def show(self, comparison: Comparison, files: Mapping[str, Path]) -> int:
         """Print the leaderboard, and on standard error every condition that is broken.

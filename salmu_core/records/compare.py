@@ -26,8 +26,9 @@ COMPARISON_VERSION = 3
 # Two measurements of one model agree this far: 0.001 for other hardware and number types, and half of the third decimal that
 # tables print, with as much again to spare.
 PUBLISHED_TOLERANCE = 2e-3
-# The worse verdict of several seeds speaks for the row: a method that destroys one model in three is not selective.
-_SEVERITY = (
+#: Every verdict, worst first. The worst one of several runs speaks for the row: a method that destroys one model in three is not
+#: selective.
+VERDICTS = (
     "failed", "diverged", "catastrophic", "no effect", "unknown", "ineffective", "over-generalised", "selective"
 )  # fmt: skip
 
@@ -310,7 +311,7 @@ def _testing(differences: Sequence[PairedDifference]) -> str:
             f" --seeds 0,1,2,3,4 measures it.{identities}"
         )
     pairs = f"{weakest.units} {weakest.unit}{'s' if weakest.units > 1 else ''}"
-    few = "" if weakest.units > 4 else " So few tell only large differences; more seeds tell smaller ones."
+    few = "" if weakest.units > 4 else " So few tell only large differences; more of them tell smaller ones."
     return f"Paired over {pairs} (at least), corrected for {counted} by Holm's method.{few}{identities}"
 
 
@@ -407,7 +408,7 @@ def _unlike_published(which: str, record: RunRecord, published: Sequence[Publish
 def _row(title: str, group: Sequence[JudgedRun], bench_seeds: Sequence[int]) -> Row:
     records = [run.record for run in group]
     first = records[0]
-    worst = min((run.verdict for run in group), key=lambda verdict: _SEVERITY.index(verdict.name))
+    worst = min((run.verdict for run in group), key=lambda verdict: VERDICTS.index(verdict.name))
     overall = _by_name([(run.instance.name, run.overall) for run in group if run.overall is not None])
     values = [value for found in overall.values() for value in found]
     package = first.provenance.method_package

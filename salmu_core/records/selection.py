@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from salmu_core.errors import BadOptions
-from salmu_core.records.compare import Comparison, Row
+from salmu_core.records.compare import VERDICTS, Comparison, Row
 
 _WORDS = ("verdict", "status", "family")
+_VOCABULARY = {"verdict": VERDICTS, "status": ("ok", "diverged", "failed")}
 _NUMBERS = ("overall", "rank", "seconds", "budget", "runs")
 _SIGNS: dict[str, Callable[[Any, Any], bool]] = {
     "<=": operator.le, ">=": operator.ge, "!=": operator.ne, "==": operator.eq, "=": operator.eq, "<": operator.lt, ">": operator.gt,
@@ -46,11 +47,15 @@ class Condition:
         return found is not None and not math.isnan(found) and _SIGNS[self.sign](found, self.value)
 
 
-def parse_condition(text: str, flag: str, comparison: Comparison) -> Condition:
-    """Read a condition and check its names against a comparison.
+def parse_condition(text: str, flag: str, metrics: Sequence[str], rows: Sequence[str] | None = None) -> Condition:
+    """Read a condition and check its names.
+
+    Args:
+        metrics: names of metrics that it may be about.
+        rows: titles of rows; None: not known yet.
 
     Raises:
-        BadOptions: it cannot be read, or names a field or a row that is not there; near ones are listed.
+        BadOptions: it cannot be read, or names a field, a word or a row that is not there; near ones are listed.
     """
     found = _CONDITION.fullmatch(text.strip())
     if found is None:
@@ -58,25 +63,33 @@ def parse_condition(text: str, flag: str, comparison: Comparison) -> Condition:
             f"{flag} takes FIELD<VALUE with <, <=, >, >=, = or !=, got '{text}'.", f"E.g. {flag} 'overall>=0.2'."
         )
     row, field, sign, value = ((found[name] or "").strip() for name in ("row", "field", "sign", "value"))
-    if row:
-        _known(row, [own.title for own in own_rows(comparison)], "row", flag)
-    names = [metric.name for metric in comparison.metrics]
-    _known(field, [*_WORDS, *_NUMBERS, *names, *(f"{name}.gap" for name in names)], "field", flag)
+    if row and rows is not None:
+        _known(row, rows, "row", flag)
+    _known(field, [*_WORDS, *_NUMBERS, *metrics, *(f"{name}.gap" for name in metrics)], "field", flag)
     if field in _WORDS:
         if sign not in ("=", "==", "!="):
             raise BadOptions(f"{flag} '{text}': {field} is a word, so only = and != say something of it.")
-        return Condition(text, row, field, sign, tuple(word.strip() for word in value.split("|")))
+        words = tuple(word.strip() for word in value.split("|"))
+        # A misspelt verdict would hold for no row, and a script would never fail.
+        for word in words if field in _VOCABULARY else ():
+            _known(word, _VOCABULARY[field], field, flag)
+        return Condition(text, row, field, sign, words)
     try:
         return Condition(text, row, field, sign, float(value))
     except ValueError:
         raise BadOptions(f"{flag} '{text}': {field} is a number, '{value}' is none.") from None
 
 
+def _parsed(text: str, flag: str, comparison: Comparison) -> Condition:
+    names = [metric.name for metric in comparison.metrics]
+    return parse_condition(text, flag, names, [row.title for row in own_rows(comparison)])
+
+
 def _known(name: str, known: Sequence[str], what: str, flag: str) -> None:
     if name not in known:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(known)}."
-        raise BadOptions(f"{flag}: there is no {what} '{name}' in this comparison.", hint)
+        raise BadOptions(f"{flag}: there is no {what} '{name}'.", hint)
 
 
 def own_rows(comparison: Comparison) -> list[Row]:
@@ -105,10 +118,10 @@ def select(
     for flag, chosen, field in (
         ("--family", families, "family"), ("--verdict", verdicts, "verdict"), ("--status", statuses, "status")
     ):  # fmt: skip
-        have = sorted({getattr(row, field) for row in own_rows(comparison)})
+        have = _VOCABULARY.get(field) or sorted({row.family for row in own_rows(comparison)})
         for word in chosen:
             _known(word, have, field, flag)
-    conditions = [parse_condition(text, "--where", comparison) for text in where]
+    conditions = [_parsed(text, "--where", comparison) for text in where]
 
     def shown(row: Row) -> bool:
         words = ((families, row.family), (verdicts, row.verdict), (statuses, row.status))
@@ -160,7 +173,7 @@ def broken(comparison: Comparison, require: Iterable[str], fail_if: Iterable[str
     """
     found = []
     for text, flag, wanted in [*((t, "--require", True) for t in require), *((t, "--fail-if", False) for t in fail_if)]:
-        condition = parse_condition(text, flag, comparison)
+        condition = _parsed(text, flag, comparison)
         for row in own_rows(comparison):
             if condition.row in ("", row.title) and condition.holds(row) != wanted:
                 found.append(f"{row.title}: {flag} '{text}', but {condition.field} is {_shown(row, condition.field)}.")

@@ -132,6 +132,8 @@ def _against_each_other(comparison: Comparison) -> list[RenderableType]:
         "= marks a rank that is shared: none of these can be told from the best of them."
         " p is corrected for all comparisons; W-T-L counts metrics won, tied, lost."
     )
+    if len(titles) == 2:
+        words += " Distances: positive where the first is nearer to the target."
     return [*parts, Padding(Text(words, style="dim"), (0, 0, 0, 2))]
 
 
@@ -153,7 +155,7 @@ def _differences(heading: str, found: Sequence[PairedDifference]) -> Table:
 
 
 def _by_metric(found: PairedDifference) -> Table:
-    table = _table(f"{found.row} against {found.other}: nearer to the target by")
+    table = _table(f"{found.row} against {found.other}, by metric")
     for word in ("", "distance", "95 %", "p", " "):
         table.add_column(word, justify="left" if not word.strip() else "right", no_wrap=True)
     for name, metric in found.metrics.items():

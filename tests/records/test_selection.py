@@ -35,6 +35,7 @@ def _titles(comparison):
         ({"families": ["distillation", "baseline"]}, ["near", "wreck", "broken"]),
         ({"verdicts": ["catastrophic"]}, ["wreck"]),
         ({"statuses": ["failed"]}, ["broken"]),
+        ({"statuses": ["diverged"]}, []),
         ({"where": ["GenKnow>0.6"]}, ["near", "half"]),
         ({"where": ["RetFail.gap<=0.2", "verdict!=catastrophic"]}, ["near"]),
         ({"where": ["verdict=selective|ineffective"]}, ["near", "half"]),
@@ -76,7 +77,8 @@ def test_conditions_name_the_rows_that_break_them(comparison):
     ("arguments", "words"),
     [
         ({"families": ["destillation"]}, "Did you mean distillation"),
-        ({"verdicts": ["selectiv"]}, "no verdict 'selectiv'"),
+        ({"verdicts": ["selectiv"]}, "Did you mean selective"),
+        ({"where": ["verdict!=catastrofic"]}, "Did you mean catastrophic"),
         ({"where": ["GenKnow"]}, "FIELD<VALUE"),
         ({"where": ["GenKnwo>1"]}, "Did you mean GenKnow"),
         ({"where": ["GenKnow>much"]}, "'much' is none"),
