@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +70,11 @@ def carry_out(
     done = 0 if overwrite else sum(item.done for item in planned)
     if dry_run:
         plans = plan_runs([(item.resolved, item.folder) for item in planned], how, plugins)
+        if len(study.bench_seeds) > 1:
+            seeds = [item.resolved.spec.benchmark_options["seed"] for item in planned]
+            plans = [
+                replace(plan, title=f"{plan.title}, bench seed {seed}") for plan, seed in zip(plans, seeds, strict=True)
+            ]
         if showing.form == "json":
             render.print_json([plan.as_json() for plan in plans])
         else:
