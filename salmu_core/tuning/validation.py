@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -128,16 +128,17 @@ class RetainRetrieval(Metric):
     aspect = "general"
     primary = True
     bounds = (0.0, 1.0)
+    split: ClassVar[str] = "retain_validation"
 
     def needs(self) -> Mapping[str, View]:
-        return {"image": View("retain_validation", "image"), "text": View("retain_validation", "text")}
+        return {"image": View(self.split, "image"), "text": View(self.split, "text")}
 
     def compute(self, image: Embedded, text: Embedded) -> Score:
         """Equal captions are one candidate."""
         words = list(text.texts or ())
         first = {caption: row for row, caption in reversed(list(enumerate(words)))}
         if len(first) < 2:
-            raise NotMeasurable("the retain pairs set aside have fewer than two captions")
+            raise NotMeasurable(f"the pairs of {self.split} have fewer than two captions")
         number = {caption: place for place, caption in enumerate(first)}
         similarity = (image.vectors @ text.vectors[list(first.values())].T).numpy()
         own = similarity[np.arange(len(words)), [number[caption] for caption in words]]
