@@ -235,5 +235,7 @@ class Benchmark(ABC):
         """
         name = next((name for name, info in self.splits().items() if info.role == role), None)
         if name is None:
-            raise BadData(f"{self.name} has no {role} pairs here.", f"Give some, or choose a method that does not see {role}.")
+            raise BadData(
+                f"{self.name} has no {role} pairs here.", f"Give some, or choose a method that does not see {role}."
+            )
         return self.split(name)

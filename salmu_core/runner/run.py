@@ -281,9 +281,7 @@ def _unlearn(
     start_fingerprint = model.fingerprint()
     method = resolved.new_method()
     _check_disk(model, method, folder)
-    stores = {
-        role: PairStore(benchmark.split_for(role), model.processor, accelerator.device, data) for role in method.data
-    }
+    stores = {role: PairStore(benchmark.split_for(role), model.processor, accelerator.device, data) for role in method.data}
     allowed = benchmark.budget().times(spec.budget)
     loaded = time.perf_counter()
     memory = MemoryPeak(accelerator.device)
