@@ -117,6 +117,8 @@ class Benchmark(ABC):
     version: ClassVar[str]  # results of different versions never share a table
     summary: ClassVar[str]
     paper: ClassVar[str | None] = None
+    #: Rows are somebody's own: commands that only look at them keep nothing derived from them in the user's cache.
+    private: ClassVar[bool] = False
     Options: ClassVar[type[Options]] = Options
 
     def __init__(self, options: AnyOptions | None = None, cache: Path | None = None) -> None:

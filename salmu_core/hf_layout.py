@@ -77,9 +77,9 @@ def hf_refusal(model_cfg: Mapping[str, Any], preprocess_cfg: Mapping[str, Any]) 
         return "its image encoder is no plain vision transformer on square pictures"
     if text.get("vocab_size", _VOCABULARY) != _VOCABULARY:
         return "its vocabulary is not CLIP's"
-    resize = preprocess_cfg.get("resize_mode", "shortest")
-    if resize != "shortest" or preprocess_cfg.get("interpolation", "bicubic") != "bicubic":
-        return f"its pictures are resized in a way ({resize}, {preprocess_cfg.get('interpolation', 'bicubic')}) that CLIPImageProcessor lacks"
+    resize, filter_ = preprocess_cfg.get("resize_mode", "shortest"), preprocess_cfg.get("interpolation", "bicubic")
+    if (resize, filter_) != ("shortest", "bicubic"):
+        return f"its pictures are resized in a way ({resize}, {filter_}) that is not the one of CLIPImageProcessor"
     return None
 
 
@@ -237,8 +237,8 @@ def read_hf_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     acts = {vision["hidden_act"], text["hidden_act"]}
     if acts not in ({"gelu"}, {"quick_gelu"}) or vision["num_channels"] != 3 or text["vocab_size"] != _VOCABULARY:
         raise BadCheckpoint(
-            f"'{folder}' has settings that open_clip has no counterpart of: hidden_act {sorted(acts)}, {vision['num_channels']} channels,"
-            f" vocabulary of {text['vocab_size']}.",
+            f"'{folder}' has settings that open_clip has no counterpart of: hidden_act {sorted(acts)},"
+            f" {vision['num_channels']} channels, vocabulary of {text['vocab_size']}.",
             "Convert it to open_clip where you can check the result.",
         )
     width = vision["hidden_size"]

@@ -351,7 +351,8 @@ def load_model(source: str | Path, *, like: ModelConfig | None = None) -> DualEn
 
     Args:
         source: a directory with `open_clip_config.json` (a run directory is one), a `.safetensors`, `.pt`, `.pth` or `.bin`
-            file, a directory of `transformers.CLIPModel`, or an open_clip name starting with `hf-hub:` (OWNER/NAME, perhaps @REVISION) or `local-dir:`.
+            file, a directory of `transformers.CLIPModel`, or an open_clip name starting with `hf-hub:` (OWNER/NAME, perhaps
+            @REVISION) or `local-dir:`.
         like: architecture of a checkpoint that has no `open_clip_config.json` beside it.
 
     Raises:

@@ -98,9 +98,6 @@ def forget_command(
             f"{'--method' if method is None else '--out'} is missing.",
             "Give --method and --out, or --check-only to look at the tables only.",
         )
-    if flags["no_cache"]:
-        flags["no_cache"] = False
-        keep_cache = False
     how = make_settings(flags)
     how = settings_for(out, how) if out is not None else how
     plugins = load_plugins()

@@ -74,6 +74,7 @@ class OwnData(Benchmark):
     name = "own-data"
     version = "1"
     summary = "Your own model, pairs it is to forget and pairs it is to keep (salmu forget)."
+    private = True
     Options = OwnDataOptions
 
     def __init__(self, options: AnyOptions | None = None, cache: Path | None = None) -> None:
@@ -243,7 +244,8 @@ class OwnData(Benchmark):
         if not place.exists():
             raise BadCheckpoint(
                 f"There is no model at '{model}'.",
-                "A model is an open_clip folder, a .safetensors/.pt/.bin file, hf-hub:OWNER/NAME, or a folder in transformers' layout.",
+                "A model is an open_clip folder, a .safetensors/.pt/.bin file, hf-hub:OWNER/NAME, or a folder in transformers'"
+                " layout.",
             )
         folder = place if place.is_dir() else place.parent
         config = folder / (HF_CONFIG if place.is_dir() and is_hf_clip(place) else CONFIG_FILE)
