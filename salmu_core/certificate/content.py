@@ -35,11 +35,14 @@ LIMITS = (
 )
 
 
-def certificate_content(run: str | Path, *, names: bool = False, plugins: Plugins | None = None) -> dict[str, Any]:
+def certificate_content(
+    run: str | Path, *, names: bool = False, references: str | Path | None = None, plugins: Plugins | None = None
+) -> dict[str, Any]:
     """The content to be sealed; the same for the same run, on whatever day it is made.
 
     Args:
         run: a run directory.
+        references: where the Clean and Compromised records are; default: in the run's own `references/`, else beside it.
         names: write identities, names and fields in clear. Otherwise there are counts and hashes only.
 
     Raises:
@@ -62,7 +65,7 @@ def certificate_content(run: str | Path, *, names: bool = False, plugins: Plugin
             "The file was changed or is gone. Run it again: --overwrite.",
         )
     benchmark = _benchmark_of(record, folder, plugins or load_plugins())
-    found = find_references(record, folder)
+    found = find_references(record, folder, references)
     clean, compromised = (row.scores if (row := reference(found, which)) else {} for which in ("clean", "compromised"))
     verdict = verdict_of(record, clean, compromised)
     stand_in = benchmark.reference("clean")[0] is not benchmark

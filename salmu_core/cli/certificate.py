@@ -25,6 +25,12 @@ _MARKS = {"good": "green", "bad": "red", "not checked": "yellow"}
 @click.option(
     "--names", is_flag=True, help="Write identities, names and fields in clear, instead of hashes and counts only."
 )
+@click.option(
+    "--references",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where the Clean and Compromised records are. Default: RUN/references, else beside RUN.",
+)
 @click.option("--key", type=click.Path(path_type=Path), metavar="PEM", help="Sign with this Ed25519 private key.")
 @click.option("--pdf", is_flag=True, help="Write a PDF too (pip install 'salmu[certificate]').")
 @click.option("--overwrite", is_flag=True, help="Replace a certificate that is there.")
@@ -38,6 +44,7 @@ def certificate_command(
     run: Path | None,
     out: Path | None,
     names: bool,
+    references: Path | None,
     key: Path | None,
     pdf: bool,
     overwrite: bool,
@@ -74,7 +81,7 @@ def certificate_command(
     there = [path for path in files.values() if path.exists()]
     if there and not overwrite:
         raise OutputError(f"'{there[0]}' is there already.", "Choose another --out, or --overwrite to replace it.")
-    content = certificate_content(run, names=names)
+    content = certificate_content(run, names=names, references=references)
     sealed = seal(content, key, lambda: str(click.prompt(f"Password of {key}", hide_input=True, err=True)))
     check_writable(folder)
     if pdf:  # first: it may be that its package is missing
@@ -90,6 +97,15 @@ def certificate_command(
     for item in measured["answers"]:
         render.out.print(Text(item["question"], style="bold").append(f" {item['answer']}", style="not bold"))
     render.out.print(measured["audits"]["words"], markup=False, highlight=False)
+    if any(item["before"] is None or item["never_learned"] is None for item in measured["metrics"]):
+        start = "salmu run none --start clean --out RUN/references/clean"
+        render.out.print(
+            f"Reference rows are missing, so nothing is judged. `salmu compare` leaves them beside its runs; or make them with"
+            f" `{start}` and the same with compromised, with the run's own --benchmark and --bench-set.",
+            style="yellow",
+            markup=False,
+            highlight=False,
+        )
     render.out.print(f"\nSHA-256 {sealed['sha256']}{', signed' if key else ', not signed'}", highlight=False)
     for path in files.values():
         render.out.print(f"Written: {path}", markup=False, highlight=False)

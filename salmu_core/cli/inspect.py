@@ -128,9 +128,7 @@ def _show(found: Inspection) -> None:
     render.out.print(Text(f"Each pair, before > after{never}", style="bold"))
     for pair, row in zip(found.pairs, rows, strict=True):
         render.out.print(Text(f"{row[0]}  ", style="bold").append(pair.row.caption, style="not bold"))
-        render.out.print(
-            Text(f"  similarity {row[1]}   place of the caption {row[2]}   of the picture {row[3]}", style="dim")
-        )
+        render.out.print(Text(f"  similarity {row[1]}, caption's place {row[2]}, picture's {row[3]}", style="dim"))
     for group, items in found.neighbours.items():
         if not items:
             continue

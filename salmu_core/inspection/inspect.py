@@ -29,12 +29,14 @@ from salmu_core.runner.run import Settings
 
 @dataclass(frozen=True)
 class PairView:
-    """One pair: cosine and ranks by model; None where a model was not measured on it."""
+    """One pair: cosine and ranks by model, and whether the most similar caption of all is one that tells of the same person; None
+    where a model was not measured on it."""
 
     row: Row
     similarity: Mapping[str, float | None]
     caption_rank: Mapping[str, int | None]
     picture_rank: Mapping[str, int | None]
+    tells_of_person: Mapping[str, bool | None]
 
 
 @dataclass(frozen=True)
@@ -76,13 +78,15 @@ class Inspection:
     words: Sequence[str] = field(default_factory=tuple)
 
     def summary(self) -> dict[str, dict[str, float | None]]:
-        """By model: mean similarity, share of pictures whose own caption is first, median and mean reciprocal rank."""
+        """By model: mean similarity; how many pictures were measured, find their own caption first, find some caption of the same
+        person first; median and mean reciprocal rank."""
         found: dict[str, dict[str, float | None]] = {}
         for which in self.models:
             ranks = [rank for pair in self.pairs if (rank := pair.caption_rank[which]) is not None]
             found[which] = {
                 "similarity": means({which: [pair.similarity[which] for pair in self.pairs]})[which],
                 "first": sum(rank == 1 for rank in ranks) if ranks else None,
+                "of_person": sum(bool(pair.tells_of_person[which]) for pair in self.pairs) if ranks else None,
                 "measured": len(ranks),
                 "median_rank": float(statistics.median(ranks)) if ranks else None,
                 "mean_reciprocal_rank": sum(1 / rank for rank in ranks) / len(ranks) if ranks else None,
@@ -111,6 +115,7 @@ class Inspection:
                     "similarity": dict(pair.similarity),
                     "caption_rank": dict(pair.caption_rank),
                     "picture_rank": dict(pair.picture_rank),
+                    "nearest_caption_tells_of_person": dict(pair.tells_of_person),
                 }
                 for pair in self.pairs
             ],
@@ -203,7 +208,7 @@ def inspect(
     number = {id(row): place for place, row in enumerate(rows)}
     places = [number[id(row)] for row in chosen]
     similarity = {which: found.similarity() for which, found in embedded.items()}
-    pairs = _pairs(chosen, places, embedded, similarity)
+    pairs = _pairs(rows, chosen, places, embedded, similarity)
     near, affected = _neighbours(rows, set(places), chosen, identity is not None, embedded, similarity, neighbours)
     found = Inspection(
         record=record,
@@ -259,6 +264,7 @@ def _embed(opened: Opened, title: str, notes: list[str]) -> tuple[dict[Which, Em
 
 
 def _pairs(
+    rows: Sequence[Row],
     chosen: Sequence[Row],
     places: Sequence[int],
     embedded: Mapping[Which, Embedding],
@@ -266,12 +272,23 @@ def _pairs(
 ) -> list[PairView]:
     captions = {which: found.caption_ranks(places) for which, found in embedded.items()}
     pictures = {which: found.picture_ranks(places) for which, found in embedded.items()}
+    nearest = {which: found.nearest_captions(places) for which, found in embedded.items()}
+    telling: dict[str | None, set[str]] = {}
+    for row in rows:
+        if row.group != "retain":  # ordinary captions tell nothing of a person
+            telling.setdefault(row.identity, set()).add(row.caption)
+
+    def of_person(row: Row, found: int | None) -> bool | None:
+        own = telling.get(row.identity, set()) if row.identity is not None else {row.caption}
+        return None if found is None else rows[found].caption in own
+
     return [
         PairView(
             row,
             {which: _number(similarity[which][place]) for which in embedded},
             {which: captions[which][step] for which in embedded},
             {which: pictures[which][step] for which in embedded},
+            {which: of_person(row, nearest[which][step]) for which in embedded},
         )
         for step, (row, place) in enumerate(zip(chosen, places, strict=True))
     ]

@@ -56,6 +56,17 @@ class Embedding:
         """Place of each row's own picture among all distinct pictures, by similarity to its caption."""
         return self._ranks(rows, self.captions, self.pictures, self.shown)
 
+    def nearest_captions(self, rows: Sequence[int]) -> list[int | None]:
+        """A row whose caption is the most similar one to each row's picture."""
+        first = {number: row for row, number in reversed(list(enumerate(self.own.tolist()))) if bool(self.there[row])}
+        found: list[int | None] = []
+        for start in range(0, len(rows), _CHUNK):
+            part = torch.tensor(rows[start : start + _CHUNK], dtype=torch.long)
+            nearest = (self.images[part] @ self.gallery.T).argmax(dim=1).tolist()
+            there = self.there[part].tolist()
+            found += [first[number] if known else None for number, known in zip(nearest, there, strict=True)]
+        return found
+
     def _ranks(self, rows: Sequence[int], asking: Tensor, among: Tensor, own: Tensor) -> list[int | None]:
         ranks: list[int | None] = []
         for start in range(0, len(rows), _CHUNK):

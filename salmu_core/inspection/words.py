@@ -40,8 +40,10 @@ def sentences(found: Inspection) -> list[str]:
         if which in summary and summary[which]["measured"]:
             facts_of = summary[which]
             lines.append(
-                f"{words}: the right caption comes first for {facts_of['first']:.0f} of {facts_of['measured']:.0f} pictures, among"
-                f" {found.gallery:,} captions; its place in the middle is {facts_of['median_rank']:,.0f}."
+                f"{words}: for {facts_of['of_person']:.0f} of {facts_of['measured']:.0f} pictures the most similar of"
+                f" {found.gallery:,} captions tells of {'it' if pairs[0].row.identity is None else 'this person'}, for"
+                f" {facts_of['first']:.0f} it is exactly the right one. The right one's place in the middle is"
+                f" {facts_of['median_rank']:,.0f}."
             )
     lines.append(_conclusion(found))
     for group, counts in found.affected.items():
