@@ -59,7 +59,7 @@ _TEXT_KEYS = {"context_length", "vocab_size", "width", "heads", "layers", "mlp_r
 _PIECE = re.compile(r"self_attn\.(?P<part>[qkv])_proj\.(?P<kind>weight|bias)")
 _MODEL_KEYS = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "init_logit_scale"}
 #: Values with which any other key says nothing.
-_SILENT = (None, False, {}, "learnable", "tok", "argmax", "linear", "default", 0, 0.0)
+_SILENT: tuple[Any, ...] = (None, False, {}, "learnable", "tok", "argmax", "linear", "default", 0, 0.0)
 
 
 def hf_refusal(model_cfg: Mapping[str, Any], preprocess_cfg: Mapping[str, Any]) -> str | None:
@@ -73,6 +73,8 @@ def hf_refusal(model_cfg: Mapping[str, Any], preprocess_cfg: Mapping[str, Any]) 
         odd = [key for key, value in config.items() if key not in known and not _silent(key, value)]
         if odd:
             return f"transformers' CLIPModel has no counterpart of {where}{odd[0]} = {config[odd[0]]!r}"
+    if text.get("pool_type", "argmax") != "argmax":
+        return f"transformers' CLIPModel has no counterpart of text_cfg.pool_type = {text['pool_type']!r}"
     if not isinstance(vision.get("layers", 12), int) or not isinstance(vision.get("image_size", 224), int):
         return "its image encoder is no plain vision transformer on square pictures"
     if text.get("vocab_size", _VOCABULARY) != _VOCABULARY:

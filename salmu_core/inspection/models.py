@@ -95,7 +95,7 @@ def embed_rows(
         views: everything that an evaluation embeds: the same views find what it left in the cache.
     """
     splits = list(dict.fromkeys(row.split for row in rows))
-    wanted = [View(split, side) for split in splits for side in ("image", "text")]  # type: ignore[arg-type]
+    wanted = [View(split, side) for split in splits for side in ("image", "text")]
     embedded = embed_views(model, benchmark, list(dict.fromkeys([*views, *wanted])), cache, tell, data=data)
     dim = int(model.config.model_cfg["embed_dim"])
     images, captions = torch.zeros(len(rows), dim), torch.zeros(len(rows), dim)
@@ -113,7 +113,8 @@ def embed_rows(
         if place is not None:
             images[number], captions[number], there[number] = image.vectors[place], text.vectors[place], True
     own, gallery = _distinct([row.caption for row in rows], captions, there)
-    shown, pictures = _distinct([row.file_name for row in rows], images, there)
+    # Forget and retain may be tables of two folders, whose files are called alike.
+    shown, pictures = _distinct([f"{row.group == 'forget'} {row.file_name}" for row in rows], images, there)
     return Embedding(images, captions, there, gallery, own, pictures, shown)
 
 

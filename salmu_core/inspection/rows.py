@@ -61,7 +61,8 @@ def gather_rows(benchmark: Benchmark, splits: Sequence[str]) -> list[Row]:
         for position, caption in enumerate(captions):
             identity, field, person = (_text(columns, key, position) for key in ("identity_id", "data_field", "name"))
             # A pair that one split holds twice is two rows; one that a split shares with an earlier one is not taken again.
-            key = (str(files[position]), caption, identity or "")
+            # Forget and retain may be tables of two folders, whose files are called alike.
+            key = (f"{group == 'forget'} {files[position]}", caption, identity or "")
             if key in seen:
                 continue
             new[key] += 1

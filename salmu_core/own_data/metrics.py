@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
+from salmu_core.records.schema import Aspect, Target
 from salmu_core.tuning.validation import RetainRetrieval
 
 
@@ -10,6 +13,6 @@ class ForgetRetrieval(RetainRetrieval):
 
     name = "ForgetMRR"
     summary = "Mean reciprocal rank of the captions of forget pairs, among each other."
-    target = "clean"
-    aspect = "forgetting"
-    split = "forget"
+    target: ClassVar[Target] = "clean"
+    aspect: ClassVar[Aspect] = "forgetting"
+    split: ClassVar[str] = "forget"

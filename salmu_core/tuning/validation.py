@@ -21,7 +21,7 @@ from salmu_core.errors import BadData, SalmuError
 from salmu_core.metric import Metric, NotMeasurable, Score
 from salmu_core.model import DualEncoder
 from salmu_core.options import AnyOptions, Field, Options
-from salmu_core.records.schema import Target
+from salmu_core.records.schema import Aspect, Target
 from salmu_core.seeding import numpy_generator
 
 HELD_OUT = 0.25  # share of identities that play holdout_identity
@@ -124,8 +124,8 @@ class RetainRetrieval(Metric):
 
     name = "RetainMRR"
     summary = "Mean reciprocal rank of the captions of retain pairs that the method did not see, among each other."
-    target = "compromised"
-    aspect = "general"
+    target: ClassVar[Target] = "compromised"
+    aspect: ClassVar[Aspect] = "general"
     primary = True
     bounds = (0.0, 1.0)
     split: ClassVar[str] = "retain_validation"
