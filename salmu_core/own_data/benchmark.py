@@ -15,6 +15,7 @@ from salmu_core.benchmark import Benchmark, Budget, BuildStep, Report, SplitInfo
 from salmu_core.data import Split, content_key
 from salmu_core.errors import BadCheckpoint, BadData, BadOptions, SalmuError
 from salmu_core.file_digests import FileDigests
+from salmu_core.files import default_cache
 from salmu_core.hf_layout import HF_CONFIG, is_hf_clip
 from salmu_core.metric import Metric
 from salmu_core.model import CONFIG_FILE, DualEncoder, ModelConfig, find_weights, load_model
@@ -79,7 +80,8 @@ class OwnData(Benchmark):
 
     def __init__(self, options: AnyOptions | None = None, cache: Path | None = None) -> None:
         super().__init__(options, cache)
-        self._digests = FileDigests(self.cache / "digests")
+        # The names of private files do not belong in the user's cache.
+        self._digests = FileDigests(None if self.cache == default_cache() else self.cache / "digests")
 
     def ready(self) -> bool:
         return True  # everything is the user's; what is missing is an error that says so

@@ -67,12 +67,9 @@ def statements(record: RunRecord, clean: Scores, compromised: Scores) -> list[St
             answer = f"{change}. Without a reference that never learned it, this cannot be judged."
         else:
             gap = gap_of(score, never, before)
-            answer = f"{'Yes' if gap <= at.holdout_gap else 'Not all of it'}: {change}."
-            if aspect == "holdout":
-                answer = (
-                    answer[:-1]
-                    + f", {max(0.0, gap):.0%} of the way to never learned (at most {at.holdout_gap:.0%} is accepted)."
-                )
+            answer = f"{'Yes' if gap <= at.holdout_gap else 'Not all of it'}: {change}"
+            way = f", {gap:.0%} of the way to never learned" if aspect == "holdout" else ""
+            answer += f"{way} (at most {at.holdout_gap:.0%} of it is accepted)." if way else "."
         found.append(Statement(aspect, question, answer, True))
     return found
 
