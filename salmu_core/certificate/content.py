@@ -74,7 +74,7 @@ def certificate_content(
         "requested": _requested(benchmark.split_for("forget"), names),
         "measured": {
             "verdict": verdict.name,
-            "verdict_means": VERDICTS.get(verdict.name, ""),
+            "verdict_means": VERDICTS.get(verdict.name, "").replace(" Holds no rank.", ""),
             "reason": verdict.reason,
             "answers": [
                 {"question": item.question, "answer": item.answer, "measured": item.measured}

@@ -153,9 +153,10 @@ def _identities(name: str, table: Table) -> list[Finding]:
     if not known:
         return [Finding("fact", f"{name}: {len(table)} rows, no identity in any of them.", None, "rows")]
     sizes = sorted(known.values())
-    each = f"{sizes[0]}" if sizes[0] == sizes[-1] else f"{sizes[0]} to {sizes[-1]}, {sizes[len(sizes) // 2]} in the middle"
+    middle = sizes[len(sizes) // 2]
+    each = f"{middle} rows each" if sizes[0] == sizes[-1] else f"{sizes[0]} to {sizes[-1]} rows each, typically {middle}"
     others = f", and {nobody} rows of nobody known" if nobody else ""
-    found = [Finding("fact", f"{name}: {len(table)} rows of {len(known)} identities ({each} each){others}.", None, "rows")]
+    found = [Finding("fact", f"{name}: {len(table)} rows of {len(known)} identities ({each}){others}.", None, "rows")]
     if name == "forget" and nobody:
         found.append(
             Finding(

@@ -133,7 +133,7 @@ def test_the_command_checks_only_when_asked_and_says_by_its_exit_code(given, tmp
     arguments += ["--columns", "image=photo,caption=text,identity=person_id"]
     good = CliRunner().invoke(cli, arguments, standalone_mode=False)
     assert good.return_value == 0
-    assert "6 rows of 3 identities (2 each)" in " ".join(good.output.split())
+    assert "6 rows of 3 identities (2 rows each)" in " ".join(good.output.split())
     (tmp_path / "photos" / "1-0.png").unlink()
     bad = CliRunner().invoke(cli, [*arguments, "--json"], standalone_mode=False)
     assert bad.return_value == 1
