@@ -39,7 +39,7 @@ def plan_evaluation(metrics: Iterable[Metric], benchmark: Benchmark) -> Evaluati
             elif view.side not in known[view.split].sides and view.template is None:
                 reasons.append(f"the split '{view.split}' of {benchmark.name} has no {view.side}s")
             elif view.template is not None and (columns := known[view.split].columns) is not None:
-                named = [name for _, name, _, _ in string.Formatter().parse(view.template) if name]
+                named = sorted({name for _, name, _, _ in string.Formatter().parse(view.template) if name})
                 absent = [name for name in named if name not in columns]
                 if absent:
                     reasons.append(f"the split '{view.split}' of {benchmark.name} has no column {', '.join(absent)}")

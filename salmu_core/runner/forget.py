@@ -158,7 +158,10 @@ def forget(
             notes += [note] if note else []
         if not keep_cache and settings.cache_folder == folder / CACHE_FOLDER:
             shutil.rmtree(folder / CACHE_FOLDER, ignore_errors=True)
-    notes += [f"{name}: not measured ({reason})." for name, reason in record.skipped.items()]
+    if record.skipped:
+        notes.append(
+            f"Not measured, since their data was not given: {', '.join(record.skipped)}. record.json has the reasons."
+        )
     return Forgotten(folder, record, references, tuple(notes), transformers)
 
 
@@ -219,8 +222,10 @@ def difference_to_transformers(folder: Path, model: DualEncoder) -> float | None
     """Largest difference between entries of unit-length embeddings of a few captions and a picture; None without transformers."""
     try:
         from transformers import CLIPModel, CLIPTokenizer
+        from transformers.utils import logging
     except ImportError:
         return None
+    logging.disable_progress_bar()  # it would write over our own display
     theirs = CLIPModel.from_pretrained(folder, local_files_only=True).eval()
     tokens = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
     captions = ["a photo of a dog", "An answer: 42, at 12 o'clock!", "x"]
