@@ -12,7 +12,7 @@ _EXAMPLES = """\b
 Examples:
   salmu certificate results/mini/runs/RUN
   salmu certificate runs/request-17 --out certificates/17 --key key.pem --pdf
-  salmu certificate --verify certificates/17/certificate.json --model runs/request-17
+  salmu certificate --verify certificate.json --model runs/request-17
   openssl genpkey -algorithm ed25519 -out key.pem
   openssl pkey -in key.pem -pubout -out public.pem
 """
@@ -106,9 +106,10 @@ def certificate_command(
             markup=False,
             highlight=False,
         )
-    render.out.print(f"\nSHA-256 {sealed['sha256']}{', signed' if key else ', not signed'}", highlight=False)
+    render.out.print(f"\nSHA-256 {sealed['sha256']}", highlight=False)
+    render.out.print("Signed." if key else "Not signed.", highlight=False)
     for path in files.values():
-        render.out.print(f"Written: {path}", markup=False, highlight=False)
+        render.out.print(f"Written: {path}", markup=False, highlight=False, soft_wrap=True)
     return 0
 
 

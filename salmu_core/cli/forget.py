@@ -212,10 +212,12 @@ def _show(done: Forgotten) -> None:
         render.out.print(Text(note, style="dim"))
     render.out.print()
     if record.model_file is not None:
-        render.out.print(f"open_clip:    local-dir:{done.folder}", markup=False, highlight=False)
+        render.out.print(f"open_clip:    local-dir:{done.folder}", markup=False, highlight=False, soft_wrap=True)
     if done.transformers is not None:
-        render.out.print(f"transformers: {done.transformers}", markup=False, highlight=False)
-    render.out.print(f"Look at single requests: salmu inspect {done.folder} --list", markup=False, highlight=False)
+        render.out.print(f"transformers: {done.transformers}", markup=False, highlight=False, soft_wrap=True)
+    render.out.print(
+        f"Look at single requests: salmu inspect {done.folder} --list", markup=False, highlight=False, soft_wrap=True
+    )
 
 
 __all__ = ["forget_command"]

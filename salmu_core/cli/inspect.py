@@ -75,7 +75,7 @@ def inspect_command(
     else:
         _show(found)
         if html_file is not None:
-            render.out.print(f"\nWritten: {html_file}", markup=False, highlight=False)
+            render.out.print(f"\nWritten: {html_file}", markup=False, highlight=False, soft_wrap=True)
     return 0
 
 
@@ -90,15 +90,20 @@ def _list(everybody: list[dict[str, Any]], as_json: bool) -> None:
         (
             person["identity"],
             person["name"] or "",
-            "; ".join(
-                f"{words[group]}: " + ", ".join(f"{fact} {count}" for fact, count in facts.items())
-                for group, facts in person["facts"].items()
-            ),
+            "; ".join(f"{words[group]}: {_facts(facts)}" for group, facts in person["facts"].items()),
         )
         for person in everybody
     ]
     render.out.print(render.make_table(("Identity", "Name", "Facts and their rows"), rows))
     render.out.print(f"{len(rows)} people.", highlight=False)
+
+
+def _facts(facts: dict[str, int]) -> str:
+    """Each fact with its rows, or how many there are where a list would tell nobody anything."""
+    if len(facts) > 12:
+        names = list(facts)
+        return f"{len(facts)} facts ({names[0]} to {names[-1]}), {sum(facts.values())} rows"
+    return ", ".join(f"{fact} {count}" for fact, count in facts.items())
 
 
 def _show(found: Inspection) -> None:

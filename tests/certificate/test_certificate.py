@@ -1,6 +1,7 @@
 """Certificates: nothing personal unless asked, the same file every time, and any change is found."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -47,13 +48,21 @@ FIXED = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def folder(tmp_path):
-    plugins, settings = toy_plugins(), Settings(cpu=True)
-    run("ascent", benchmark="toy", out=tmp_path / "runs" / "run", settings=settings, plugins=plugins)
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A run and its references, made once."""
+    place = tmp_path_factory.mktemp("made")
+    plugins, settings = toy_plugins(), Settings(cpu=True, cache=place / "cache")
+    run("ascent", benchmark="toy", out=place / "runs" / "run", settings=settings, plugins=plugins)
     for start in ("clean", "compromised"):
-        run("none", benchmark="toy", start=start, out=tmp_path / "runs" / start, settings=settings, plugins=plugins)
-    return tmp_path / "runs" / "run"
+        run("none", benchmark="toy", start=start, out=place / "runs" / start, settings=settings, plugins=plugins)
+    return place / "runs"
+
+
+@pytest.fixture
+def folder(made, tmp_path):
+    """A copy of the run beside copies of its references."""
+    return shutil.copytree(made, tmp_path / "runs") / "run"
 
 
 @pytest.fixture
@@ -182,7 +191,8 @@ def test_the_command_writes_verifies_and_overwrites_nothing(folder, monkeypatch,
     monkeypatch.setattr("salmu_core.plugins.load_plugins", toy_plugins)
     done = CliRunner().invoke(cli, ["certificate", str(folder)], standalone_mode=False)
     assert done.return_value == 0, done.output
-    assert "not signed" in done.output
+    assert "Not signed" in done.output
+    assert f"Written: {folder / 'certificate.html'}" in done.output  # in one piece, to be copied
     again = CliRunner().invoke(cli, ["certificate", str(folder)], standalone_mode=False)
     assert "there already" in str(again.exception)
     checked = CliRunner().invoke(cli, ["certificate", "--verify", str(folder / "certificate.json")], standalone_mode=False)

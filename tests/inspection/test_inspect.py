@@ -1,6 +1,7 @@
 """What became of one person: the right rows, ranks as defined, sentences that follow from them, and pages that are safe."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -47,11 +48,20 @@ def _plugins():
     return plugins
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A run, made once, and the cache that it filled."""
+    place = tmp_path_factory.mktemp("made")
+    settings = Settings(cpu=True, cache=place / "cache")
+    run("ascent", benchmark="toy", out=place / "run", settings=settings, plugins=_plugins())
+    return place
+
+
 @pytest.fixture
-def opened(tmp_path):
-    plugins = _plugins()
-    run("ascent", benchmark="toy", out=tmp_path / "run", settings=Settings(cpu=True), plugins=plugins)
-    return open_run(tmp_path / "run", Settings(cpu=True), plugins)
+def opened(made, tmp_path):
+    """A copy of the run, opened."""
+    shutil.copytree(made / "run", tmp_path / "run")
+    return open_run(tmp_path / "run", Settings(cpu=True, cache=made / "cache"), _plugins())
 
 
 def test_ranks_are_one_plus_the_captions_that_are_strictly_more_similar(opened):
