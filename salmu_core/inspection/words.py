@@ -20,7 +20,7 @@ GROUP_WORDS = {
 def sentences(found: Inspection) -> list[str]:
     """What was asked, what the model does before, after and without ever having learned it, a conclusion, and who else moved."""
     pairs, summary = found.pairs, found.summary()
-    facts = sorted({pair.row.field for pair in pairs if pair.row.field})
+    facts = sorted({pair.row.field for pair in pairs if pair.row.field and not pair.row.field.startswith("fact-")})
     who = found.title + (f" ({pairs[0].row.name})" if pairs[0].row.name and pairs[0].row.name != found.title else "")
     count = (
         f"{len(pairs)} picture{'s' if len(pairs) > 1 else ''} with {'their captions' if len(pairs) > 1 else 'its caption'}"
