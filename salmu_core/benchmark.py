@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from salmu_core.data import Role, Split
-from salmu_core.errors import EvaluationLocked
+from salmu_core.errors import BadData, EvaluationLocked
 from salmu_core.options import AnyOptions, Options
 
 if TYPE_CHECKING:
@@ -46,6 +46,9 @@ class SplitInfo:
     role: Literal["forget", "retain", "evaluation"]
     summary: str
     sides: tuple[Literal["image", "text"], ...] = ("image", "text")
+    #: Columns that text templates may name; None: not known before the split is read. A metric whose template names another
+    #: one is not measured.
+    columns: frozenset[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,8 @@ class Benchmark(ABC):
     version: ClassVar[str]  # results of different versions never share a table
     summary: ClassVar[str]
     paper: ClassVar[str | None] = None
+    #: Rows are somebody's own: commands that only look at them keep nothing derived from them in the user's cache.
+    private: ClassVar[bool] = False
     Options: ClassVar[type[Options]] = Options
 
     def __init__(self, options: AnyOptions | None = None, cache: Path | None = None) -> None:
@@ -163,6 +168,14 @@ class Benchmark(ABC):
     def downloads(self) -> Sequence[Download]:
         """What `build` would fetch, so that sizes can be announced first. Most benchmarks fetch nothing."""
         return ()
+
+    def reference(self, which: Target) -> tuple[Benchmark, Target]:
+        """On whose rows, and with which of its models, the reference row `which` is measured: on this benchmark's own.
+
+        One that has no Clean model may name, for "clean", a twin of itself whose pairs nobody ever learned, and the model that
+        methods start from. The row then shows what an association looks like that was never there.
+        """
+        return self, which
 
     def hub_model(self, which: Target) -> str | None:
         """Where on the hub a model comes from, as OWNER/NAME or OWNER/NAME@REVISION; None where it does not. Needs no built
@@ -217,6 +230,14 @@ class Benchmark(ABC):
         return cache[name]
 
     def split_for(self, role: Role) -> Split:
-        """The split that methods see in the given role."""
-        name = next(name for name, info in self.splits().items() if info.role == role)
+        """The split that methods see in the given role.
+
+        Raises:
+            BadData: there is none, e.g. no retain pairs were given.
+        """
+        name = next((name for name, info in self.splits().items() if info.role == role), None)
+        if name is None:
+            raise BadData(
+                f"{self.name} has no {role} pairs here.", f"Give some, or choose a method that does not see {role}."
+            )
         return self.split(name)

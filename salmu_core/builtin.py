@@ -1,10 +1,11 @@
-"""Core's own parts, registered through the same hooks as everybody else's: the no-op method and the toy benchmark."""
+"""Core's own parts, registered through the same hooks as everybody else's: the no-op method and the benchmarks of core."""
 
 from __future__ import annotations
 
 from salmu_core.benchmark import Benchmark
 from salmu_core.hookspecs import hookimpl
 from salmu_core.method import UnlearningMethod
+from salmu_core.own_data.benchmark import OwnData
 from salmu_core.runner.context import UnlearnContext
 from salmu_core.toy import Toy
 from salmu_core.tuning.validation import Validation
@@ -30,5 +31,5 @@ def register_methods() -> list[type[UnlearningMethod]]:
 
 @hookimpl
 def register_benchmarks() -> list[type[Benchmark]]:
-    """The toy benchmark, and the one that options are chosen on."""
-    return [Toy, Validation]
+    """The toy benchmark, the one that options are chosen on, and the one of the user's own data."""
+    return [Toy, Validation, OwnData]

@@ -28,6 +28,7 @@ from torch.utils.checkpoint import checkpoint
 from salmu_core.data import Features, Pairs
 from salmu_core.errors import BadCheckpoint, BadOptions
 from salmu_core.files import write_json, write_tensors
+from salmu_core.hf_layout import from_hf_weights, is_hf_clip, read_hf_config
 from salmu_core.processes import process_count, share_of_batch
 
 Tower = Literal["image", "text"]
@@ -350,7 +351,8 @@ def load_model(source: str | Path, *, like: ModelConfig | None = None) -> DualEn
 
     Args:
         source: a directory with `open_clip_config.json` (a run directory is one), a `.safetensors`, `.pt`, `.pth` or `.bin`
-            file, or an open_clip name starting with `hf-hub:` (OWNER/NAME, perhaps @REVISION) or `local-dir:`.
+            file, a directory of `transformers.CLIPModel`, or an open_clip name starting with `hf-hub:` (OWNER/NAME, perhaps
+            @REVISION) or `local-dir:`.
         like: architecture of a checkpoint that has no `open_clip_config.json` beside it.
 
     Raises:
@@ -361,6 +363,10 @@ def load_model(source: str | Path, *, like: ModelConfig | None = None) -> DualEn
     if text.startswith("hf-hub:"):
         return _load_from_hub(text)
     path = Path(text.removeprefix("local-dir:"))
+    if path.is_dir() and is_hf_clip(path):
+        model_cfg, preprocess_cfg = read_hf_config(path)
+        weights = find_weights(path)
+        return _with_weights(ModelConfig(model_cfg, preprocess_cfg), from_hf_weights(read_weights(weights)), str(weights))
     if path.is_dir():
         weights = find_weights(path)
         config_path = path / CONFIG_FILE

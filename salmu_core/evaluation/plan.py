@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -37,6 +38,11 @@ def plan_evaluation(metrics: Iterable[Metric], benchmark: Benchmark) -> Evaluati
                 reasons.append(f"{benchmark.name} has no split '{view.split}'")
             elif view.side not in known[view.split].sides and view.template is None:
                 reasons.append(f"the split '{view.split}' of {benchmark.name} has no {view.side}s")
+            elif view.template is not None and (columns := known[view.split].columns) is not None:
+                named = sorted({name for _, name, _, _ in string.Formatter().parse(view.template) if name})
+                absent = [name for name in named if name not in columns]
+                if absent:
+                    reasons.append(f"the split '{view.split}' of {benchmark.name} has no column {', '.join(absent)}")
         if reasons:
             skipped[metric.name] = "; ".join(dict.fromkeys(reasons))
         else:

@@ -66,7 +66,8 @@ def evaluate(
         words = model in ("clean", "compromised")
         loaded = None if words else given_model(model)
         ensure_built(resolved.benchmark, accelerator, lambda step: tell(step.stage, step.done, step.total))
-        reference = resolved.benchmark.load_model(start)
+        where, which = resolved.benchmark.reference(start)
+        reference = where.load_model(which)
         if loaded is None and not words:  # a bare checkpoint: it must fit the benchmark's own architecture
             loaded = load_model(str(model), like=reference.config)
         encoder = (loaded or reference).to(accelerator.device)
@@ -74,8 +75,8 @@ def evaluate(
         fingerprint = encoder.fingerprint()
         evaluation = evaluate_model(
             encoder,
-            resolved.benchmark,
-            make_metrics(plugins, settings.metric_options, resolved.benchmark),
+            where,
+            make_metrics(plugins, settings.metric_options, where),
             settings.embedding_cache,
             tell,
             data=settings.data_cache(plugins, title),

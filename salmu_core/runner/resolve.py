@@ -66,6 +66,12 @@ def resolve(spec: RunSpec, plugins: Plugins, cache: Path | None = None, benchmar
             "Only the method 'none' starts there, as the reference.",
         )
     benchmark = benchmark or make_benchmark(spec.benchmark, spec.benchmark_options, plugins, cache)
+    offered = {info.role for info in benchmark.splits().values()}
+    if lacking := [role for role in method.cls.data if role not in offered]:
+        raise BadOptions(
+            f"{spec.method} sees {' and '.join(method.cls.data)} pairs, and {spec.benchmark} has no {lacking[0]} pairs here.",
+            f"Give some, or choose a method that does not see {lacking[0]} (`salmu list-methods`).",
+        )
     resolved = spec.model_copy(update={"benchmark_options": benchmark.options.model_dump(mode="json")})
     # Options that equal the default must not make another run than options left out.
     decisive = {"method_options": options.model_dump(mode="json"), "benchmark_options": dict(benchmark.identity())}

@@ -241,9 +241,8 @@ def _unlearn_or_resume(
     done = folder / UNLEARNED_FILE
     accelerator.wait_for_everyone()
     if done.is_file():  # killed between unlearning and evaluation
-        model = (
-            load_model(folder) if (folder / WEIGHTS_FILE).is_file() else resolved.benchmark.load_model(resolved.spec.start)
-        )
+        where, which = resolved.benchmark.reference(resolved.spec.start)
+        model = load_model(folder) if (folder / WEIGHTS_FILE).is_file() else where.load_model(which)
         # The hash is taken of what was loaded: it decides which embeddings are read from the cache.
         facts = {**json.loads(done.read_text()), "model_fingerprint": model.fingerprint()}
         return _Unlearned(_on_device(model, resolved, accelerator), facts)
@@ -277,15 +276,13 @@ def _unlearn(
     spec, benchmark = resolved.spec, resolved.benchmark
     tell("load", 0, 0)
     started = time.perf_counter()
-    model = _on_device(benchmark.load_model(spec.start), resolved, accelerator)
+    where, which = benchmark.reference(spec.start)
+    model = _on_device(where.load_model(which), resolved, accelerator)
     start_weights = {name: tensor.detach().cpu().clone() for name, tensor in model.weights().items()}
     start_fingerprint = model.fingerprint()
     method = resolved.new_method()
     _check_disk(model, method, folder)
-    stores = {
-        role: PairStore(benchmark.split_for(role), model.processor, accelerator.device, data)
-        for role in ("forget", "retain")
-    }
+    stores = {role: PairStore(benchmark.split_for(role), model.processor, accelerator.device, data) for role in method.data}
     allowed = benchmark.budget().times(spec.budget)
     loaded = time.perf_counter()
     memory = MemoryPeak(accelerator.device)
@@ -294,7 +291,7 @@ def _unlearn(
     checkpoints = Checkpoints(folder / "checkpoints", settings.checkpoint_seconds)
     ctx = UnlearnContext(
         model,
-        {role: store for role, store in stores.items() if role in method.data},
+        stores,
         SampleMeter(allowed, spec.method),
         accelerator,
         spec.seed,
@@ -368,10 +365,11 @@ def _evaluate_and_record(
     error: str | None = facts["error"]
     if status != "failed" and facts["finite"]:
         try:
+            where, _ = resolved.benchmark.reference(resolved.spec.start)
             evaluation = evaluate_model(
                 unlearned.model,
-                resolved.benchmark,
-                make_metrics(plugins, settings.metric_options, resolved.benchmark),
+                where,
+                make_metrics(plugins, settings.metric_options, where),
                 settings.embedding_cache,
                 tell,
                 data=data,

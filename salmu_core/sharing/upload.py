@@ -12,8 +12,9 @@ from salmu_core.errors import BadCheckpoint, BadRecord, HubError, SalmuError
 from salmu_core.hub import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS, HubFile, Repository, explained, is_offline, is_whole
 from salmu_core.model import load_model
 from salmu_core.plugins import Plugins, load_plugins
+from salmu_core.records.references import find_references
 from salmu_core.records.schema import RunRecord
-from salmu_core.records.store import RECORD_FILE, load_records, read_record
+from salmu_core.records.store import RECORD_FILE, read_record
 from salmu_core.runner.resolve import make_benchmark
 from salmu_core.sharing.card import make_card
 from salmu_core.sharing.redact import public_record
@@ -160,7 +161,7 @@ def prepare(
         files[record.rows_file] = folder / record.rows_file
     card = make_card(
         public,
-        _references(record, Path(references) if references is not None else folder.parent),
+        find_references(record, folder, references),
         repository=repository,
         files=[CARD_FILE, *files],
         license=license,
@@ -214,17 +215,6 @@ def _base_model(record: RunRecord, plugins: Plugins) -> str | None:
         return make_benchmark(record.spec.benchmark, record.spec.benchmark_options, plugins).hub_model(record.spec.start)
     except SalmuError:
         return None
-
-
-def _references(record: RunRecord, place: Path) -> list[RunRecord]:
-    """Clean and Compromised records of the same benchmark data, below a folder or in one file."""
-
-    def data(item: RunRecord) -> tuple[object, ...]:
-        spec, provenance = item.spec, item.provenance
-        return (spec.benchmark, spec.benchmark_options, provenance.benchmark_version, provenance.data_fingerprint)
-
-    found = load_records(place).records
-    return [item for item in found if item.kind == "reference" and item.status == "ok" and data(item) == data(record)]
 
 
 def _url(repository: str, branch: str | None) -> str:

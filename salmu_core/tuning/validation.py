@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from salmu_core.errors import BadData, SalmuError
 from salmu_core.metric import Metric, NotMeasurable, Score
 from salmu_core.model import DualEncoder
 from salmu_core.options import AnyOptions, Field, Options
-from salmu_core.records.schema import Target
+from salmu_core.records.schema import Aspect, Target
 from salmu_core.seeding import numpy_generator
 
 HELD_OUT = 0.25  # share of identities that play holdout_identity
@@ -124,20 +124,21 @@ class RetainRetrieval(Metric):
 
     name = "RetainMRR"
     summary = "Mean reciprocal rank of the captions of retain pairs that the method did not see, among each other."
-    target = "compromised"
-    aspect = "general"
+    target: ClassVar[Target] = "compromised"
+    aspect: ClassVar[Aspect] = "general"
     primary = True
     bounds = (0.0, 1.0)
+    split: ClassVar[str] = "retain_validation"
 
     def needs(self) -> Mapping[str, View]:
-        return {"image": View("retain_validation", "image"), "text": View("retain_validation", "text")}
+        return {"image": View(self.split, "image"), "text": View(self.split, "text")}
 
     def compute(self, image: Embedded, text: Embedded) -> Score:
         """Equal captions are one candidate."""
         words = list(text.texts or ())
         first = {caption: row for row, caption in reversed(list(enumerate(words)))}
         if len(first) < 2:
-            raise NotMeasurable("the retain pairs set aside have fewer than two captions")
+            raise NotMeasurable(f"the pairs of {self.split} have fewer than two captions")
         number = {caption: place for place, caption in enumerate(first)}
         similarity = (image.vectors @ text.vectors[list(first.values())].T).numpy()
         own = similarity[np.arange(len(words)), [number[caption] for caption in words]]

@@ -1,0 +1,1 @@
+"""Looking at one person or one association of a finished run."""

@@ -1,0 +1,95 @@
+"""What a run did, in sentences for somebody who knows no metric. From records alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from salmu_core.records.gaps import gap_of
+from salmu_core.records.schema import Aspect, RunRecord, ScoreRecord
+from salmu_core.records.verdict import Thresholds, Verdict, judge, primary
+
+Scores = Mapping[str, ScoreRecord]
+_QUESTIONS: Mapping[Aspect, str] = {
+    "forgetting": "Is it forgotten?",
+    "holdout": "Is what the model knows of others still there?",
+    "retained": "Do ordinary pictures near the forgotten ones still fit their captions?",
+    "general": "Is what the model knows in general still there?",
+}
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A question that a reader has, and the answer."""
+
+    aspect: Aspect
+    question: str
+    answer: str
+    measured: bool
+
+
+def thresholds_for(record: RunRecord) -> Thresholds:
+    """The usual ones; where retrieval among kept pairs stands in for zero-shot accuracy, a larger fall of it is accepted, as
+    `salmu tune` does: retrieval falls faster."""
+    general = primary(record.scores, "general")
+    return Thresholds(general_drop=0.1) if general is not None and general[0] == "RetainMRR" else Thresholds()
+
+
+def statements(record: RunRecord, clean: Scores, compromised: Scores) -> list[Statement]:
+    """One for each aspect, by its primary metric; what was not measured is said.
+
+    Args:
+        clean, compromised: scores of the reference rows; empty where there is none.
+    """
+    found = []
+    at = thresholds_for(record)
+    for aspect, question in _QUESTIONS.items():
+        measured = primary(record.scores, aspect)
+        if measured is None:
+            found.append(Statement(aspect, question, "Not measured: no data for it was given.", False))
+            continue
+        name, score = measured
+        before, never = compromised.get(name), clean.get(name)
+        if before is None:
+            found.append(
+                Statement(aspect, question, f"{name} is {score.value:.3f}. What it was before is not known.", False)
+            )
+            continue
+        change = f"{name} was {before.value:.3f} and is {score.value:.3f}"
+        if aspect == "forgetting":
+            answer = _forgotten(score, before, never, change, at)
+        elif aspect == "general":
+            drop = before.value - score.value
+            answer = (
+                f"{'Yes' if drop <= at.general_drop else 'No'}: {change} (at most {at.general_drop:g} less is accepted)."
+            )
+        elif never is None:
+            answer = f"{change}. Without a reference that never learned it, this cannot be judged."
+        else:
+            gap = gap_of(score, never, before)
+            answer = f"{'Yes' if gap <= at.holdout_gap else 'Not all of it'}: {change}"
+            way = f", {gap:.0%} of the way to never learned" if aspect == "holdout" else ""
+            answer += f"{way} (at most {at.holdout_gap:.0%} of it is accepted)." if way else "."
+        found.append(Statement(aspect, question, answer, True))
+    return found
+
+
+def _forgotten(score: ScoreRecord, before: ScoreRecord, never: ScoreRecord | None, change: str, at: Thresholds) -> str:
+    if never is None:
+        return f"{change}. What it is for pairs that were never learned is not known, so this cannot be judged."
+    change += f"; for pairs that were never learned it is {never.value:.3f}"
+    if before.low is not None and before.high is not None and before.low <= never.value <= before.high:
+        return f"{change}. Before, these pairs could hardly be told from pairs never learned: there was little to forget."
+    gap = gap_of(score, never, before)
+    if (score.value - never.value) * (before.value - never.value) < 0 and gap > at.forgetting_gap:
+        return f"Yes, and too much: {change}. That is {gap:.0%} of the way beyond it, which can be seen from outside, too."
+    word = "Yes" if gap <= at.forgetting_gap else "No" if gap > 0.9 else "In part"
+    return f"{word}: {change}. {gap:.0%} of the way is left."
+
+
+def verdict_of(record: RunRecord, clean: Scores, compromised: Scores) -> Verdict:
+    """The run's verdict; "unknown" where a reference is missing."""
+    if not clean or not compromised:
+        lacking = " and no ".join(which for which, row in (("Clean", clean), ("Compromised", compromised)) if not row)
+        return Verdict("unknown", f"There is no {lacking} row measured on the same data to judge by.")
+    return judge(record, clean, compromised, thresholds_for(record))
