@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from salmu_core import Batch, Between, DualEncoder, Field, FitOptions, SalmuError, UnlearnContext, UnlearningMethod
-from salmu_selective.wordings import BARE, Draw, Fact, Tokens, bare, facts_of, packed
+from salmu_core import (
+    Batch,
+    Between,
+    DualEncoder,
+    Field,
+    FitOptions,
+    Pairs,
+    SalmuError,
+    UnlearnContext,
+    UnlearningMethod,
+)
+from salmu_selective.captions import Captions, known_from
+from salmu_selective.vocabulary import assign_tokens, embedding_of, only_rows
+from salmu_selective.wordings import Draw, Tokens, bare, facts_of, packed
 
 COLUMNS = ("identity_id", "data_field", "name", "value")
-_OWNER_UNKNOWN, _PERSON_UNKNOWN = 0.15, 0.15  # shares of the forget captions of a step, see `forgotten`
-_RETAIN, _OTHER_FACTS = 0.2, 0.45  # shares of the captions that are held, see `held`
 
 
 def direction_loss(found: Float[Tensor, "n dim"], target: Float[Tensor, "n dim"]) -> Float[Tensor, ""]:
@@ -21,25 +32,36 @@ def direction_loss(found: Float[Tensor, "n dim"], target: Float[Tensor, "n dim"]
     return (1 - (found * target).sum(dim=1)).mean()
 
 
-def owned_tokens(facts: Sequence[Fact], used_elsewhere: set[int], whole: set[str]) -> list[int]:
-    """Tokens that nothing but one person's forgotten facts uses: neither ordinary captions nor the words around facts, nor another
-    person (what two share, others may share as well), nor the name of somebody of whom other facts are to stay."""
-    people: dict[int, set[str]] = {}
-    for fact in facts:
-        for token in (*fact.name, *fact.value):
-            people.setdefault(token, set()).add(fact.person)
-    staying = {token for fact in facts if fact.person not in whole for token in fact.name}
-    return sorted(t for t, owners in people.items() if len(owners) == 1 and t not in used_elsewhere | staying)
+def face_loss(
+    found: Float[Tensor, "n dim"], target: Float[Tensor, "n dim"], faces: Float[Tensor, "n dim"]
+) -> Float[Tensor, ""]:
+    """`mean_i (u_i · f_i - v_i · f_i)²`: how far captions are from where they should be, seen from the face. What all metrics of
+    the association look at is this one direction, and it is a small part of the distance. A row of zeros counts as none."""
+    return ((found - target) * faces).sum(dim=1).square().mean()
 
 
 class SelectiveOptions(FitOptions):
     """Options of selective."""
 
-    lr: float = Field(3e-3, gt=0, le=1, description="peak learning rate of the text encoder")
+    lr: float = Field(6e-3, gt=0, le=1, description="peak learning rate of the text encoder")
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps with rising learning rate")
     others: int = Field(3, ge=1, le=16, description="captions that must not move, for each forget caption of a step")
-    keep: float = Field(2.0, ge=0, description="weight of the captions that must not move")
+    keep: float = Field(4.0, ge=0, description="weight of the captions that must not move")
+    face: float = Field(
+        1.0, ge=0, description="weight of the direction of the face, for forget captions; 0: no image is read"
+    )
+    keep_face: float = Field(2.0, ge=0, description="the same for the captions that must not move")
     reworded: float = Field(0.5, ge=0, le=1, description="share of forget captions said in other wordings or bare")
+    partly: float = Field(
+        0.7, ge=0, le=1, description="share of forget captions given to people of whom something is to stay"
+    )
+    mixed: float = Field(
+        0.1, ge=0, le=1, description="share of other people's names and values with a forgotten token among them"
+    )
+    doubles: bool = Field(True, description="other people are doubles; false: the forgotten ones' own names, at random")
+    strangers: int = Field(2000, ge=0, description="random embeddings for names of yet other people; 0: doubles alone")
+    embeddings: Literal["own", "all"] = Field("own", description="token embeddings that are trained: of owned tokens and of names"
+                                              " of people forgotten in part; or all of them")  # fmt: skip
 
 
 class Selective(UnlearningMethod):
@@ -49,31 +71,46 @@ class Selective(UnlearningMethod):
     summary = "Send captions of forgotten facts where captions about unknown people are, and hold all others (text encoder)."
     family = "distillation"
     data = ("forget", "retain")
-    search = {"lr": Between(3e-4, 1e-2), "others": Between(1, 6), "keep": Between(0.3, 10)}
+    search = {"lr": Between(3e-4, 1e-2), "keep": Between(0.5, 10), "mixed": Between(0.0, 0.5, log=False)}
     Options = SelectiveOptions
 
     def unlearn(self, ctx: UnlearnContext) -> None:
-        """Read the facts, take away their tokens' embeddings, fit the text encoder, and remove the doubles.
+        """Read the facts, lend unused tokens embeddings, fit the text encoder, and take them back.
 
         Raises:
             SalmuError: the forget split has no metadata, or the text encoder has no token embedding of open_clip's kind.
         """
         self._read(ctx)
         table = embedding_of(ctx.model)
-        doubles = torch.tensor([self._double[t] for t in self._owned], dtype=torch.long, device=table.device)
-        owned = torch.tensor(self._owned, dtype=torch.long, device=table.device)
-        fresh = torch.tensor([self._stand_in[t] for t in self._owned], dtype=torch.long, device=table.device)
-        before = table[doubles].detach().clone()
+        lent = torch.tensor(self._vocabulary.lent, dtype=torch.long, device=table.device)
+        before = table[lent].detach().clone()
         with torch.no_grad():
+            embeddings = self._vocabulary.lend(table, ctx.generator("strangers")) if len(lent) else before
             for weight in (table, embedding_of(self._teacher)):
-                weight[doubles] = weight[owned]
-            table[owned] = table[fresh]
-        ctx.fit(self.loss, self.options, params=ctx.parameters("text").values(), splits=("forget",))
-        with torch.no_grad():  # the doubles carry what is to be forgotten
-            table[doubles] = before
+                weight[lent] = embeddings
+        text = ctx.parameters("text")
+        name = next(name for name, parameter in text.items() if parameter is table)
+        ctx.fit(
+            self.loss,
+            self.options,
+            params=text.values(),
+            splits=("forget",),
+            # What is lent never moves: what moves must be what real people share with doubles, not the doubles themselves.
+            on_gradients=only_rows(name, self._movable(len(table))),
+        )
+        with torch.no_grad():  # doubles carry what is to be forgotten
+            table[lent] = before
+
+    def _movable(self, vocabulary: int) -> list[int]:
+        """Tokens whose embeddings are trained."""
+        if self.options.embeddings == "all":
+            return sorted(set(range(vocabulary)) - set(self._vocabulary.lent))
+        # That something of a person is to be forgotten and the rest is not has to be written somewhere: in the name.
+        names = {t for fact in self._known.partly for t in fact.name}
+        return sorted(names | set(self._vocabulary.owned))
 
     def _read(self, ctx: UnlearnContext) -> None:
-        """Facts, people, and stand-ins for their tokens."""
+        """Facts, people, faces, and tokens in the place of others."""
         missing = [column for column in COLUMNS if column not in ctx.columns("forget")]
         if missing:
             raise SalmuError(f"selective needs the column '{missing[0]}' of the forget split, which has none.")
@@ -82,115 +119,63 @@ class Selective(UnlearningMethod):
         self._start, self._end, self._context = int(sample[0]), int(sample.max()), len(sample)
         self._generator: Callable[..., torch.Generator] = ctx.generator
         self._teacher = ctx.frozen_copy()
-        self._facts = facts_of(ctx.captions("forget"), ctx.columns("forget"), tokenize)
-        self._retain = bare(tokenize(list(dict.fromkeys(ctx.captions("retain")))))
-        self._by_field: dict[str, list[Fact]] = {}
-        for fact in self._facts:
-            self._by_field.setdefault(fact.field, []).append(fact)
-        self._fields = sorted(self._by_field)
-        known = {(fact.person, fact.field) for fact in self._facts}
-        self._staying = {
-            person: [field for field in self._fields if (person, field) not in known] for person, _ in sorted(known)
-        }
-        whole = {person for person, fields in self._staying.items() if not fields}
-        elsewhere = {t for fact in self._facts for part in fact.wording.parts for t in part}
-        elsewhere |= {t for caption in self._retain for t in caption}
-        tokens = sorted({t for fact in self._facts for t in (*fact.name, *fact.value)})
-        self._owned = owned_tokens(self._facts, elsewhere, whole)
-        vocabulary = len(embedding_of(ctx.model))
-        unused = sorted(set(range(vocabulary - 2)) - elsewhere - set(tokens) - {0})
-        order = torch.randperm(len(unused), generator=ctx.generator("stand-ins")).tolist()
-        if len(unused) < len(tokens) + len(self._owned):
-            raise SalmuError("selective finds too few tokens in the vocabulary that no caption uses.")
-        chosen = [unused[i] for i in order[: len(tokens) + len(self._owned)]]
-        self._stand_in = dict(zip(tokens, chosen, strict=False))
-        self._double = dict(zip(self._owned, chosen[len(tokens) :], strict=True))
-        names = dict.fromkeys(fact.name for fact in self._facts if any(t in self._double for t in fact.name))
-        self._people = list(names)
-        self._said = {(fact.name, fact.value) for fact in self._facts}
-        ctx.log(tokens=len(tokens), owned=len(self._owned), whole=len(whole))
+        facts = facts_of(ctx.captions("forget"), ctx.columns("forget"), tokenize)
+        self._known = known_from(facts, bare(tokenize(list(dict.fromkeys(ctx.captions("retain"))))))
+        elsewhere = {t for fact in facts for part in fact.wording.parts for t in part}
+        elsewhere |= {t for caption in self._known.retain for t in caption}
+        self._vocabulary = assign_tokens(
+            facts,
+            elsewhere,
+            self._known.whole,
+            len(embedding_of(ctx.model)),
+            doubles=self.options.doubles,
+            strangers=self.options.strangers,
+            generator=ctx.generator("stand-ins"),
+        )
+        options = self.options
+        self._captions = Captions(
+            self._known, self._vocabulary, reworded=options.reworded, partly=options.partly, mixed=options.mixed
+        )
+        self._number: dict[str | None, int] = {person: row for row, person in enumerate(sorted(self._known.staying))}
+        self._faces = self._mean_faces(ctx) if options.face or options.keep_face else None
+        ctx.log(tokens=len(self._vocabulary.stand_in), owned=len(self._vocabulary.owned), whole=len(self._known.whole))
+
+    def _mean_faces(self, ctx: UnlearnContext) -> Float[Tensor, "people+1 dim"]:
+        """Direction of the mean image embedding of each person, and a row of zeros for nobody in particular."""
+        people = torch.tensor([self._number[fact.person] for fact in self._known.facts])
+
+        def measure(pairs: Pairs) -> dict[str, Tensor]:
+            images = ctx.model.encode_image(pairs.image).float()
+            sums = torch.zeros(len(self._number) + 1, images.shape[1], device=images.device)
+            return {"faces": sums.index_add(0, people[pairs.index.cpu()].to(images.device), images)}
+
+        return torch.nn.functional.normalize(ctx.accumulate(measure, "forget")["faces"], dim=1)
 
     def loss(self, model: DualEncoder, batch: Batch) -> dict[str, Tensor]:
         """Forgotten captions against their twins, other captions against themselves, all as the frozen model has them."""
         rows = batch.forget.index.tolist()
         # Drawn from the rows themselves: a resumed run and every process then draw alike.
         draw = Draw(self._generator("captions", *rows))
-        pairs = [self.forgotten(self._facts[row], draw) for row in rows]
-        held = [self.held(self._facts[row], draw) for row in rows for _ in range(self.options.others)]
+        facts = [self._captions.fact(row, draw) for row in rows]
+        pairs = [self._captions.forgotten(fact, draw) for fact in facts]
+        held = [self._captions.held(fact, draw) for fact in facts for _ in range(self.options.others)]
         with torch.no_grad():
-            target = self._teacher.encode_text(self.packed([*(twin for _, twin in pairs), *held]).to(model.device))
-        found = model.encode_text(self.packed([*(said for said, _ in pairs), *held]).to(model.device))
-        return {
-            "forget": direction_loss(found[: len(pairs)], target[: len(pairs)]),
-            "keep": self.options.keep * direction_loss(found[len(pairs) :], target[len(pairs) :]),
+            twins = [twin for _, twin in pairs]
+            target = self._teacher.encode_text(self.packed([*twins, *(said for said, _ in held)]).to(model.device))
+        found = model.encode_text(self.packed([said for said, _ in (*pairs, *held)]).to(model.device))
+        count, options = len(pairs), self.options
+        terms = {
+            "forget": direction_loss(found[:count], target[:count]),
+            "keep": options.keep * direction_loss(found[count:], target[count:]),
         }
+        if self._faces is not None:
+            nobody = len(self._number)
+            about = [*(fact.person for fact in facts), *(person for _, person in held)]
+            faces = self._faces[[self._number.get(person, nobody) for person in about]]
+            terms["face"] = options.face * face_loss(found[:count], target[:count], faces[:count])
+            terms["keep face"] = options.keep_face * face_loss(found[count:], target[count:], faces[count:])
+        return terms
 
     def packed(self, sequences: Sequence[Tokens]) -> Int[Tensor, "n context"]:
         """Token ids as the encoder takes them."""
         return packed(sequences, self._start, self._end, self._context)
-
-    # ------------------------------------------------------------------ what is said
-
-    def twin(self, tokens: Tokens) -> Tokens:
-        """The same with a stand-in for each token: what nobody ever heard of."""
-        return tuple(self._stand_in[t] for t in tokens)
-
-    def doubled(self, tokens: Tokens) -> Tokens:
-        """The same with doubles: other tokens with the embeddings that these had. Nothing is told to forget them, so they are
-        people and values whom nobody asked to forget."""
-        return tuple(self._double.get(t, t) for t in tokens)
-
-    def forgotten(self, fact: Fact, draw: Draw) -> tuple[Tokens, Tokens]:
-        """A caption of the fact, and its twin.
-
-        In some the value is another's, or the name of somebody forgotten whole stands with another value: neither may lead to the
-        face alone.
-        """
-        wording, name, value = fact.wording, fact.name, fact.value
-        if draw.chance() < self.options.reworded:
-            wording = draw.one([*BARE, draw.one(self._by_field[fact.field]).wording])
-        kind = draw.chance()
-        if name != value and kind < _OWNER_UNKNOWN:
-            somebody = self.somebody(draw)
-            return wording.say(somebody, value), wording.say(somebody, self.twin(value))
-        if name != value and kind < _OWNER_UNKNOWN + _PERSON_UNKNOWN and not self._staying[fact.person]:
-            something = self.something(draw.one(self._fields), draw)
-            return wording.say(name, something), wording.say(self.twin(name), something)
-        return wording.say(name, value), wording.say(self.twin(name), self.twin(value))
-
-    def held(self, fact: Fact, draw: Draw) -> Tokens:
-        """A caption that must not move: of retain, of the same person about what is not forgotten, or of a double."""
-        kind = draw.chance()
-        if kind < _RETAIN:
-            return draw.one(self._retain)
-        staying = self._staying[fact.person]
-        same = kind < _RETAIN + _OTHER_FACTS and bool(staying)
-        field = draw.one(staying if same else self._fields)
-        wording = draw.one(self._by_field[field]).wording if draw.chance() < 0.8 else draw.one(BARE)
-        somebody, something = fact.name if same else self.somebody(draw), self.something(field, draw)
-        if (somebody, something) in self._said:  # of shared tokens alone, and in the order they had
-            return draw.one(self._retain)
-        return wording.say(somebody, something)
-
-    def somebody(self, draw: Draw) -> Tokens:
-        """The double of a name; somebody unknown where no name has a token of its own."""
-        return self.doubled(draw.one(self._people)) if self._people else self.twin(draw.one(self._facts).name)
-
-    def something(self, field: str, draw: Draw) -> Tokens:
-        """The double of a value of this field; tokens that others use as well, like digits, in another order."""
-        value = draw.one(self._by_field[field]).value
-        shared = draw.shuffled([t for t in value if t not in self._double])
-        return tuple(self._double[t] if t in self._double else shared.pop() for t in value)
-
-
-def embedding_of(model: DualEncoder) -> Float[Tensor, "vocabulary width"]:
-    """The weights of the token embedding.
-
-    Raises:
-        SalmuError: the architecture has none of open_clip's own.
-    """
-    for owner in (model.clip, getattr(model.clip, "text", None)):
-        weight = getattr(getattr(owner, "token_embedding", None), "weight", None)
-        if weight is not None:
-            return weight  # type: ignore[no-any-return]
-    raise SalmuError("selective takes open_clip's own text encoders, and this architecture has another.")

@@ -36,6 +36,7 @@ class Wording:
 
 #: Name and value with nothing else, in both orders.
 BARE = (Wording(((), (), ()), ("name", "value")), Wording(((), (), ()), ("value", "name")))
+NAME_ALONE = Wording(((), ()), ("name",))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,133 @@
+"""Tokens in the place of others: for what nobody ever heard of, and for people whom nobody asked to forget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from salmu_core import DualEncoder, SalmuError
+from salmu_selective.wordings import Fact, Tokens
+
+_RESERVED = 2  # start and end of text have the two largest ids
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Which unused token stands for what.
+
+    Attributes:
+        owned: tokens that nothing but one person's forgotten facts uses.
+        stand_in: for each token of a forgotten name or value a token that no caption uses, with the embedding it has: unknown.
+        double: for each owned token an unused token that is lent the owned one's embedding as long as training lasts.
+        strangers: unused tokens that are lent random embeddings, distributed as those of the owned ones.
+    """
+
+    owned: tuple[int, ...]
+    stand_in: dict[int, int]
+    double: dict[int, int]
+    strangers: tuple[int, ...]
+
+    def twin(self, tokens: Tokens) -> Tokens:
+        """The same with a stand-in for each token: what nobody ever heard of."""
+        return tuple(self.stand_in[t] for t in tokens)
+
+    def doubled(self, tokens: Tokens) -> Tokens:
+        """The same with doubles. Nothing is told to forget them, so they are people and values whom nobody asked to forget."""
+        return tuple(self.double.get(t, t) for t in tokens)
+
+    @property
+    def lent(self) -> list[int]:
+        """Tokens that have another embedding while training lasts."""
+        return [*self.double.values(), *self.strangers]
+
+    def lend(self, table: Float[Tensor, "vocabulary width"], generator: torch.Generator) -> Float[Tensor, "lent width"]:
+        """Embeddings for `lent`: copies for the doubles, and for the strangers normal draws with the mean and covariance of what
+        the owned tokens have."""
+        known = table[torch.tensor(list(self.double), dtype=torch.long, device=table.device)].detach()
+        if not self.strangers:
+            return known.clone()
+        mean = known.mean(dim=0)
+        draws = torch.randn(len(self.strangers), len(known), generator=generator).to(known)
+        # Weighted sums of deviations have their covariance, also where there are fewer tokens than dimensions.
+        return torch.cat([known, mean + draws @ (known - mean) / max(1, len(known) - 1) ** 0.5])
+
+
+def assign_tokens(
+    facts: Sequence[Fact],
+    elsewhere: set[int],
+    whole: set[str],
+    vocabulary: int,
+    *,
+    doubles: bool,
+    strangers: int,
+    generator: torch.Generator,
+) -> Vocabulary:
+    """Choose unused tokens at random.
+
+    Args:
+        elsewhere: tokens of ordinary captions and of the words around facts.
+        whole: people of whom everything is to be forgotten.
+        strangers: fewer where the vocabulary has not that many to spare.
+
+    Raises:
+        SalmuError: the vocabulary has too few tokens that no caption uses.
+    """
+    tokens = sorted({t for fact in facts for t in (*fact.name, *fact.value)})
+    owned = owned_tokens(facts, elsewhere, whole)
+    lent = owned if doubles else []
+    unused = sorted(set(range(1, vocabulary - _RESERVED)) - elsewhere - set(tokens))
+    needed = len(tokens) + len(lent)
+    if len(unused) < needed:
+        raise SalmuError(
+            f"selective needs {needed} tokens that no caption uses, and the vocabulary has {len(unused)}.",
+            "Forget in several rounds, or use an encoder with a larger vocabulary.",
+        )
+    order = torch.randperm(len(unused), generator=generator).tolist()
+    chosen = [unused[i] for i in order[: needed + (strangers if lent else 0)]]
+    return Vocabulary(
+        tuple(owned),
+        dict(zip(tokens, chosen, strict=False)),
+        dict(zip(lent, chosen[len(tokens) :], strict=False)),
+        tuple(chosen[needed:]),
+    )
+
+
+def owned_tokens(facts: Sequence[Fact], used_elsewhere: set[int], whole: set[str]) -> list[int]:
+    """Tokens that nothing but one person's forgotten facts uses: neither ordinary captions nor the words around facts, nor another
+    person (what two share, others may share as well), nor the name of somebody of whom other facts are to stay."""
+    people: dict[int, set[str]] = {}
+    for fact in facts:
+        for token in (*fact.name, *fact.value):
+            people.setdefault(token, set()).add(fact.person)
+    staying = {token for fact in facts if fact.person not in whole for token in fact.name}
+    return sorted(t for t, owners in people.items() if len(owners) == 1 and t not in used_elsewhere | staying)
+
+
+def embedding_of(model: DualEncoder) -> Float[Tensor, "vocabulary width"]:
+    """The weights of the token embedding.
+
+    Raises:
+        SalmuError: the architecture has none of open_clip's own.
+    """
+    for owner in (model.clip, getattr(model.clip, "text", None)):
+        weight = getattr(getattr(owner, "token_embedding", None), "weight", None)
+        if weight is not None:
+            return weight  # type: ignore[no-any-return]
+    raise SalmuError("selective takes open_clip's own text encoders, and this architecture has another.")
+
+
+def only_rows(parameter: str, rows: Sequence[int]) -> Callable[[dict[str, Tensor]], None]:
+    """What `ctx.fit(on_gradients=...)` calls so that of one table these rows alone are trained."""
+
+    def keep(gradients: dict[str, Tensor]) -> None:
+        table = gradients[parameter]
+        kept = torch.zeros_like(table)
+        index = torch.tensor(list(rows), dtype=torch.long, device=table.device)
+        kept[index] = table[index]
+        table.copy_(kept)
+
+    return keep
