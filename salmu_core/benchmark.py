@@ -115,6 +115,8 @@ class Benchmark(ABC):
     summary: ClassVar[str]
     paper: ClassVar[str | None] = None
     Options: ClassVar[type[Options]] = Options
+    #: May reports show pictures, captions and names of this data? Only where nobody in it is a real person: results are passed on.
+    shows_rows: ClassVar[bool] = False
 
     def __init__(self, options: AnyOptions | None = None, cache: Path | None = None) -> None:
         from salmu_core.files import default_cache

@@ -38,7 +38,7 @@ def report_command(folders: tuple[Path, ...], out: Path | None, form: str, as_js
             f"There is no record below {', '.join(map(str, folders))}.", "Run `salmu compare` or `salmu run` first."
         )
     comparison = compare_records(loaded.records)
-    files = write_reports(out or folders[0], comparison)
+    files = write_reports(out or folders[0], comparison, zip(loaded.records, loaded.files, strict=True))
     if as_json or form != "table":
         print(formats.render(comparison, "json" if as_json else form), end="")
         return 0

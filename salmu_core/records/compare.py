@@ -87,6 +87,7 @@ class Row(_Frozen):
     error: str | None = None
     commands: tuple[str, ...] = ()
     device: str = ""
+    records: tuple[str, ...] = Field((), description="ids of the records behind the row, in order of its seeds")
 
 
 class Comparison(_Frozen):
@@ -230,6 +231,7 @@ def _reference_row(which: str, record: RunRecord, clean: dict[str, ScoreRecord],
         cells=cells,
         commands=(record.provenance.command,) if record.provenance.command else (),
         device=record.provenance.device,
+        records=(record.id,),
     )
 
 
@@ -320,6 +322,7 @@ def _row(
         error=next((record.error for record in group if record.error), None),
         commands=tuple(record.provenance.command for record in group if record.provenance.command),
         device=first.provenance.device,
+        records=tuple(record.id for record in group),
     )
 
 

@@ -28,9 +28,10 @@ UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_vers
 
 @dataclass(frozen=True)
 class LoadedRecords:
-    """Records that could be read, and a sentence for each that could not."""
+    """Records that could be read with the file of each, and a sentence for each that could not."""
 
     records: list[RunRecord] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
@@ -85,6 +86,7 @@ def load_records(*paths: str | Path) -> LoadedRecords:
         for file in files:
             try:
                 loaded.records.append(read_record(file))
+                loaded.files.append(file / RECORD_FILE if file.is_dir() else file)
             except BadRecord as problem:
                 loaded.problems.append(str(problem))
     return loaded

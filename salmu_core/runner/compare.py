@@ -13,6 +13,7 @@ from salmu_core.plugins import Plugins, load_plugins
 from salmu_core.records.compare import Comparison, compare_records
 from salmu_core.records.report import write_reports
 from salmu_core.records.schema import RunRecord, RunSpec
+from salmu_core.records.store import RECORD_FILE
 from salmu_core.runner.presets import FROM_BENCHMARK, with_preset
 from salmu_core.runner.resolve import Resolved, make_benchmark, resolve
 from salmu_core.runner.run import Settings, finished_record, run_resolved
@@ -175,4 +176,5 @@ def run_planned(
     else:
         records += [run_resolved(item.resolved, item.folder, settings, plugins) for item in runs]
     comparison = compare_records(records)
-    return ComparisonResult(comparison, records, write_reports(Path(out), comparison))
+    places = [item.folder / RECORD_FILE for item in (*references, *runs)]
+    return ComparisonResult(comparison, records, write_reports(Path(out), comparison, zip(records, places, strict=True)))

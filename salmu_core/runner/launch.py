@@ -196,7 +196,8 @@ def _compare(planned: Sequence[PlannedRun], out: Path) -> ComparisonResult | Non
     if any(record is None and item.resolved.spec.method == "none" for item, record in found):
         return None
     comparison = compare_records(records)
-    return ComparisonResult(comparison, records, write_reports(out, comparison))
+    places = [(record, item.folder / RECORD_FILE) for item, record in found if record is not None]
+    return ComparisonResult(comparison, records, write_reports(out, comparison, places))
 
 
 def _record(item: PlannedRun) -> RunRecord | None:
