@@ -94,7 +94,9 @@ def make_scene(benchmark: Benchmark, plan: EvaluationPlan) -> Scene:
         return Scene(data=key, rows=tuple(SceneRow(split=pair.split, aspect=pair.aspect) for pair in chosen))
     pictures = [_opened(splits[pair.split], pair.row) for pair in chosen]
     for quality in (80, 60, 40, 20):
-        rows = tuple(_scene_row(pair, splits[pair.split], _jpeg(p, quality)) for pair, p in zip(chosen, pictures, strict=True))
+        rows = tuple(
+            _scene_row(pair, splits[pair.split], _jpeg(p, quality)) for pair, p in zip(chosen, pictures, strict=True)
+        )
         scene = Scene(data=key, rows=rows)
         if len(scene.model_dump_json()) <= LIMIT_BYTES:
             break
@@ -130,7 +132,12 @@ def _similarities(name: str, aspect: Aspect, embedded: Mapping[View, Embedded]) 
     first, last = (int(used[0]), int(used[-1])) if len(used) else (0, 0)
     mean = float(cosines.mean()) if len(cosines) else 0.0
     return Similarities(
-        split=name, aspect=aspect, n=len(cosines), mean=round(mean, 6), first=first, counts=tuple(counts[first : last + 1].tolist())
+        split=name,
+        aspect=aspect,
+        n=len(cosines),
+        mean=round(mean, 6),
+        first=first,
+        counts=tuple(counts[first : last + 1].tolist()),
     )
 
 

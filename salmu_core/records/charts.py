@@ -93,11 +93,7 @@ def _places(comparison: Comparison) -> list[tuple[Row, float, float]]:
 def front(places: Sequence[tuple[Row, float, float]]) -> list[tuple[Row, float, float]]:
     """The Pareto front, from left to right: one's own rows that hold a rank and that none of them beats in both directions."""
     runs = [place for place in places if place[0].kind == "run" and place[0].verdict in RANKED and not place[0].oracle]
-    best = [
-        (row, x, y)
-        for row, x, y in runs
-        if not any(ox >= x and oy >= y and (ox > x or oy > y) for _, ox, oy in runs)
-    ]
+    best = [(row, x, y) for row, x, y in runs if not any(ox >= x and oy >= y and (ox > x or oy > y) for _, ox, oy in runs)]
     return sorted(best, key=lambda place: place[1])
 
 

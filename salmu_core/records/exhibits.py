@@ -186,5 +186,7 @@ def _parse(kind: type[_Kind], path: Path, text: str) -> _Kind:
         where = ".".join(str(part) for part in problem["loc"])
         raise BadRecord(f"'{path}' is damaged: {where}: {problem['msg']}.", "Delete it; the report does without.") from None
     if content.version > EXHIBITS_VERSION:
-        raise BadRecord(f"'{path}' has version {content.version}; this salmu reads up to {EXHIBITS_VERSION}.", "Upgrade salmu.")
+        raise BadRecord(
+            f"'{path}' has version {content.version}; this salmu reads up to {EXHIBITS_VERSION}.", "Upgrade salmu."
+        )
     return content

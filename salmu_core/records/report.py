@@ -32,7 +32,8 @@ _ASPECTS = {
     "general": "General knowledge. The target is Compromised.",
     "retained": "Ordinary data near the forgotten people or the sensitive domain. The target is Compromised.",
 }
-_SCRIPTS = ("kept.js", "theme.js", "figures.js", "board.js", "up_close.js", "live.js")
+_REPORT = ("kept.js", "theme.js", "figures.js", "board.js", "up_close.js", "live.js")
+_WAITING = ("kept.js", "live.js")
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,7 @@ def render_html(
     named = [(f"strip-{i}", metric) for i, metric in enumerate(comparison.metrics)]
     close = up_close(comparison, evidence)
     tables = {identifier: strip_table(comparison, metric.name) for identifier, metric in named}
-    script = _script()
-    return _template().render(
+    return _template("report.html.j2").render(
         title=title or f"{comparison.benchmark} {comparison.benchmark_version}: unlearning leaderboard",
         comparison=comparison,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -90,15 +90,21 @@ def render_html(
             }
         ),
         plotly=_packed_plotly(),
-        script=script,
+        script=_script(_REPORT),
         style=_page_file("report.css"),
         policy=content_policy(live=live is not None),
     )
 
 
-def write_reports(
-    folder: Path, comparison: Comparison, records: Iterable[tuple[RunRecord, Path]] = ()
-) -> dict[str, Path]:
+def render_waiting(title: str, message: str, live: Live, problems: Sequence[str] = ()) -> str:
+    """The served page while there is nothing to compare, or why what is there cannot be compared."""
+    return _template("waiting.html.j2").render(
+        title=title, message=message, live=live, problems=problems, script=_script(_WAITING), style=_page_file("report.css"),
+        policy=content_policy(live=True),
+    )  # fmt: skip
+
+
+def write_reports(folder: Path, comparison: Comparison, records: Iterable[tuple[RunRecord, Path]] = ()) -> dict[str, Path]:
     """Write `leaderboard.json`, `leaderboard.md` and `report.html` atomically; returns them by format.
 
     Args:
@@ -113,11 +119,11 @@ def write_reports(
 
 @cache
 def content_policy(*, live: bool) -> str:
-    """What the page may do: run its own two scripts, known by their hashes, show pictures that stand in it, and nothing else.
+    """What a page may do: run its own scripts, known by their hashes, show pictures that stand in it, and nothing else.
 
     Styles have to be allowed inline, since plotly.js sets them on what it draws.
     """
-    hashes = " ".join(f"'sha256-{_digest(text)}'" for text in (_script(), get_plotlyjs()))
+    hashes = " ".join(f"'sha256-{_digest(text)}'" for text in (_script(_REPORT), _script(_WAITING), get_plotlyjs()))
     asking = "connect-src 'self'; " if live else ""
     return (
         f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; {asking}base-uri 'none';"
@@ -130,8 +136,8 @@ def _digest(text: str) -> str:
 
 
 @cache
-def _script() -> str:
-    return '"use strict";\n' + "\n".join(_page_file(name) for name in _SCRIPTS)
+def _script(names: tuple[str, ...]) -> str:
+    return '"use strict";\n' + "\n".join(_page_file(name) for name in names)
 
 
 @cache
@@ -175,14 +181,14 @@ def _json(content: object) -> str:
 
 
 @cache
-def _template() -> jinja2.Template:
+def _template(name: str) -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("salmu_core.records", "page"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
     environment.filters["number"] = lambda value: "–" if value is None else f"{value:.3f}"
     environment.filters["band"] = _band
-    return environment.get_template("report.html.j2")
+    return environment.get_template(name)
 
 
 def _band(gap: float | None) -> str:

@@ -34,7 +34,9 @@ def up_close(comparison: Comparison, evidence: Evidence) -> dict[str, Any]:
     runs = []
     for number, row in enumerate(comparison.rows):
         for position, record in enumerate(row.records):
-            runs.append({"row": number, "title": _title(row, position), **_facts(row, position, comparison), **shown(record)})
+            runs.append(
+                {"row": number, "title": _title(row, position), **_facts(row, position, comparison), **shown(record)}
+            )
     return {
         "scene": None if scene is None else [row.model_dump(mode="json", exclude_defaults=True) for row in scene.rows],
         "share": None if projection is None else [round(share, 4) for share in projection.share],

@@ -55,6 +55,7 @@ const figures = (() => {
     show(element, figure) {
       if (drawn.has(element)) { draw(element, figure); return; }
       waiting.set(element, figure);
+      element.style.minHeight = `${figure.layout.height}px`; // so that nothing moves when it is drawn
       watcher.observe(element);
     },
     forget(element) { drawn.delete(element); waiting.delete(element); watcher.unobserve(element); },
