@@ -16,6 +16,7 @@ _MARKS = {
     "catastrophic": ("x", "#D55E00"), "no effect": ("circle-open", "#999999"), "reference": ("square", "#CC79A7"),
     "published": ("triangle-up-open", "#888888"),
 }  # fmt: skip
+MOST_LABELS = 16  # beyond that names would lie on one another
 LOWEST = -0.35  # models farther away are drawn at the edge; hovering tells where they are
 _LAYOUT = {
     "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "font": {"color": "#888", "family": "system-ui, sans-serif"},
@@ -45,18 +46,23 @@ def trade_off(comparison: Comparison) -> dict[str, Any] | None:
             x=[max(x, LOWEST) for _, x, _ in line], y=[max(y, LOWEST) for _, _, y in line], mode="lines", name="front",
             line={"color": "#009E73", "width": 1.5, "dash": "dot"}, hoverinfo="skip",
         )  # fmt: skip
-    # Published points lie close together; hovering tells their names, and the labels are left to one's own rows.
+    # Published points lie close together; hovering tells their names, and the labels are left to one's own rows. Where there are
+    # many of these as well, to the front and the references.
     labelled = [point for group, points in groups.items() if group != "published" for point in points]
+    if len(labelled) > MOST_LABELS:
+        named = {id(row) for row, _, _ in line}
+        labelled = [place for place in labelled if id(place[0]) in named or place[0].kind == "reference"]
     positions = _label_positions([(row.title, x, y) for row, x, y in labelled])
     for verdict, points in groups.items():
         symbol, colour = _MARKS.get(verdict, ("cross", "#888888"))
         figure.add_scatter(
             x=[max(x, LOWEST) for _, x, _ in points], y=[max(y, LOWEST) for _, _, y in points],
             mode="markers" if verdict == "published" else "markers+text", name=verdict, cliponaxis=False,
-            text=[_safe(comparison.label(row)) for row, _, _ in points],
-            textposition=[positions.get(row.title, "top left") for row, _, _ in points], customdata=[[x, y] for _, x, y in points],
+            text=[_safe(comparison.label(row)) if verdict == "published" or row.title in positions else "" for row, _, _ in points],
+            textposition=[positions.get(row.title, "top left") for row, _, _ in points],
+            customdata=[[x, y, _safe(comparison.label(row))] for row, x, y in points],
             marker={"symbol": symbol, "size": 13, "color": colour, "line": {"width": 2, "color": colour}},
-            hovertemplate="%{text}<br>forgotten %{customdata[0]:.2f}<br>holdouts kept %{customdata[1]:.2f}<extra></extra>",
+            hovertemplate="%{customdata[2]}<br>forgotten %{customdata[0]:.2f}<br>holdouts kept %{customdata[1]:.2f}<extra></extra>",
         )  # fmt: skip
     figure.update_layout(**_LAYOUT, height=520, legend={"orientation": "h", "y": -0.16})
     figure.update_xaxes(

@@ -29,9 +29,10 @@ class Curve:
 
 @dataclass(frozen=True)
 class Evidence:
-    """By id of a record. Old results have none of it."""
+    """By id of a record; scenes by the data that they are of. Old results have records and curves only."""
 
-    scene: Scene | None = None
+    records: Mapping[str, RunRecord] = field(default_factory=dict)
+    scenes: Mapping[str, Scene] = field(default_factory=dict)
     exhibits: Mapping[str, Exhibits] = field(default_factory=dict)
     curves: Mapping[str, Sequence[Curve]] = field(default_factory=dict)
     problems: Sequence[str] = ()
@@ -39,22 +40,25 @@ class Evidence:
 
 def gather(records: Iterable[tuple[RunRecord, Path]]) -> Evidence:
     """Read what lies beside records, given with the file of each. Damaged files are reported and left out."""
-    scene: Scene | None = None
+    known: dict[str, RunRecord] = {}
+    scenes: dict[str, Scene] = {}
     exhibits: dict[str, Exhibits] = {}
     curves: dict[str, Sequence[Curve]] = {}
     problems: list[str] = []
     for record, file in records:
+        known[record.id] = record
         try:
             found = read_exhibits(beside(file, EXHIBITS_FILE))
             if found is not None:
                 exhibits[record.id] = found
-            if scene is None and record.kind == "reference":
-                scene = read_scene(beside(file, SCENE_FILE))
+            scene = read_scene(beside(file, SCENE_FILE)) if record.kind == "reference" else None
+            if scene is not None:
+                scenes[scene.data] = scene
         except BadRecord as problem:
             problems.append(str(problem))
         if file.name == RECORD_FILE:
             curves[record.id] = _curves(file.with_name(HISTORY_FILE))
-    return Evidence(scene, exhibits, curves, problems)
+    return Evidence(known, scenes, exhibits, curves, problems)
 
 
 def _curves(path: Path) -> list[Curve]:

@@ -25,9 +25,9 @@ ELSEWHERE = {
 }
 PAST_CLEAN = 0.1  # of the way from Compromised to Clean: farther behind Clean than this is worth a sentence
 _KEPT: dict[Aspect, str] = {
-    "holdout": "associations nobody asked to remove",
-    "general": "general knowledge",
-    "retained": "ordinary pictures near the forgotten people",
+    "holdout": "Associations nobody asked to remove",
+    "general": "General knowledge",
+    "retained": "Ordinary pictures near the forgotten people",
 }
 
 
@@ -77,7 +77,7 @@ def _kept(row: Row, comparison: Comparison) -> list[str]:
         moved = {name: gap for name, gap in gaps.items() if gap is not None}
         if moved:
             worst = max(moved, key=lambda name: moved[name])
-            words.append(f"Farthest from Compromised among {what}: {worst}, at a distance of {moved[worst]:.2f}.")
+            words.append(f"{what}: {worst} is farthest from Compromised, at a distance of {moved[worst]:.2f}.")
     return words
 
 

@@ -75,7 +75,6 @@ def render_html(
         ties=_ties(comparison),
         strips=named,
         has_trade_off=chart is not None,
-        share=close["share"],
         live=live,
         problems=[*problems, *evidence.problems],
         data=_json(

@@ -38,7 +38,14 @@ class Chromium:
         self._profile = tempfile.TemporaryDirectory(prefix="salmu-chromium-", ignore_cleanup_errors=True)
         commands_read, self._write = os.pipe()
         self._read, answers_write = os.pipe()
-        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--hide-scrollbars"]
+        flags = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--hide-scrollbars",
+        ]
         flags += ["--remote-debugging-pipe", f"--user-data-dir={self._profile.name}", f"--window-size={width},{height}"]
         # The browser reads from descriptor 3 and writes to 4.
         shell = f'exec "$0" "$@" 3<&{commands_read} 4>&{answers_write}'
@@ -87,7 +94,9 @@ class Chromium:
         """Load a file or an address; returns milliseconds until its load event, as the page itself counts them."""
         self.events.clear()
         self.call("Page.navigate", url=place if isinstance(place, str) else place.resolve().as_uri())
-        self.wait_for("document.readyState === 'complete' && performance.timing.loadEventEnd > 0 && location.href !== 'about:blank'")
+        self.wait_for(
+            "document.readyState === 'complete' && performance.timing.loadEventEnd > 0 && location.href !== 'about:blank'"
+        )
         return float(self.run("performance.timing.loadEventEnd - performance.timing.navigationStart"))
 
     def run(self, expression: str) -> Any:
@@ -126,7 +135,9 @@ class Chromium:
             if event["method"] == "Runtime.exceptionThrown":
                 found.append(str(content["exceptionDetails"].get("exception", {}).get("description")))
             elif event["method"] == "Runtime.consoleAPICalled" and content["type"] in ("error", "warning", "assert"):
-                found.append(" ".join(str(argument.get("value", argument.get("description"))) for argument in content["args"]))
+                found.append(
+                    " ".join(str(argument.get("value", argument.get("description"))) for argument in content["args"])
+                )
             elif event["method"] == "Log.entryAdded" and content["entry"]["level"] in ("error", "warning"):
                 found.append(content["entry"]["text"])
         return found

@@ -3,7 +3,7 @@
   const section = document.getElementById("up-close"), select = document.getElementById("run"), close = page.close;
   if (!section || !close.runs.length) return;
   const at = (id) => document.getElementById(`close-${id}`);
-  const start = close.runs[close.references.compromised], clean = close.runs[close.references.clean];
+  let start, clean, scene; // of the run that is shown: where instances of a benchmark are pooled, each has its own
   const aspects = { forgetting: "To forget", holdout: "Holdouts", general: "General", retained: "Retained" };
   const colours = { forgetting: "#D55E00", holdout: "#E69F00", general: "#56B4E9", retained: "#009E73" };
   const relations = { pair: ["✓", "the very one"], association: ["≈", "same person and field"], person: ["~", "same person"], other: ["", "another"] };
@@ -45,10 +45,10 @@
 
   // ---------------------------------------------------------------- map
   const about = (row) => {
-    const fact = close.scene?.[row] ?? {};
+    const fact = scene?.[row] ?? {};
     return [fact.split, fact.person, fact.field, fact.caption].filter(Boolean).map((text) => plain(text.length > 70 ? `${text.slice(0, 70)}…` : text)).join("<br>");
   };
-  const aspectOf = (row) => close.scene?.[row]?.aspect ?? "retained";
+  const aspectOf = (row) => scene?.[row]?.aspect ?? "retained";
   const map = (places, range) => {
     const [[imageX, imageY], [textX, textY]] = places, unit = (n) => n / 1000, data = [];
     [...new Set(imageX.map((_, row) => aspectOf(row)))].forEach((aspect) => {
@@ -67,8 +67,9 @@
     return rows.length ? (rows.reduce((sum, row) => sum + Math.hypot(ix[row] - tx[row], iy[row] - ty[row]), 0) / rows.length / 1000).toFixed(3) : "–";
   };
   const maps = (run) => {
-    at("maps").hidden = !run.map || !start?.map;
+    at("maps").hidden = !run.map || !start?.map || start.scene !== run.scene;
     if (at("maps").hidden) return;
+    at("share").textContent = run.share.map((share) => `${Math.round(100 * share)} %`).join(" and ");
     const ends = (axis) => { const all = [start, run].flatMap((model) => model.map.flatMap((side) => side[axis])), low = Math.min(...all) / 1000, high = Math.max(...all) / 1000, room = 0.06 * (high - low); return [low - room, high + room]; };
     const range = [ends(0), ends(1)];
     at("after-title").textContent = `After: ${run.title}`;
@@ -80,10 +81,10 @@
 
   // ---------------------------------------------------------------- retrieval
   const thumbnail = (row, words) => {
-    const picture = close.scene?.[row]?.picture;
+    const picture = scene?.[row]?.picture;
     return picture ? make("img", { src: `data:image/jpeg;base64,${picture}`, alt: words, title: words, width: 56, height: 56, loading: "lazy" }) : make("span", { class: "no-picture", title: words }, words);
   };
-  const named = (row) => { const fact = close.scene?.[row] ?? {}; return [fact.person || "somebody", fact.field].filter(Boolean).join(", "); };
+  const named = (row) => { const fact = scene?.[row] ?? {}; return [fact.person || "somebody", fact.field].filter(Boolean).join(", "); };
   const found = (title, retrieval) => {
     if (!retrieval) return make("div", {}, make("h5", {}, title), make("p", { class: "soft" }, "not kept"));
     const captions = retrieval.captions.map(([cosine, relation, caption]) => make("li", { class: relation },
@@ -94,12 +95,12 @@
       make("p", { class: "soft" }, `own picture in place ${retrieval.picture[0]} of ${retrieval.picture[1]}`), make("div", { class: "thumbs" }, ...pictures));
   };
   const gallery = (run) => {
-    at("gallery").hidden = !run.retrievals.length || !close.scene;
+    at("gallery").hidden = !run.retrievals.length || !scene;
     if (at("gallery").hidden) return;
-    const of = (model, row) => model?.retrievals.find((retrieval) => retrieval.row === row);
+    const of = (model, row) => (model?.scene === run.scene ? model.retrievals.find((retrieval) => retrieval.row === row) : undefined);
     const open = kept.get("gallery") ?? 0;
-    at("associations").replaceChildren(...run.retrievals.filter(({ row }) => close.scene[row]).map((own, number) => {
-      const fact = close.scene[own.row], models = [["Compromised (before)", start], [`${run.title} (after)`, run], ["Clean", clean]].filter(([, model], place) => model && (place === 1 || model !== run));
+    at("associations").replaceChildren(...run.retrievals.filter(({ row }) => scene[row]).map((own, number) => {
+      const fact = scene[own.row], models = [["Compromised (before)", start], [`${run.title} (after)`, run], ["Clean", clean]].filter(([, model], place) => model && (place === 1 || model !== run));
       const before = of(start, own.row), line = before ? `caption: place ${before.caption[0]} → ${own.caption[0]}` : `caption: place ${own.caption[0]}`;
       const details = make("details", { class: "pair-card" }, make("summary", {}, thumbnail(own.row, named(own.row)), make("span", {}, make("b", {}, named(own.row)), make("span", { class: `pill ${fact.aspect}` }, fact.aspect === "forgetting" ? "to forget" : "nobody asked"), make("br"), make("span", { class: "soft" }, `${fact.caption} · ${line}`))));
       const fill = () => { if (details.open && !details.querySelector(".models")) details.append(make("div", { class: "models" }, ...models.map(([title, model]) => found(title, of(model, own.row))))); };
@@ -130,6 +131,7 @@
   // ---------------------------------------------------------------- choosing
   const show = (number) => {
     const run = close.runs[number];
+    [start, clean, scene] = [close.runs[run.compromised], close.runs[run.clean], close.scenes[run.scene]];
     select.value = String(number);
     at("title").textContent = run.title;
     at("verdict").textContent = run.verdict || run.kind;
