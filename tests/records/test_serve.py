@@ -179,7 +179,8 @@ def test_a_port_that_is_taken_is_said(server, folder):
 
 def test_the_command_says_where_and_ends_cleanly_at_ctrl_c_without_torch(folder):
     code = (
-        "import sys; from salmu_core.cli.main import main\n"
+        "import signal, sys; from salmu_core.cli.main import main\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs ignore it
         "try:\n    main(['serve', sys.argv[1], '--port', '0'])\n"
         "finally:\n    heavy = {'torch', 'salmu_core.plugins'} & set(sys.modules); print('heavy', heavy, flush=True)"
     )

@@ -121,6 +121,7 @@ class Chromium:
             " if (open.length) open[0].scrollIntoView(); return open.length === 0; })()"
         )
         self.run("window.scrollTo(0, 0)")
+        self.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
     def picture(self, path: Path, *, whole: bool = False) -> None:
         """A PNG of what is to be seen, or of the whole page."""

@@ -21,11 +21,12 @@ IMAGES = Path(__file__).parents[3] / "docs" / "images"
 
 
 def take_pictures(page: Path, folder: Path, run: str | None = None) -> list[Path]:
-    """PNGs of the first screen (light, and dark on a phone) and of one run up close (dark); the run is the first one whose title
+    """PNGs of the first screen (light, and dark on a phone) and of two parts of one run up close; the run is the first one whose title
     begins with `run`, else the one that the page opens with."""
     pictures = {
         folder / "report.png": (1440, 1500, False, ""),
-        folder / "report-up-close.png": (1280, 1560, True, "#up-close"),
+        folder / "report-up-close.png": (1280, 1200, True, "#up-close"),
+        folder / "report-associations.png": (1280, 1250, False, "#close-maps"),
         folder / "report-phone.png": (390, 844, True, ""),
     }
     for picture, (width, height, dark, section) in pictures.items():
