@@ -43,7 +43,7 @@ def explain(row: Row, comparison: Comparison) -> list[str]:
         words.append(f"Over seeds: {counted}; the worst one is shown.")
     if row.verdict in ELSEWHERE:
         words.append(ELSEWHERE[row.verdict])
-    return words + _forgotten(row, comparison) + _kept(row, comparison)
+    return words + _forgotten(row, comparison) + _kept(row, comparison) + _against_others(row)
 
 
 def _forgotten(row: Row, comparison: Comparison) -> list[str]:
@@ -79,6 +79,14 @@ def _kept(row: Row, comparison: Comparison) -> list[str]:
             worst = max(moved, key=lambda name: moved[name])
             words.append(f"{what}: {worst} is farthest from Compromised, at a distance of {moved[worst]:.2f}.")
     return words
+
+
+def _against_others(row: Row) -> list[str]:
+    """What paired tests say, where the comparison has made them."""
+    wins, ties, losses = (int(getattr(row, name, 0)) for name in ("wins", "ties", "losses"))
+    if not wins + ties + losses:
+        return []
+    return [f"Overall, by paired tests: better than {wins} other rows, not to be told from {ties}, worse than {losses}."]
 
 
 def _gap(row: Row, metric: str) -> float | None:

@@ -72,7 +72,6 @@ def render_html(
         aspects=_ASPECTS,
         verdicts={name: words for name, words in VERDICTS.items() if any(row.verdict == name for row in comparison.rows)},
         elsewhere=ELSEWHERE,
-        ties=_ties(comparison),
         strips=named,
         has_trade_off=chart is not None,
         live=live,
@@ -160,11 +159,6 @@ def _glance(comparison: Comparison) -> str:
     if rows and not counted.get("selective"):
         words += " None is selective."
     return words if rows else "No method has been run yet."
-
-
-def _ties(comparison: Comparison) -> list[str]:
-    """For each row what it is tied with, where the comparison says so."""
-    return ["" for _ in comparison.rows]
 
 
 def _json(content: object) -> str:

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from records import CLEAN, COMPROMISED, published, record, references, with_published
 from salmu_core.records.charts import trade_off, trade_off_table
-from salmu_core.records.compare import compare_records
+from salmu_core.records.compare import Row, compare_records
 from salmu_core.records.markdown import render_markdown
 from salmu_core.records.report import Live, render_html, write_reports
 from salmu_core.records.table import leaderboard_renderables
@@ -70,6 +70,38 @@ def test_the_front_holds_ranked_rows_that_no_other_beats():
         f"{1 - (0.1 - 0.001) / 0.235:.3f}",
         f"{1 - (0.321 - 0.30) / 0.178:.3f}",
     ]
+
+
+class _Tied(Row):
+    """A row of a comparison that knows ties."""
+
+    place: str = ""
+    tie_group: int | None = None
+    command: str = ""
+    wins: int = 0
+    ties: int = 0
+    losses: int = 0
+
+
+def test_ties_and_commands_of_whole_rows_are_shown_where_a_comparison_has_them():
+    runs = [record(name, {**COMPROMISED, "RetFail": value}) for name, value in (("a", 0.05), ("b", 0.06), ("c", 0.2))]
+    comparison = compare_records([*references(), *runs])
+    groups = [None, None, 1, 1, 2]
+    rows = tuple(
+        _Tied(
+            **row.model_dump(),
+            place="=1" if group == 1 else "3" if group else "",
+            tie_group=group,
+            command="salmu compare all",
+            wins=2,
+        )
+        for row, group in zip(comparison.rows, groups, strict=True)
+    )
+    page = render_html(comparison.model_copy(update={"rows": rows}))
+    assert re.findall(r'<td data-value="\d+">([^<]*)</td>', page) == ["", "", "=1", "=1", "3"]
+    assert len(re.findall(r'<tr class="run first-of-tie">', page)) == 2
+    assert "<code>salmu compare all</code>" in page
+    assert "better than 2 other rows, not to be told from 0, worse than 0" in page
 
 
 def test_many_rows_are_not_all_labelled():
