@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 from jaxtyping import Float32, Int8
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from salmu_core.errors import BadRecord
 from salmu_core.files import write_text
@@ -86,6 +86,12 @@ class Vectors(_Frozen):
     scale: float = Field(gt=0)
     image: str = Field(pattern=_BASE64)
     text: str = Field(pattern=_BASE64)
+
+    @field_validator("image", "text")
+    @classmethod
+    def _decodes(cls, side: str) -> str:
+        base64.b64decode(side, validate=True)  # raises a ValueError
+        return side
 
     @classmethod
     def of(cls, image: Float32[np.ndarray, "rows dim"], text: Float32[np.ndarray, "rows dim"]) -> Vectors:

@@ -56,6 +56,16 @@ def test_a_damaged_file_is_named_and_the_report_does_without(results, content):
     assert "good-0-1.0" in evidence.exhibits
 
 
+@pytest.mark.parametrize(
+    "vectors", [{"image": "A"}, {"image": "<>"}, {"scale": 0}, {"dim": -1}, {"image": "QUJD", "text": "A==="}]
+)
+def test_damaged_embeddings_are_refused_and_not_decoded_later(tmp_path, vectors):
+    content = {"data": "x", "vectors": {"dim": 2, "scale": 0.1, "image": "QUJD", "text": "QUJD", **vectors}}
+    (tmp_path / EXHIBITS_FILE).write_text(json.dumps(content))
+    with pytest.raises(BadRecord, match="is damaged: vectors"):
+        read_exhibits(tmp_path / EXHIBITS_FILE)
+
+
 def test_a_huge_file_is_not_read(tmp_path):
     path = tmp_path / EXHIBITS_FILE
     path.write_text(" " * 3_000_001)

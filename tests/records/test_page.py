@@ -73,7 +73,6 @@ def test_headings_sort_and_say_so(browser, page):
     assert _names(browser) == ["Clean", "Compromised", "lazy", "good", "eraser", "broken", "Theirs [1]"]
     browser.run(click.format(1))  # rank
     assert _names(browser) == start
-    browser.run("sessionStorage.clear()")
 
 
 def test_the_table_can_be_narrowed(browser, page):
@@ -82,7 +81,6 @@ def test_the_table_can_be_narrowed(browser, page):
         "(() => { const box = document.getElementById('narrow'); box.value = 'ERA'; box.dispatchEvent(new Event('input')); })()"
     )
     assert _names(browser) == ["Clean", "Compromised", "eraser"]
-    browser.run("sessionStorage.clear()")
 
 
 def test_the_theme_follows_the_system_until_one_is_chosen(browser, page):
@@ -124,7 +122,6 @@ def test_a_run_is_chosen_from_the_table_the_list_and_the_buttons(browser, page):
     assert browser.run("document.querySelectorAll('#close-associations .thumbs img').length") > 0
     browser.draw_everything()
     assert browser.complaints() == []
-    browser.run("sessionStorage.clear()")
 
 
 def test_every_chart_has_its_numbers_as_a_table(browser, page):
@@ -175,7 +172,6 @@ def test_hostile_names_stay_text(browser, tmp_path):
     assert browser.requests() == [page.resolve().as_uri()]
     for place in ("#board", "#close-title", "#close-associations", "#close-options", "#cost ~ .wide"):
         assert EVIL in browser.run(f"document.querySelector({place!r}).textContent"), place
-    browser.run("sessionStorage.clear()")
 
 
 def test_a_narrow_screen_scrolls_tables_and_not_the_page(page):
