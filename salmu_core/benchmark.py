@@ -120,6 +120,8 @@ class Benchmark(ABC):
     #: Rows are somebody's own: commands that only look at them keep nothing derived from them in the user's cache.
     private: ClassVar[bool] = False
     Options: ClassVar[type[Options]] = Options
+    #: May reports show pictures, captions and names of this data? Only where nobody in it is a real person: results are passed on.
+    shows_rows: ClassVar[bool] = False
 
     def __init__(self, options: AnyOptions | None = None, cache: Path | None = None) -> None:
         from salmu_core.files import default_cache

@@ -45,6 +45,7 @@ class Toy(Benchmark):
     version = "2"
     summary = "Coloured squares and an untrained model, for tests of plugins; its numbers mean nothing."
     Options = ToyOptions
+    shows_rows = True
 
     def ready(self) -> bool:
         return True

@@ -14,8 +14,8 @@ from salmu_core.data import Split
 from salmu_core.errors import BadCheckpoint, BadData, BadRecord, NotBuilt
 from salmu_core.model import load_model
 from salmu_core.plugins import Plugins, load_plugins
+from salmu_core.records.explain import VERDICTS
 from salmu_core.records.references import find_references, reference
-from salmu_core.records.report import VERDICTS
 from salmu_core.records.schema import RunRecord, ScoreRecord
 from salmu_core.records.statements import statements, verdict_of
 from salmu_core.records.store import read_record

@@ -32,6 +32,7 @@ _COMMANDS = {
     "replay": ("replay", "replay_command", "Run a record again and say whether it comes out the same."),
     "report": ("report", "report_command", "Make the leaderboard and the report again from records alone."),
     "run": ("run", "run_command", "Run one method over one benchmark."),
+    "serve": ("serve", "serve_command", "Show a results folder in the browser while it grows."),
     "study": ("study", "study_command", "Carry out a comparison that a TOML file describes."),
     "tune": ("tune", "tune_command", "Choose options of methods without looking at evaluation data."),
 }

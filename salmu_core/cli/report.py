@@ -42,4 +42,5 @@ def report_command(folders: tuple[Path, ...], out: Path | None, **flags: Any) ->
             f"There is no record below {', '.join(map(str, folders))}.", "Run `salmu compare` or `salmu run` first."
         )
     comparison = compare_records(loaded.records, loaded.folders)
-    return Showing.of(flags).show(comparison, write_reports(out or folders[0], comparison))
+    files = write_reports(out or folders[0], comparison, zip(loaded.records, loaded.files, strict=True))
+    return Showing.of(flags).show(comparison, files)

@@ -13,21 +13,26 @@ from salmu_core.data_cache import DataCache
 from salmu_core.errors import PluginFailure, SalmuError
 from salmu_core.evaluation.bootstrap import clustered_interval
 from salmu_core.evaluation.embed import EmbeddingCache, Tell, embed_views
+from salmu_core.evaluation.exhibits import make_exhibits
 from salmu_core.evaluation.plan import plan_evaluation
 from salmu_core.metric import Metric, NotMeasurable, Score
 from salmu_core.model import DualEncoder, Tower
+from salmu_core.processes import process_index
+from salmu_core.records.exhibits import Exhibits
 from salmu_core.records.rows import CLUSTER
 from salmu_core.records.schema import ScoreRecord
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores of one model; `rows` are per-row arrays for the sidecar, by "metric/what"."""
+    """Scores of one model; `rows` are per-row arrays for the sidecar, by "metric/what"; `exhibits` what a report shows of it
+    (made by the main process alone)."""
 
     scores: Mapping[str, ScoreRecord]
     skipped: Mapping[str, str]
     rows: Mapping[str, np.ndarray]
     seconds: Mapping[str, float] = field(default_factory=dict)
+    exhibits: Exhibits | None = None
 
 
 def evaluate_model(
@@ -76,8 +81,14 @@ def evaluate_model(
         rows |= {f"{metric.name}/{name}": np.asarray(values) for name, values in score.details.items()}
         tell("score", number + 1, len(plan.metrics))
     rows |= _numbered(clusters)
-    total = time.perf_counter() - started
-    return Evaluation(scores, skipped, rows, {"embed": embedding_seconds, "score": total - embedding_seconds})
+    scored = time.perf_counter()
+    exhibits = make_exhibits(benchmark, plan, embedded) if process_index() == 0 else None
+    seconds = {
+        "embed": embedding_seconds,
+        "score": scored - started - embedding_seconds,
+        "exhibits": time.perf_counter() - scored,
+    }
+    return Evaluation(scores, skipped, rows, seconds, exhibits)
 
 
 def _numbered(clusters: Mapping[str, list[str]]) -> dict[str, np.ndarray]:

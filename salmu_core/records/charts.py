@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import plotly.graph_objects as go
 
 from salmu_core.records.compare import Comparison, Row
+from salmu_core.records.verdict import RANKED
 
 # Told apart by shape as well as by colour (Okabe & Ito's palette).
 _MARKS = {
@@ -14,6 +16,7 @@ _MARKS = {
     "catastrophic": ("x", "#D55E00"), "no effect": ("circle-open", "#999999"), "reference": ("square", "#CC79A7"),
     "published": ("triangle-up-open", "#888888"),
 }  # fmt: skip
+MOST_LABELS = 16  # beyond that names would lie on one another
 LOWEST = -0.35  # models farther away are drawn at the edge; hovering tells where they are
 _LAYOUT = {
     "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "font": {"color": "#888", "family": "system-ui, sans-serif"},
@@ -28,32 +31,38 @@ def trade_off(comparison: Comparison) -> dict[str, Any] | None:
     holdouts = [m.name for m in comparison.metrics if m.aspect == "holdout"]
     if forgetting is None or not holdouts:
         return None
+    places = _places(comparison)
     figure = go.Figure()
     figure.add_shape(
         type="rect", x0=0.8, x1=1.05, y0=0.9, y1=1.05, fillcolor="rgba(0,158,115,0.15)", line_width=0, layer="below"
     )
     groups: dict[str, list[tuple[Row, float, float]]] = {}
-    for row in comparison.rows:
-        gap = row.cells[forgetting].gap if forgetting in row.cells else None
-        kept = [row.cells[name].gap for name in holdouts if name in row.cells]
-        if gap is None or not kept or any(value is None for value in kept):
-            continue
-        if row.kind == "published" and row.reference:  # it would stand on one's own Clean or Compromised
-            continue
+    for row, x, y in places:
         group = "published" if row.kind == "published" else row.verdict or "reference"
-        groups.setdefault(group, []).append((row, 1 - gap, 1 - max(value for value in kept if value is not None)))
-    # Published points lie close together; hovering tells their names, and the labels are left to one's own rows.
+        groups.setdefault(group, []).append((row, x, y))
+    line = front(places)
+    if len(line) > 1:
+        figure.add_scatter(
+            x=[max(x, LOWEST) for _, x, _ in line], y=[max(y, LOWEST) for _, _, y in line], mode="lines", name="front",
+            line={"color": "#009E73", "width": 1.5, "dash": "dot"}, hoverinfo="skip",
+        )  # fmt: skip
+    # Published points lie close together; hovering tells their names, and the labels are left to one's own rows. Where there are
+    # many of these as well, to the front and the references.
     labelled = [point for group, points in groups.items() if group != "published" for point in points]
+    if len(labelled) > MOST_LABELS:
+        named = {id(row) for row, _, _ in line}
+        labelled = [place for place in labelled if id(place[0]) in named or place[0].kind == "reference"]
     positions = _label_positions([(row.title, x, y) for row, x, y in labelled])
     for verdict, points in groups.items():
         symbol, colour = _MARKS.get(verdict, ("cross", "#888888"))
         figure.add_scatter(
             x=[max(x, LOWEST) for _, x, _ in points], y=[max(y, LOWEST) for _, _, y in points],
             mode="markers" if verdict == "published" else "markers+text", name=verdict, cliponaxis=False,
-            text=[_safe(comparison.label(row)) for row, _, _ in points],
-            textposition=[positions.get(row.title, "top left") for row, _, _ in points], customdata=[[x, y] for _, x, y in points],
+            text=[_safe(comparison.label(row)) if verdict == "published" or row.title in positions else "" for row, _, _ in points],
+            textposition=[positions.get(row.title, "top left") for row, _, _ in points],
+            customdata=[[x, y, _safe(comparison.label(row))] for row, x, y in points],
             marker={"symbol": symbol, "size": 13, "color": colour, "line": {"width": 2, "color": colour}},
-            hovertemplate="%{text}<br>forgotten %{customdata[0]:.2f}<br>holdouts kept %{customdata[1]:.2f}<extra></extra>",
+            hovertemplate="%{customdata[2]}<br>forgotten %{customdata[0]:.2f}<br>holdouts kept %{customdata[1]:.2f}<extra></extra>",
         )  # fmt: skip
     figure.update_layout(**_LAYOUT, height=520, legend={"orientation": "h", "y": -0.16})
     figure.update_xaxes(
@@ -69,6 +78,58 @@ def trade_off(comparison: Comparison) -> dict[str, Any] | None:
         zeroline=False,
     )
     return _plain(figure)
+
+
+def _places(comparison: Comparison) -> list[tuple[Row, float, float]]:
+    """Every row that has a place on the chart: how much is forgotten, how much of the holdouts is kept."""
+    forgetting = next((m.name for m in comparison.metrics if m.aspect == "forgetting" and m.primary), None)
+    holdouts = [m.name for m in comparison.metrics if m.aspect == "holdout"]
+    places = []
+    for row in comparison.rows:
+        if row.kind == "published" and row.reference:  # it would stand on one's own Clean or Compromised
+            continue
+        forgotten = row.cells[forgetting].gap if forgetting in row.cells else None
+        kept = [row.cells[name].gap for name in holdouts if name in row.cells]
+        known = [gap for gap in kept if gap is not None]
+        if forgotten is not None and known and len(known) == len(kept):
+            places.append((row, 1 - forgotten, 1 - max(known)))
+    return places
+
+
+def front(places: Sequence[tuple[Row, float, float]]) -> list[tuple[Row, float, float]]:
+    """The Pareto front, from left to right: one's own rows that hold a rank and that none of them beats in both directions."""
+    runs = [place for place in places if place[0].kind == "run" and place[0].verdict in RANKED and not place[0].oracle]
+    best = [(row, x, y) for row, x, y in runs if not any(ox >= x and oy >= y and (ox > x or oy > y) for _, ox, oy in runs)]
+    return sorted(best, key=lambda place: place[1])
+
+
+def trade_off_table(comparison: Comparison) -> dict[str, Any]:
+    """The chart's numbers, for those who cannot see it."""
+    places = _places(comparison)
+    on_front = {id(row) for row, _, _ in front(places)}
+    rows = [
+        [comparison.label(row), f"{x:.3f}", f"{y:.3f}", row.verdict or row.kind, "yes" if id(row) in on_front else ""]
+        for row, x, y in places
+    ]
+    return {"heads": ["method", "forgotten", "holdouts kept", "verdict", "on the front"], "rows": rows}
+
+
+def strip_table(comparison: Comparison, metric: str) -> dict[str, Any]:
+    """One metric's numbers, references included."""
+    rows = []
+    for row in comparison.rows:
+        if metric in row.cells:
+            cell = row.cells[metric]
+            ends = "" if cell.low is None or cell.high is None else f"{cell.low:.4f} to {cell.high:.4f}"
+            rows.append(
+                [
+                    comparison.label(row),
+                    f"{cell.value:.4f}",
+                    ends or ("" if cell.sd is None else f"± {cell.sd:.4f} over {cell.n} seeds"),
+                    "" if cell.gap is None else f"{cell.gap:.3f}",
+                ]
+            )
+    return {"heads": ["method", "value", "95 % interval", "distance to the target"], "rows": rows}
 
 
 def _label_positions(points: list[tuple[str, float, float]]) -> dict[str, str]:
@@ -99,6 +160,12 @@ def strips(comparison: Comparison) -> list[tuple[str, dict[str, Any]]]:
             hovertemplate="%{y}: %{x:.4f}<extra></extra>", showlegend=False,
         )  # fmt: skip
         for value, dash, words in ((metric.clean, "dash", "Clean"), (metric.compromised, "dot", "Compromised")):
+            band = next(
+                (row.cells[metric.name] for row in comparison.rows
+                 if row.kind == "reference" and row.title == words and metric.name in row.cells), None,
+            )  # fmt: skip
+            if band is not None and band.low is not None and band.high is not None:
+                figure.add_vrect(x0=band.low, x1=band.high, fillcolor="rgba(204,121,167,.16)", line_width=0, layer="below")
             if value is not None:
                 leftmost = value <= min(v for v in (metric.clean, metric.compromised) if v is not None)
                 position = (

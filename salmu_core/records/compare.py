@@ -110,6 +110,7 @@ class Row(_Frozen):
     commands: tuple[str, ...] = Field((), description="one for each run")
     command: str = Field("", description="makes all runs of the row again")
     device: str = ""
+    records: tuple[str, ...] = Field((), description="ids of the records behind the row, in order of its seeds")
 
     @property
     def place(self) -> str:
@@ -360,6 +361,7 @@ def _reference_row(which: Target, instances: Sequence[Instance]) -> Row | None:
         commands=commands,
         command=" && ".join(commands),
         device=record.provenance.device,
+        records=tuple(record.id for record in records),
     )
 
 
@@ -446,6 +448,7 @@ def _row(title: str, group: Sequence[JudgedRun], bench_seeds: Sequence[int]) -> 
         commands=tuple(record.provenance.command for record in records if record.provenance.command),
         command=row_command(records),
         device=first.provenance.device,
+        records=tuple(record.id for record in records),
     )
 
 

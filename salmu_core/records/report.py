@@ -1,7 +1,14 @@
-"""Leaderboard and report files, from a comparison alone."""
+"""Leaderboard and report files, from records and what lies beside them."""
 
 from __future__ import annotations
 
+import base64
+import gzip
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -11,9 +18,13 @@ from plotly.offline import get_plotlyjs
 from plotly.utils import PlotlyJSONEncoder
 
 from salmu_core.files import write_json, write_text
-from salmu_core.records.charts import costs, strips, trade_off
+from salmu_core.records.charts import costs, strip_table, strips, trade_off, trade_off_table
 from salmu_core.records.compare import Comparison
+from salmu_core.records.evidence import Evidence, gather
+from salmu_core.records.explain import ELSEWHERE, VERDICTS
 from salmu_core.records.markdown import render_markdown
+from salmu_core.records.schema import RunRecord
+from salmu_core.records.up_close import up_close
 
 _ASPECTS = {
     "forgetting": "Forgetting efficacy: are the requested associations gone? The target is Clean.",
@@ -21,55 +32,138 @@ _ASPECTS = {
     "general": "General knowledge. The target is Compromised.",
     "retained": "Ordinary data near the forgotten people or the sensitive domain. The target is Compromised.",
 }
-VERDICTS = {
-    "selective": "The requested associations are gone and nothing else changed. The goal.",
-    "over-generalised": "The requested associations are gone, general knowledge stays, but associations nobody asked to remove are"
-    " erased too.",
-    "ineffective": "The requested associations survive.",
-    "catastrophic": "General knowledge fell: the model is damaged. Holds no rank.",
-    "no effect": "The model is as it was. Holds no rank.",
-    "diverged": "The loss stopped being finite. Holds no rank.",
-    "failed": "The run ended with an error. Holds no rank.",
-    "unknown": "A metric or a reference row that the verdict needs is missing. Holds no rank.",
-}
+_REPORT = ("kept.js", "theme.js", "figures.js", "board.js", "up_close.js", "live.js")
+_WAITING = ("kept.js", "live.js")
 
 
-def render_html(comparison: Comparison, title: str | None = None) -> str:
-    """One self-contained page: no file or address beside it is needed."""
+@dataclass(frozen=True)
+class Live:
+    """A page that is served while results grow: what it shows, and the runs that are not finished."""
+
+    version: str
+    going: Sequence[str] = ()
+
+
+def render_html(
+    comparison: Comparison,
+    title: str | None = None,
+    evidence: Evidence | None = None,
+    *,
+    live: Live | None = None,
+    problems: Sequence[str] = (),
+) -> str:
+    """One self-contained page: no file or address beside it is needed.
+
+    Args:
+        evidence: what lies beside the records; without it single runs have no pictures.
+        live: the page is served, and asks its server for changes.
+        problems: sentences on what could not be read.
+    """
+    evidence = evidence or Evidence()
     chart = trade_off(comparison)
-    return _template().render(
+    named = [(f"strip-{i}", metric) for i, metric in enumerate(comparison.metrics)]
+    close = up_close(comparison, evidence)
+    tables = {identifier: strip_table(comparison, metric.name) for identifier, metric in named}
+    return _template("report.html.j2").render(
         title=title or f"{comparison.benchmark} {comparison.benchmark_version}: unlearning leaderboard",
         comparison=comparison,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        glance=_glance(comparison),
         aspects=_ASPECTS,
         verdicts={name: words for name, words in VERDICTS.items() if any(row.verdict == name for row in comparison.rows)},
-        charts=_json(
+        elsewhere=ELSEWHERE,
+        strips=named,
+        has_trade_off=chart is not None,
+        live=live,
+        problems=[*problems, *evidence.problems],
+        data=_json(
             {
-                "trade-off": chart,
-                "cost": costs(comparison),
-                **{f"strip-{i}": c for i, (_, c) in enumerate(strips(comparison))},
+                "charts": {
+                    "trade-off": chart,
+                    "costs": costs(comparison),
+                    **{f"strip-{i}": c for i, (_, c) in enumerate(strips(comparison))},
+                },
+                "tables": {"trade-off": trade_off_table(comparison), **tables},
+                "close": close,
             }
         ),
-        strips=[(f"strip-{i}", metric) for i, metric in enumerate(comparison.metrics)],
-        has_trade_off=chart is not None,
-        plotlyjs=get_plotlyjs(),
+        plotly=_packed_plotly(),
+        script=_script(_REPORT),
+        style=_page_file("report.css"),
+        policy=content_policy(live=live is not None),
     )
 
 
-def write_reports(folder: Path, comparison: Comparison) -> dict[str, Path]:
-    """Write `leaderboard.json`, `leaderboard.md` and `report.html` atomically; returns them by format."""
+def render_waiting(title: str, message: str, live: Live, problems: Sequence[str] = ()) -> str:
+    """The served page while there is nothing to compare, or why what is there cannot be compared."""
+    return _template("waiting.html.j2").render(
+        title=title, message=message, live=live, problems=problems, script=_script(_WAITING), style=_page_file("report.css"),
+        policy=content_policy(live=True),
+    )  # fmt: skip
+
+
+def write_reports(folder: Path, comparison: Comparison, records: Iterable[tuple[RunRecord, Path]] = ()) -> dict[str, Path]:
+    """Write `leaderboard.json`, `leaderboard.md` and `report.html` atomically; returns them by format.
+
+    Args:
+        records: with the file of each: what lies beside them is shown too.
+    """
     files = {"json": folder / "leaderboard.json", "md": folder / "leaderboard.md", "html": folder / "report.html"}
     write_json(files["json"], comparison.model_dump(mode="json"))
     write_text(files["md"], render_markdown(comparison))
-    write_text(files["html"], render_html(comparison))
+    write_text(files["html"], render_html(comparison, evidence=gather(records)))
     return files
+
+
+@cache
+def content_policy(*, live: bool) -> str:
+    """What a page may do: run its own scripts, known by their hashes, show pictures that stand in it, and nothing else.
+
+    Styles have to be allowed inline, since plotly.js sets them on what it draws.
+    """
+    hashes = " ".join(f"'sha256-{_digest(text)}'" for text in (_script(_REPORT), _script(_WAITING), get_plotlyjs()))
+    asking = "connect-src 'self'; " if live else ""
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; {asking}base-uri 'none';"
+        " form-action 'none'"
+    )
+
+
+def _digest(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+@cache
+def _script(names: tuple[str, ...]) -> str:
+    return '"use strict";\n' + "\n".join(_page_file(name) for name in names)
+
+
+@cache
+def _packed_plotly() -> str:
+    """plotly.js as the installed package ships it, compressed: the page has two fifths of the size, and opens without reading it."""
+    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), 9, mtime=0)).decode()
+
+
+def _page_file(name: str) -> str:
+    return Path(__file__).with_name("page").joinpath(name).read_text(encoding="utf-8")
+
+
+def _glance(comparison: Comparison) -> str:
+    """The comparison in a sentence or two."""
+    rows = [row for row in comparison.rows if row.kind == "run"]
+    counted = Counter(row.verdict for row in rows)
+    words = f"{len(rows)} {'row' if len(rows) == 1 else 'rows'}: {', '.join(f'{n} {name}' for name, n in counted.most_common())}."
+    best = next((row for row in rows if row.rank == 1), None)
+    if best is not None and best.overall is not None:
+        words += f" First by overall score: {best.title} ({best.overall:.3f}), {best.verdict}."
+    if rows and not counted.get("selective"):
+        words += " None is selective."
+    return words if rows else "No method has been run yet."
 
 
 def _json(content: object) -> str:
     """JSON that can stand inside a script element whatever names it holds: no '<' survives, so no element can be closed."""
-    import json
-
-    text = json.dumps(content, cls=PlotlyJSONEncoder)
+    text = json.dumps(content, cls=PlotlyJSONEncoder, separators=(",", ":"))
     return (
         text.replace("<", "\\u003c")
         .replace(">", "\\u003e")
@@ -80,14 +174,14 @@ def _json(content: object) -> str:
 
 
 @cache
-def _template() -> jinja2.Template:
+def _template(name: str) -> jinja2.Template:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("salmu_core.records"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        loader=jinja2.PackageLoader("salmu_core.records", "page"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
     environment.filters["number"] = lambda value: "–" if value is None else f"{value:.3f}"
     environment.filters["band"] = _band
-    return environment.get_template("report.html.j2")
+    return environment.get_template(name)
 
 
 def _band(gap: float | None) -> str:

@@ -28,11 +28,16 @@ UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_vers
 
 @dataclass(frozen=True)
 class LoadedRecords:
-    """Records that could be read with the folder each lies in, and a sentence for each that could not."""
+    """Records that could be read with the file of each, and a sentence for each that could not."""
 
     records: list[RunRecord] = field(default_factory=list)
-    folders: list[Path] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+
+    @property
+    def folders(self) -> list[Path]:
+        """Where each record lies."""
+        return [file.parent for file in self.files]
 
 
 def write_record(folder: str | Path, record: RunRecord) -> Path:
@@ -86,7 +91,7 @@ def load_records(*paths: str | Path) -> LoadedRecords:
         for file in files:
             try:
                 loaded.records.append(read_record(file))
-                loaded.folders.append(file.parent)
+                loaded.files.append(file)
             except BadRecord as problem:
                 loaded.problems.append(str(problem))
     return loaded

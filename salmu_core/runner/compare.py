@@ -13,6 +13,7 @@ from salmu_core.plugins import Plugins, load_plugins
 from salmu_core.records.compare import Comparison, compare_records
 from salmu_core.records.report import write_reports
 from salmu_core.records.schema import RunRecord, RunSpec
+from salmu_core.records.store import RECORD_FILE
 from salmu_core.runner.presets import FROM_BENCHMARK, with_preset
 from salmu_core.runner.resolve import Resolved, make_benchmark, resolve
 from salmu_core.runner.run import Settings, finished_record, run_resolved
@@ -212,4 +213,5 @@ def compared(records: Sequence[RunRecord], folders: Sequence[Path], out: Path) -
         folders: where each record lies.
     """
     comparison = compare_records(records, folders)
-    return ComparisonResult(comparison, list(records), write_reports(out, comparison))
+    places = [folder / RECORD_FILE for folder in folders]
+    return ComparisonResult(comparison, list(records), write_reports(out, comparison, zip(records, places, strict=True)))

@@ -14,11 +14,11 @@ from salmu_core.files import write_json, write_tensors
 from salmu_core.model import DualEncoder, load_model
 from salmu_core.plugins import Plugins, load_plugins
 from salmu_core.records.schema import RunRecord, RunSpec
-from salmu_core.records.store import write_record
+from salmu_core.records.store import RECORD_FILE, write_record
 from salmu_core.runner.accelerate_setup import AUTOCAST, open_accelerator
 from salmu_core.runner.progress import Progress
 from salmu_core.runner.resolve import make_metrics, resolve
-from salmu_core.runner.run import ROWS_FILE, Settings, ensure_built, make_record, write_result_files
+from salmu_core.runner.run import ROWS_FILE, Settings, ensure_built, make_record, write_exhibits, write_result_files
 
 
 def evaluate(
@@ -73,10 +73,11 @@ def evaluate(
         encoder = (loaded or reference).to(accelerator.device)
         encoder.autocast = AUTOCAST[precision]
         fingerprint = encoder.fingerprint()
+        metrics = make_metrics(plugins, settings.metric_options, where)
         evaluation = evaluate_model(
             encoder,
             where,
-            make_metrics(plugins, settings.metric_options, where),
+            metrics,
             settings.embedding_cache,
             tell,
             data=settings.data_cache(plugins, title),
@@ -112,6 +113,7 @@ def evaluate(
         single = path.suffix == ".json"
         rows_path = path.with_suffix(".rows.safetensors") if single else path / ROWS_FILE
         write_tensors(rows_path, {name: torch.from_numpy(rows.copy()) for name, rows in evaluation.rows.items()})
+        write_exhibits(where, metrics, record, evaluation, path if single else path / RECORD_FILE)
         record = write_result_files(resolved.benchmark, record, evaluation, rows_path.parent)
         record = record.model_copy(update={"rows_file": rows_path.name})
         write_json(path, record.model_dump(mode="json")) if single else write_record(path, record)

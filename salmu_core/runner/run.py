@@ -21,6 +21,8 @@ from salmu_core.data_cache import DataCache
 from salmu_core.errors import BadRecord, Diverged, OutputError, PluginFailure, SalmuError
 from salmu_core.evaluation.embed import EmbeddingCache
 from salmu_core.evaluation.evaluate import Evaluation, evaluate_model
+from salmu_core.evaluation.exhibits import make_scene
+from salmu_core.evaluation.plan import plan_evaluation
 from salmu_core.files import check_writable, default_cache, write_json, write_tensors
 from salmu_core.method import FitOptions, UnlearningMethod
 from salmu_core.metric import Metric
@@ -29,6 +31,8 @@ from salmu_core.pixels import PairStore
 from salmu_core.plugins import Plugins, load_plugins
 from salmu_core.processes import process_index
 from salmu_core.records.commands import run_command
+from salmu_core.records.evidence import HISTORY_FILE
+from salmu_core.records.exhibits import EXHIBITS_FILE, SCENE_FILE, beside, write_exhibit
 from salmu_core.records.schema import Cost, Provenance, PublishedResult, RunRecord, RunSpec, ScoreRecord, Status
 from salmu_core.records.store import RECORD_FILE, read_record, write_record
 from salmu_core.runner.accelerate_setup import AUTOCAST, open_accelerator
@@ -43,7 +47,6 @@ from salmu_core.runner.resolve import Resolved, make_method, make_metrics, resol
 
 SPEC_FILE = "spec.json"
 ROWS_FILE = "rows.safetensors"
-HISTORY_FILE = "history.json"
 UNLEARNED_FILE = "unlearned.json"
 
 
@@ -131,7 +134,7 @@ def run(
         preset: where options that are not given come from: "benchmark" for those it ships for the method, "none" for the
             method's defaults, or the path of a preset or of a folder of presets.
         out: the run directory: `record.json`, `model.safetensors`, `open_clip_config.json`, `rows.safetensors`,
-            `history.json`, `spec.json`.
+            `history.json`, `spec.json`, `exhibits.json` for the report.
 
     Returns:
         The record. A loss that stops being finite or a method that raises gives status "diverged" or "failed".
@@ -217,7 +220,7 @@ def claim_folder(resolved: Resolved, folder: Path, settings: Settings) -> None:
         with contextlib.suppress(BadRecord):  # nothing of the run that is replaced may stay
             for name in read_record(folder).files:
                 (folder / Path(name).name).unlink(missing_ok=True)
-        for name in (RECORD_FILE, UNLEARNED_FILE, WEIGHTS_FILE, ROWS_FILE, HISTORY_FILE):
+        for name in (RECORD_FILE, UNLEARNED_FILE, WEIGHTS_FILE, ROWS_FILE, HISTORY_FILE, EXHIBITS_FILE, SCENE_FILE):
             (folder / name).unlink(missing_ok=True)
         Checkpoints(folder / "checkpoints").clear()
     content = {
@@ -363,13 +366,14 @@ def _evaluate_and_record(
     evaluation = Evaluation({}, {}, {})
     status: Status = facts["status"]
     error: str | None = facts["error"]
+    where, _ = resolved.benchmark.reference(resolved.spec.start)
+    metrics = make_metrics(plugins, settings.metric_options, where)
     if status != "failed" and facts["finite"]:
         try:
-            where, _ = resolved.benchmark.reference(resolved.spec.start)
             evaluation = evaluate_model(
                 unlearned.model,
                 where,
-                make_metrics(plugins, settings.metric_options, where),
+                metrics,
                 settings.embedding_cache,
                 tell,
                 data=data,
@@ -383,11 +387,23 @@ def _evaluate_and_record(
             write_tensors(
                 folder / ROWS_FILE, {name: torch.from_numpy(rows.copy()) for name, rows in evaluation.rows.items()}
             )
+        write_exhibits(where, metrics, record, evaluation, folder / RECORD_FILE)
         record = write_result_files(resolved.benchmark, record, evaluation, folder)
         write_record(folder, record)
         (folder / UNLEARNED_FILE).unlink(missing_ok=True)
     accelerator.wait_for_everyone()
     return record
+
+
+def write_exhibits(
+    benchmark: Benchmark, metrics: Iterable[Metric], record: RunRecord, evaluation: Evaluation, record_file: Path
+) -> None:
+    """Leave what the report shows of the model beside its record; beside Compromised's also what all exhibits speak of."""
+    if evaluation.exhibits is None:
+        return
+    write_exhibit(beside(record_file, EXHIBITS_FILE), evaluation.exhibits)
+    if record.kind == "reference" and record.spec.start == "compromised":
+        write_exhibit(beside(record_file, SCENE_FILE), make_scene(benchmark, plan_evaluation(metrics, benchmark)))
 
 
 def write_result_files(benchmark: Benchmark, record: RunRecord, evaluation: Evaluation, folder: Path) -> RunRecord:

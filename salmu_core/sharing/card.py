@@ -12,8 +12,8 @@ from typing import Any
 import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from salmu_core.records.explain import VERDICTS
 from salmu_core.records.gaps import gap_of
-from salmu_core.records.report import VERDICTS
 from salmu_core.records.schema import RunRecord, ScoreRecord
 from salmu_core.records.verdict import Verdict, judge
 

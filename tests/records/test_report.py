@@ -1,17 +1,23 @@
 """Reports: complete, self-contained, safe, and made without torch."""
 
+import base64
+import gzip
+import hashlib
+import html
 import json
 import re
 import subprocess
 import sys
 
 import pytest
+from plotly.offline import get_plotlyjs
 from rich.console import Console
 
 from records import CLEAN, COMPROMISED, published, record, references, with_published
+from salmu_core.records.charts import trade_off, trade_off_table
 from salmu_core.records.compare import compare_records
 from salmu_core.records.markdown import render_markdown
-from salmu_core.records.report import render_html, write_reports
+from salmu_core.records.report import Live, render_html, write_reports
 from salmu_core.records.table import leaderboard_renderables
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -32,9 +38,67 @@ def test_files_are_written(tmp_path, comparison):
 
 def test_the_page_needs_nothing_from_elsewhere(comparison):
     page = render_html(comparison)
-    without_library = page.split("<script>", 1)[0] + page.rsplit("<script>", 1)[1]
-    assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//""", without_library)
-    assert "Plotly.newPlot" in page
+    assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//""", page)
+    packed = re.search(r'<script type="application/octet-stream" id="plotly">(.*?)</script>', page).group(1)
+    assert gzip.decompress(base64.b64decode(packed)).decode() == get_plotlyjs()
+
+
+def test_the_page_may_run_its_own_scripts_only(comparison):
+    page = render_html(comparison)
+    policy = html.unescape(re.search(r'http-equiv="Content-Security-Policy" content="(.*?)"', page).group(1))
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert rules["default-src"] == "'none'"
+    assert "unsafe" not in rules["script-src"]
+    for script in (re.findall(r"<script>(.*?)</script>", page, re.S)[0], get_plotlyjs()):
+        assert base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() in rules["script-src"]
+    assert "connect-src" not in rules
+    assert "connect-src 'self'" in html.unescape(render_html(comparison, live=Live("v")))
+
+
+def test_pages_differ_in_nothing_but_the_minute(comparison):
+    pages = [re.sub(r"made [-0-9: ]+UTC", "", render_html(comparison)) for _ in range(2)]
+    assert pages[0] == pages[1]
+
+
+def test_the_front_holds_ranked_rows_that_no_other_beats():
+    values = {"a": (0.01, 0.25), "b": (0.1, 0.30), "worse": (0.1, 0.2), "broken": (0.001, 0.32)}
+    runs = [record(name, {**COMPROMISED, "RetFail": r, "InterIdSim": i, "IntraIdSim": i}) for name, (r, i) in values.items()]
+    runs[3] = record("broken", {**COMPROMISED, "RetFail": 0.001, "GenKnow": 0.1})  # catastrophic: never on the front
+    table = trade_off_table(compare_records([*references(), *runs]))
+    assert [row[0] for row in table["rows"] if row[-1] == "yes"] == ["a", "b"]
+    assert next(row for row in table["rows"] if row[0] == "b")[1:3] == [
+        f"{1 - (0.1 - 0.001) / 0.235:.3f}",
+        f"{1 - (0.321 - 0.30) / 0.178:.3f}",
+    ]
+
+
+def test_ties_and_commands_of_whole_rows_are_shown():
+    runs = [record(name, {**COMPROMISED, "RetFail": value}) for name, value in (("a", 0.05), ("b", 0.06), ("c", 0.2))]
+    comparison = compare_records([*references(), *runs])
+    places = [(None, None, 1), (None, None, 1), (1, 1, 2), (1, 1, 2), (3, 2, 1)]
+    rows = tuple(
+        row.model_copy(
+            update={
+                "rank": rank, "tie_group": group, "tied": tied, "command": "salmu compare all", "wins": 2, "ties": 0, "losses": 0
+            }
+        )
+        for row, (rank, group, tied) in zip(comparison.rows, places, strict=True)
+    )  # fmt: skip
+    page = render_html(comparison.model_copy(update={"rows": rows}))
+    assert re.findall(r'<td data-value="\d+">([^<]*)</td>', page) == ["", "", "=1", "=1", "3"]
+    assert len(re.findall(r'<tr class="run first-of-tie">', page)) == 2
+    assert "<code>salmu compare all</code>" in page
+    assert "better than 2 other rows, not to be told from 0, worse than 0" in page
+
+
+def test_many_rows_are_not_all_labelled():
+    runs = [
+        record(f"m{n:02d}", {**COMPROMISED, "RetFail": 0.2 - 0.005 * n, "InterIdSim": 0.2 + 0.002 * n}) for n in range(30)
+    ]
+    chart = trade_off(compare_records([*references(), *runs]))
+    points = [trace for trace in chart["data"] if "markers" in trace["mode"]]
+    assert {text for trace in points for text in trace["text"]} == {"", "Clean", "Compromised", "m29"}
+    assert {names[2] for trace in points for names in trace["customdata"]} >= {f"m{n:02d}" for n in range(30)}
 
 
 def test_the_page_shows_every_row_value_and_reason(comparison):
@@ -50,9 +114,9 @@ def test_names_from_plugins_cannot_inject_markup():
     page = render_html(compare_records([*references(), evil]))
     assert "alert(1)</script>" not in page
     assert "<img src=x" not in page
-    charts = re.search(r'<script type="application/json" id="charts">(.*?)</script>', page, re.S).group(1)
-    assert "<img" not in charts
-    assert json.loads(charts)["cost"]["data"][0]["y"] == [EVIL.replace("<", "&lt;").replace(">", "&gt;")]
+    data = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S).group(1)
+    assert "<img" not in data
+    assert json.loads(data)["charts"]["costs"]["data"][0]["y"] == [EVIL.replace("<", "&lt;").replace(">", "&gt;")]
 
 
 def test_the_markdown_table_has_one_width(comparison):
@@ -103,12 +167,13 @@ def test_published_rows_are_marked_in_every_format_and_their_source_is_named(wit
 
 def test_published_references_are_no_points_and_published_methods_are_a_group_of_their_own(with_others):
     page = render_html(with_others)
-    charts = json.loads(re.search(r'<script type="application/json" id="charts">(.*?)</script>', page, re.S).group(1))
+    data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S).group(1))
+    charts = data["charts"]
     groups = {trace["name"]: trace["text"] for trace in charts["trade-off"]["data"]}
     assert groups["published"] == ["CLIPErase 5x [1]"]
     assert groups["reference"] == ["Clean", "Compromised"]
     assert charts["strip-0"]["data"][0]["y"] == ["CLIPErase 5x [1]", "good"]
-    assert charts["cost"]["data"][0]["y"] == ["good"]
+    assert charts["costs"]["data"][0]["y"] == ["good"]
 
 
 def test_reports_are_made_without_torch_or_plugins(tmp_path, comparison):

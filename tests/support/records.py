@@ -48,7 +48,7 @@ def record(method: str, values: dict[str, float], **more: Any) -> RunRecord:
     start, version = more.pop("start", "compromised"), more.pop("benchmark_version", "1")
     spec = RunSpec(method=method, benchmark="mini", seed=seed, method_options=options, budget=budget, start=start)
     content: dict[str, Any] = {
-        "id": f"{method}-{seed}-{budget}", "kind": "run", "status": "ok", "spec": spec, "options": options, "family": "baseline",
+        "id": f"{method}-{seed}-{budget}" + ("-clean" if start == "clean" else ""), "kind": "run", "status": "ok", "spec": spec, "options": options, "family": "baseline",
         "scores": scores(values), "weight_change": 0.1, "created_at": datetime(2026, 1, 2, tzinfo=UTC),
         "cost": Cost(seconds={"unlearn": 3.0}, samples={"forget": 10}, trainable_parameters=5),
         "provenance": Provenance(

@@ -1,46 +1,61 @@
-"""The README's picture of a comparison's HTML report.
+"""Pictures of a comparison's HTML report, for the README and docs/reports.md.
 
     uv run salmu compare --seeds 0,1,2 --out results/published
-    uv run python benchmarks/mini/experiments/report_picture.py results/published
+    uv run python benchmarks/mini/experiments/report_picture.py results/published [--run NAME]
 
 Needs Chromium; the table of the README is made by `head_to_head_report.py`.
 """
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import tempfile
+import sys
 from pathlib import Path
 
 import click
 
-ROOT = Path(__file__).parents[3]
+sys.path.insert(0, str(Path(__file__).parents[3] / "tests" / "support"))
+
+from chromium import Chromium, find_chromium
+
+IMAGES = Path(__file__).parents[3] / "docs" / "images"
 
 
-def take_picture(page: Path, picture: Path) -> bool:
-    """A PNG of the report's first screen; False where there is no Chromium."""
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if browser is None:
-        return False
-    with tempfile.TemporaryDirectory() as profile:
-        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-        flags += [f"--user-data-dir={profile}", "--virtual-time-budget=15000", "--window-size=1440,1500"]
-        subprocess.run(
-            [browser, *flags, f"--screenshot={picture}", page.resolve().as_uri()], check=True, capture_output=True
-        )
-    return True
+def take_pictures(page: Path, folder: Path, run: str | None = None) -> list[Path]:
+    """PNGs of the first screen (light, and dark on a phone) and of two parts of one run up close; the run is the first one whose title
+    begins with `run`, else the one that the page opens with."""
+    pictures = {
+        folder / "report.png": (1440, 1500, False, ""),
+        folder / "report-up-close.png": (1280, 1200, True, "#up-close"),
+        folder / "report-associations.png": (1280, 1250, False, "#close-maps"),
+        folder / "report-phone.png": (390, 844, True, ""),
+    }
+    for picture, (width, height, dark, section) in pictures.items():
+        with Chromium(width, height, dark=dark) as browser:
+            browser.open(page)
+            if run is not None:
+                browser.run(
+                    "((wanted) => { const list = document.getElementById('run');"
+                    " list.value = [...list.options].find((option) => option.text.startsWith(wanted)).value;"
+                    f" list.dispatchEvent(new Event('change')); }})({run!r})"
+                )
+            browser.draw_everything()
+            if section:
+                browser.run(f"document.querySelector('{section}').scrollIntoView()")
+            browser.picture(picture)
+    return list(pictures)
 
 
 @click.command()
 @click.argument("comparison", type=click.Path(path_type=Path, exists=True))
-def main(comparison: Path) -> None:
-    """Take a picture of the report below COMPARISON."""
-    picture = ROOT / "docs" / "images" / "report.png"
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    print(
-        "picture taken" if take_picture(comparison / "report.html", picture) else "no Chromium: the picture is left as it is"
-    )
+@click.option("--run", help="The run to show up close: how its title begins.")
+@click.option("--out", type=click.Path(path_type=Path), default=IMAGES, help="Where to put the pictures.")
+def main(comparison: Path, run: str | None, out: Path) -> None:
+    """Take pictures of the report below COMPARISON."""
+    if find_chromium() is None:
+        raise click.ClickException("There is no Chromium: the pictures are left as they are.")
+    out.mkdir(parents=True, exist_ok=True)
+    for picture in take_pictures(comparison / "report.html", out, run):
+        print(picture)
 
 
 if __name__ == "__main__":

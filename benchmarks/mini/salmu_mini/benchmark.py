@@ -56,6 +56,7 @@ class Mini(SnapshotBenchmark):
     summary = "Embedded SALMUBench: fictitious people and drawn portraits, a Clean/Compromised pair trained on this machine."
     paper = "https://arxiv.org/abs/2603.26316"
     Options = MiniOptions
+    shows_rows = True  # nobody in it exists
 
     @property
     def folder(self) -> Path:

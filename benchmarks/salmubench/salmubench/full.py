@@ -51,6 +51,9 @@ class SalmubenchOptions(Options):
     imagenet: Path | None = Field(
         None, description="ImageNet-1k's validation set for GenKnow: class folders, webdataset or parquet shards"
     )
+    show_rows: bool = Field(
+        False, description="reports may show pictures, captions and names of data_dir: nobody in it is a real person"
+    )
 
     @field_validator("data_dir", "imagenet")
     @classmethod
@@ -80,6 +83,11 @@ class Salmubench(SnapshotBenchmark):
     summary = "SALMUBench: 60K pairs of synthetic faces and fictitious private data, ViT-B/16 trained with and without them."
     paper = "https://arxiv.org/abs/2603.26316"
     Options = SalmubenchOptions
+
+    @property
+    def shows_rows(self) -> bool:
+        """The people of SALMUBench do not exist; whose pictures lie in a folder is not known."""
+        return self.options.data_dir is None or bool(self.options.show_rows)
 
     def snapshot(self) -> Snapshot:
         folder = self._folder()

@@ -1,0 +1,43 @@
+"""Failure modes in words, from synthetic rows whose distances are known."""
+
+import pytest
+
+from records import CLEAN, COMPROMISED, record, references
+from salmu_core.records.compare import compare_records
+from salmu_core.records.explain import explain
+
+
+def _words(values, **more):
+    comparison = compare_records([*references(), record("method", values, **more)])
+    return " ".join(explain(comparison.rows[2], comparison))
+
+
+def test_references_have_no_failure_mode():
+    comparison = compare_records(references())
+    assert [explain(row, comparison) for row in comparison.rows] == [[], []]
+
+
+def test_an_over_generalised_model_is_called_what_the_literature_calls_it():
+    words = _words(CLEAN)
+    assert "over-unlearning" in words
+    assert "2 of 2 forgetting metrics came within 20% of Clean (RetFail, AssocStr)." in words
+    assert "Associations nobody asked to remove: InterIdSim is farthest from Compromised, at a distance of 1.00." in words
+    assert "Streisand" not in words
+
+
+@pytest.mark.parametrize(("similarity", "past"), [(0.1417, False), (0.13, False), (0.05, True)])
+def test_going_past_clean_is_said(similarity, past):
+    words = _words({**CLEAN, "AssocStr": similarity})
+    assert ("Streisand" in words) is past
+    if past:  # (0.1417 - 0.05) / (0.3215 - 0.1417) = 0.51
+        assert "AssocStr by 51% of the way" in words
+
+
+def test_an_ineffective_model_has_forgotten_nothing():
+    words = _words({**COMPROMISED, "VisIdInt": 0.4})
+    assert "under-forgetting" in words
+    assert "0 of 2 forgetting metrics came within 20% of Clean." in words
+
+
+def test_a_failed_run_says_why_and_no_more():
+    assert _words({}, status="failed", error="boom") == "The run ended with an error. Holds no rank. boom"
