@@ -51,12 +51,12 @@ class SelectiveOptions(FitOptions):
         1.0, ge=0, description="weight of the direction of the face, for forget captions; 0: no image is read"
     )
     keep_face: float = Field(2.0, ge=0, description="the same for the captions that must not move")
-    reworded: float = Field(0.5, ge=0, le=1, description="share of forget captions said in other wordings or bare")
+    reworded: float = Field(0.3, ge=0, le=1, description="share of forget captions said in other wordings or bare")
     partly: float = Field(
         0.7, ge=0, le=1, description="share of forget captions given to people of whom something is to stay"
     )
     mixed: float = Field(
-        0.1, ge=0, le=1, description="share of other people's names and values with a forgotten token among them"
+        0.08, ge=0, le=1, description="share of other people's names and values with a forgotten token among them"
     )
     doubles: bool = Field(True, description="other people are doubles; false: the forgotten ones' own names, at random")
     strangers: int = Field(2000, ge=0, description="random embeddings for names of yet other people; 0: doubles alone")
@@ -140,7 +140,7 @@ class Selective(UnlearningMethod):
         self._faces = self._mean_faces(ctx) if options.face or options.keep_face else None
         ctx.log(tokens=len(self._vocabulary.stand_in), owned=len(self._vocabulary.owned), whole=len(self._known.whole))
 
-    def _mean_faces(self, ctx: UnlearnContext) -> Float[Tensor, "people+1 dim"]:
+    def _mean_faces(self, ctx: UnlearnContext) -> Float[Tensor, "rows dim"]:
         """Direction of the mean image embedding of each person, and a row of zeros for nobody in particular."""
         people = torch.tensor([self._number[fact.person] for fact in self._known.facts])
 

@@ -14,9 +14,12 @@ from salmu_core.testing import check_method, check_package, toy_context
 from salmu_core.toy import Toy
 
 # Shape annotations are checked while these tests run.
-with install_import_hook(["salmu_selective.method", "salmu_selective.wordings"], "beartype.beartype"):
+MODULES = ["salmu_selective.method", "salmu_selective.captions", "salmu_selective.vocabulary", "salmu_selective.wordings"]
+with install_import_hook(MODULES, "beartype.beartype"):
     from salmu_selective import Selective
-    from salmu_selective.method import direction_loss, embedding_of, owned_tokens
+    from salmu_selective.captions import Captions, known_from
+    from salmu_selective.method import direction_loss, face_loss
+    from salmu_selective.vocabulary import Vocabulary, assign_tokens, embedding_of, only_rows, owned_tokens
     from salmu_selective.wordings import Draw, Fact, Wording, bare, packed, split_caption
 
 FOLDER = Path(__file__).parents[1]
@@ -93,7 +96,7 @@ def test_tokens_survive_packing_as_the_tokenizer_made_them():
 def test_every_caption_of_a_benchmark_is_said_again_by_its_own_fact():
     method, ctx = prepared()
     tokens = ctx.model.processor.tokenize(list(ctx.captions("forget")))
-    for fact, caption in zip(method._facts, bare(tokens), strict=True):
+    for fact, caption in zip(method._known.facts, bare(tokens), strict=True):
         assert fact.wording.say(fact.name, fact.value) == caption
         assert "name" in fact.wording.gaps
 
@@ -119,6 +122,79 @@ def test_directions_by_hand_and_bounded():
     )
 
 
+def test_faces_by_hand():
+    found, target = torch.eye(3), torch.tensor([[0.0, 1.0, 0.0]]).repeat(3, 1)
+    faces = torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    # Off by 1 seen from the first face; the second is where it should be; the third row has no face.
+    assert face_loss(found, target, faces).item() == pytest.approx(1 / 3)
+
+
+def test_lent_rows_get_no_gradient_and_others_theirs():
+    gradients = {"table": torch.ones(4, 2), "other": torch.ones(2)}
+    only_rows("table", [1, 3])(gradients)
+    assert gradients["table"].sum(dim=1).tolist() == [0, 2, 0, 2]
+    assert gradients["other"].tolist() == [1, 1]
+
+
+def test_strangers_have_the_mean_and_covariance_of_owned_embeddings():
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randn(60, 3, generator=generator) @ torch.tensor([[2.0, 0.0, 0.0], [1.0, 0.5, 0.0], [0.0, 0.3, 0.1]]) + 5
+    owned = list(range(40))
+    vocabulary = Vocabulary(tuple(owned), {}, dict(zip(owned, range(100, 140), strict=True)), tuple(range(200, 20200)))
+    lent = vocabulary.lend(table, generator)
+    assert torch.equal(lent[:40], table[:40])
+    draws = lent[40:].double()
+    assert torch.allclose(draws.mean(dim=0), table[:40].double().mean(dim=0), atol=0.06)
+    assert torch.allclose(torch.cov(draws.T), torch.cov(table[:40].double().T), atol=0.15)
+
+
+ANY = Wording(((50,), ()), ("name",))
+
+
+def test_what_is_not_asked_for_of_somebody_stays():
+    facts = [
+        Fact("a", "name", (1,), (1,), ANY),
+        Fact("a", "city", (1,), (10,), ANY),
+        Fact("b", "city", (2,), (11,), ANY),
+    ]
+    known = known_from(facts, [(60,)])
+    assert known.staying == {"a": [], "b": ["name"]}
+    assert known.whole == {"a"}
+    assert known.partly == facts[2:]
+
+
+def test_a_request_about_one_fact_leaves_the_name():
+    known = known_from([Fact("a", "phone", (1, 2), (10,), ANY)], [(60,)])
+    assert known.staying == {"a": [""]}
+    vocabulary = assign_tokens(
+        known.facts, {50, 60}, known.whole, 200, doubles=True, strangers=5, generator=torch.Generator().manual_seed(0)
+    )
+    assert vocabulary.owned == (10,)
+    captions = Captions(known, vocabulary, reworded=0.5, partly=1.0, mixed=0.0)
+    draw = Draw(torch.Generator().manual_seed(1))
+    held = [captions.held(known.facts[0], draw) for _ in range(300)]
+    assert ((1, 2), "a") in held  # the name on its own leads where it led
+    assert not any(10 in said for said, _ in held)
+
+
+def test_a_vocabulary_without_room_is_refused():
+    facts = [Fact("a", "city", (1, 2, 3), (4, 5), ANY)]
+    with pytest.raises(SalmuError, match="needs 10 tokens"):
+        assign_tokens(facts, {6}, {"a"}, 12, doubles=True, strangers=0, generator=torch.Generator().manual_seed(0))
+
+
+def test_some_of_the_others_share_a_token_with_somebody_forgotten():
+    facts = [Fact("a", "city", (1, 2), (10,), ANY), Fact("b", "city", (3, 4), (11,), ANY)]
+    known = known_from(facts, [(60,)])
+    vocabulary = Vocabulary((1, 2, 3, 4, 10, 11), {t: t + 500 for t in (1, 2, 3, 4, 10, 11)}, {t: t + 100 for t in (1, 2, 3, 4, 10, 11)}, ())  # fmt: skip
+    draw = Draw(torch.Generator().manual_seed(0))
+    never = Captions(known, vocabulary, reworded=0.0, partly=0.0, mixed=0.0)
+    assert all(min(never.somebody(draw)[0]) > 100 for _ in range(50))
+    always = Captions(known, vocabulary, reworded=0.0, partly=0.0, mixed=1.0)
+    names = [always.somebody(draw)[0] for _ in range(50)]
+    assert all(sum(t < 100 for t in name) == 1 and len(name) == 2 for name in names)
+
+
 def test_draws_repeat_and_shuffles_keep_what_there_is():
     first, again = (Draw(torch.Generator().manual_seed(0)) for _ in range(2))
     assert [first.chance() for _ in range(5)] == [again.chance() for _ in range(5)]
@@ -136,20 +212,20 @@ def prepared():
     return method, ctx
 
 
-def test_twins_and_doubles_are_made_of_tokens_that_no_caption_uses():
+def test_twins_doubles_and_strangers_are_made_of_tokens_that_no_caption_uses():
     method, ctx = prepared()
     used = {t for split in ("forget", "retain") for c in bare(ctx.tokenize(list(ctx.captions(split))).cpu()) for t in c}
-    stand_ins, doubles = set(method._stand_in.values()), set(method._double.values())
-    assert len(stand_ins) == len(method._stand_in)
-    assert not stand_ins & doubles
-    assert not (stand_ins | doubles) & used
+    vocabulary = method._vocabulary
+    groups = [set(vocabulary.stand_in.values()), set(vocabulary.double.values()), set(vocabulary.strangers)]
+    assert len(set.union(*groups)) == sum(map(len, groups)) == len(vocabulary.stand_in) + len(vocabulary.lent)
+    assert not set.union(*groups) & used
 
 
 def test_a_forgotten_caption_has_a_twin_of_its_shape_without_its_name_and_value():
     method, _ = prepared()
     draw = Draw(torch.Generator().manual_seed(0))
-    for fact in method._facts * 3:
-        said, twin = method.forgotten(fact, draw)
+    for fact in method._known.facts * 3:
+        said, twin = method._captions.forgotten(fact, draw)
         assert len(said) == len(twin)
         assert said != twin
 
@@ -157,10 +233,13 @@ def test_a_forgotten_caption_has_a_twin_of_its_shape_without_its_name_and_value(
 def test_nothing_that_is_held_says_a_forgotten_fact():
     method, _ = prepared()
     draw = Draw(torch.Generator().manual_seed(0))
-    captions = {fact.wording.say(fact.name, fact.value) for fact in method._facts}
-    held = [method.held(fact, draw) for fact in method._facts for _ in range(20)]
-    assert not captions & set(held)
-    assert set(held) & set(method._retain)
+    captions = {fact.wording.say(fact.name, fact.value) for fact in method._known.facts}
+    held = [method._captions.held(fact, draw) for fact in method._known.facts for _ in range(20)]
+    assert not captions & {said for said, _ in held}
+    assert {said for said, person in held if person is None} & set(method._known.retain)
+    faces = {person for _, person in held} - {None}
+    assert faces <= set(method._number)
+    assert faces
 
 
 # ---------------------------------------------------------------- weights
@@ -174,14 +253,39 @@ def run(**options):
         return method, before, {name: tensor.clone() for name, tensor in ctx.model.weights().items()}, dict(ctx.samples)
 
 
-def test_the_image_encoder_stays_bit_equal_and_doubles_leave_no_trace():
+def test_the_image_encoder_stays_bit_equal_and_what_was_lent_leaves_no_trace():
     method, before, after, samples = run()
     assert all(torch.equal(before[name], after[name]) for name in before if name.startswith("visual."))
-    doubles = list(method._double.values())
-    assert doubles
-    assert torch.equal(before["token_embedding.weight"][doubles], after["token_embedding.weight"][doubles])
-    assert not torch.equal(before["token_embedding.weight"][method._owned], after["token_embedding.weight"][method._owned])
+    table = "token_embedding.weight"
+    assert method._vocabulary.double
+    assert method._vocabulary.strangers
+    assert torch.equal(before[table][method._vocabulary.lent], after[table][method._vocabulary.lent])
+    moved = (before[table] != after[table]).any(dim=1).nonzero().flatten().tolist()
+    names = {t for fact in method._known.partly for t in fact.name}
+    assert set(moved) <= names | set(method._vocabulary.owned)
+    assert moved
     assert samples["retain"] == 0  # its captions are read, its pairs are not
+
+
+def test_without_faces_no_image_is_read():
+    method, _, _, samples = run(face=0, keep_face=0)
+    assert method._faces is None
+    assert samples["forget"] < run()[3]["forget"]
+
+
+def test_all_embeddings_may_move_but_those_that_are_lent():
+    method, before, after, _ = run(embeddings="all")
+    table = "token_embedding.weight"
+    moved = set((before[table] != after[table]).any(dim=1).nonzero().flatten().tolist())
+    assert moved - set(method._vocabulary.owned) - {t for fact in method._known.partly for t in fact.name}
+    assert not moved & set(method._vocabulary.lent)
+
+
+def test_without_doubles_other_people_have_the_forgotten_names():
+    method, _, _, _ = run(doubles=False)
+    assert not method._vocabulary.lent
+    names = {method._captions.somebody(Draw(torch.Generator().manual_seed(n)))[0] for n in range(50)}
+    assert names == {fact.name for fact in method._known.facts}
 
 
 def test_forgotten_captions_come_near_their_twins():
@@ -189,9 +293,11 @@ def test_forgotten_captions_come_near_their_twins():
         method = Selective(Selective.Options(epochs=steps, lr=3e-3, reworded=0.0))
         with toy_context(method, budget=20.0, benchmark=Named()) as ctx:
             method.unlearn(ctx)
-            facts = [fact for fact in method._facts if fact.name != fact.value]
+            facts = [fact for fact in method._known.facts if fact.name != fact.value]
             said = method.packed([fact.wording.say(fact.name, fact.value) for fact in facts])
-            twins = method.packed([fact.wording.say(method.twin(fact.name), method.twin(fact.value)) for fact in facts])
+            twins = method.packed(
+                [fact.wording.say(method._vocabulary.twin(fact.name), method._vocabulary.twin(fact.value)) for fact in facts]
+            )
             with torch.no_grad():
                 return direction_loss(ctx.model.encode_text(said), method._teacher.encode_text(twins)).item()
 
