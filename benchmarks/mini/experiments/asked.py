@@ -1,0 +1,92 @@
+"""`mini` with other requests: one association, one person, nine tenths of all, and captions that are longer.
+
+The models and the pictures are mini's own. What is not asked for becomes a holdout, so the same metrics say what was lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+
+from salmu_core import Field, Split, hookimpl
+from salmu_core.benchmark import Benchmark, SplitInfo
+from salmu_core.data import join_splits
+from salmu_mini.benchmark import Mini, MiniOptions
+
+_PARTS = ("forget", "holdout_identity", "holdout_association")
+_MADE = (*_PARTS, "forget_identity")
+LONGER = ", as it was written down at the desk of the second floor on a rainy afternoon in early spring"
+
+
+class AskedOptions(MiniOptions):
+    """Options of `mini-asked`."""
+
+    request: Literal["association", "identity", "ninety", "longer"] = Field(
+        "association",
+        description="one association of one person; everything about one person; everything about nine tenths of all people;"
+        " mini's own request, all captions longer",
+    )
+
+
+class Asked(Mini):
+    """Another request to the models of mini."""
+
+    name = "mini-asked"
+    version = "1"
+    summary = "mini with another request: one association, one person, nine tenths, or longer captions."
+    Options = AskedOptions
+
+    @cached_property
+    def _made(self) -> dict[str, Split]:
+        parts = {name: super(Asked, self).load_split(name) for name in _PARTS}
+        if self.options.request == "longer":
+            whole = super().load_split("forget_identity")
+            return {name: _longer(split) for name, split in {**parts, "forget_identity": whole}.items()}
+        every = join_splits("sensitive", list(parts.values()))
+        people = np.array([str(person) for person in every.columns["identity_id"]])
+        fields = np.array([str(field) for field in every.columns["data_field"]])
+        order = sorted(set(people))
+        if self.options.request == "ninety":
+            asked = np.isin(people, order[: round(0.9 * len(order))])
+        else:
+            asked = people == order[0]
+            if self.options.request == "association":
+                asked &= fields == "phone_number"
+        known = np.isin(people, people[asked])
+        whole = asked & ~np.isin(people, people[known & ~asked])
+        rows = {
+            "forget": asked,
+            "holdout_association": known & ~asked,
+            "holdout_identity": ~known,
+            "forget_identity": whole,
+        }
+        return {name: every.take(np.flatnonzero(mask).tolist(), name) for name, mask in rows.items()}
+
+    def splits(self) -> Mapping[str, SplitInfo]:
+        made = self._made if self.ready() else {}
+        return {name: info for name, info in super().splits().items() if name not in made or len(made[name])}
+
+    def load_split(self, name: str) -> Split:
+        return self._made[name] if name in _MADE else super().load_split(name)
+
+    def fingerprint(self) -> str:
+        return f"{super().fingerprint()}-{self.options.request}"
+
+    def presets(self) -> Mapping[str, Mapping[str, Any]]:
+        return {}
+
+
+def _longer(split: Split) -> Split:
+    return Split(split.name, split.images, [text + LONGER for text in split.texts or ()], split.columns)
+
+
+class AskedPlugin:
+    """Registers the benchmark for as long as an experiment runs."""
+
+    @hookimpl
+    def register_benchmarks(self) -> list[type[Benchmark]]:
+        """`mini-asked`."""
+        return [Asked]
