@@ -41,15 +41,15 @@ class Asked(Mini):
 
     @cached_property
     def _made(self) -> dict[str, Split]:
-        parts = {name: super(Asked, self).load_split(name) for name in _PARTS}
-        if self.options.request == "longer":
-            whole = super().load_split("forget_identity")
-            return {name: _longer(split) for name, split in {**parts, "forget_identity": whole}.items()}
-        every = join_splits("sensitive", list(parts.values()))
+        parts = [super(Asked, self).load_split(name) for name in _PARTS]
+        every = join_splits("sensitive", parts)
         people = np.array([str(person) for person in every.columns["identity_id"]])
         fields = np.array([str(field) for field in every.columns["data_field"]])
         order = sorted(set(people))
-        if self.options.request == "ninety":
+        if self.options.request == "longer":
+            asked = np.arange(len(every)) < len(parts[0])
+            every = Split(every.name, every.images, [text + LONGER for text in every.texts or ()], every.columns)
+        elif self.options.request == "ninety":
             asked = np.isin(people, order[: round(0.9 * len(order))])
         else:
             asked = people == order[0]
@@ -77,10 +77,6 @@ class Asked(Mini):
 
     def presets(self) -> Mapping[str, Mapping[str, Any]]:
         return {}
-
-
-def _longer(split: Split) -> Split:
-    return Split(split.name, split.images, [text + LONGER for text in split.texts or ()], split.columns)
 
 
 class AskedPlugin:

@@ -43,7 +43,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "no faces": {"face": 0.0, "keep_face": 0.0},
     "captions only as they were shown": {"reworded": 0.0},
 }
-REQUESTS = ("association", "identity", "ninety", "longer")
+REQUESTS = ("association", "identity", "longer", "ninety")
 
 
 class Kept:

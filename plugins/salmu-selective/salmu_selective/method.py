@@ -45,7 +45,7 @@ class SelectiveOptions(FitOptions):
 
     lr: float = Field(6e-3, gt=0, le=1, description="peak learning rate of the text encoder")
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps with rising learning rate")
-    others: int = Field(3, ge=1, le=16, description="captions that must not move, for each forget caption of a step")
+    others: int = Field(3, ge=1, le=16, description="captions that must not move, for each forget caption of a full batch")
     keep: float = Field(4.0, ge=0, description="weight of the captions that must not move")
     face: float = Field(
         1.0, ge=0, description="weight of the direction of the face, for forget captions; 0: no image is read"
@@ -158,7 +158,9 @@ class Selective(UnlearningMethod):
         draw = Draw(self._generator("captions", *rows))
         facts = [self._captions.fact(row, draw) for row in rows]
         pairs = [self._captions.forgotten(fact, draw) for fact in facts]
-        held = [self._captions.held(fact, draw) for fact in facts for _ in range(self.options.others)]
+        # A request of few rows makes small batches; what must not move is as much as ever.
+        least = self.options.others * max(len(facts), self.options.batch_size)
+        held = [self._captions.held(facts[number % len(facts)], draw) for number in range(least)]
         with torch.no_grad():
             twins = [twin for _, twin in pairs]
             target = self._teacher.encode_text(self.packed([*twins, *(said for said, _ in held)]).to(model.device))
