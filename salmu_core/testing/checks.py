@@ -14,7 +14,8 @@ from salmu_core.options import parse_options
 from salmu_core.plugins import Entry, Kind, Plugins, require_class
 from salmu_core.testing.benchmark_checks import BENCHMARK_CHECKS, BenchmarkTrial
 from salmu_core.testing.contract import Check, CheckReport, run_all
-from salmu_core.testing.method_checks import METHOD_CHECKS, MethodTrial
+from salmu_core.testing.method_checks import METHOD_CHECKS
+from salmu_core.testing.method_trial import MethodTrial
 from salmu_core.testing.metric_checks import METRIC_CHECKS, MetricTrial
 
 #: Kinds that can be checked, in the order in which a name is looked up.

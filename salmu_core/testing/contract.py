@@ -101,7 +101,7 @@ class CheckReport:
             "kind": self.kind,
             "name": self.name,
             "ok": self.ok,
-            "counts": {status: len(self.of(status)) for status in ("passed", "failed", "skipped")},  # type: ignore[arg-type]
+            "counts": {status: len(self.of(status)) for status in ("passed", "failed", "skipped")},
             "seconds": round(self.seconds, 3),
             "checks": [asdict(result) for result in self.results],
         }

@@ -163,7 +163,7 @@ def has_effect(trial: MethodTrial) -> None:
     if not trial.cls.data:
         raise NotApplicable("It declares no data.")
     after = trial.finished.weights
-    same = all(torch.equal(tensor, after[name]) for name, tensor in trial.start.items() if name in after)
+    same = all(_equal(tensor, after[name]) for name, tensor in trial.start.items() if name in after)
     assert not same, "No weight changed: change ctx.model itself (parameters in place under torch.no_grad(), or ctx.fit)."
 
 
@@ -207,7 +207,7 @@ def logit_scale(trial: MethodTrial) -> None:
     after = trial.finished.weights
     for name in ("logit_scale", "logit_bias"):
         if name in trial.start and name in after:
-            assert torch.equal(trial.start[name], after[name]), (
+            assert _equal(trial.start[name], after[name]), (
                 f"{name} was changed: leave it out of params (ctx.parameters() does)."
             )
 
@@ -382,8 +382,12 @@ def _card(trial: MethodTrial) -> str:
     return text
 
 
+def _equal(first: Tensor, second: Tensor) -> bool:
+    return first.dtype == second.dtype and torch.equal(first, second)
+
+
 def _unequal(first: dict[str, Tensor], second: dict[str, Tensor]) -> list[str]:
-    return [name for name, tensor in first.items() if name not in second or not torch.equal(tensor, second[name])]
+    return [name for name, tensor in first.items() if name not in second or not _equal(tensor, second[name])]
 
 
 def _change(before: dict[str, Tensor], after: dict[str, Tensor]) -> Tensor:

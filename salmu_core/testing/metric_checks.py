@@ -89,8 +89,8 @@ class MetricTrial:
         }
 
     def score(self, views: Views) -> Score:
-        """Compute it afresh."""
-        return self.new().compute(**views)
+        """Compute it afresh, from copies: a metric that changes its views must not disturb the next look at them."""
+        return self.new().compute(**_copied(views))
 
     @cached_property
     def first(self) -> Score:
@@ -99,13 +99,13 @@ class MetricTrial:
         Raises:
             NotReached: there is none.
         """
-        views = {argument: Embedded(v.vectors.clone(), v.columns, v.texts) for argument, v in self.views.items()}
+        views = _copied(self.views)
         with fixed_randomness(), watched_benchmarks() as access:
             before = ProcessState.now()
             try:
                 self.score(self.views)  # importing a library for the first time may draw, too
                 before = ProcessState.now()
-                score = self.score(views)
+                score = self.new().compute(**views)
             except Exception as error:
                 self.error: Exception | None = error
                 raise NotReached("It gave no score: see `computes`.") from error
@@ -368,6 +368,10 @@ def card(trial: MetricTrial) -> None:
     assert "TODO" not in text, (
         "The card still holds a TODO: " + next(line for line in text.splitlines() if "TODO" in line).strip()
     )
+
+
+def _copied(views: Views) -> dict[str, Embedded]:
+    return {argument: Embedded(view.vectors.clone(), view.columns, view.texts) for argument, view in views.items()}
 
 
 def package_card(trial: Any) -> str:

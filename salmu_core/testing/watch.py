@@ -23,7 +23,7 @@ def fixed_randomness(seed: int = 0) -> Iterator[None]:
     before = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
     random.seed(seed)
     np.random.seed(seed)
-    torch.random.default_generator.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
     try:
         yield
     finally:
