@@ -1,18 +1,19 @@
 """Plugins say which versions of salmu they work with; what does not fit is named and takes nothing else down."""
 
 import importlib.metadata
+import sys
 import warnings
 from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
 
-from salmu_core import __version__, hookimpl
+from salmu_core import __version__
 from salmu_core.cli.main import cli
 from salmu_core.core_versions import core_requirements, unsupported
 from salmu_core.deprecation import Deprecation, SalmuDeprecationWarning, deprecated, overdue
 from salmu_core.plugins import load_plugins
-from toy_methods import Ascent
+from toy_methods import Ascent, as_plugin
 
 
 @pytest.mark.parametrize(
@@ -49,8 +50,7 @@ def _entry(requires):
 
 
 def test_a_plugin_for_another_salmu_is_a_problem_with_advice_and_is_not_imported(monkeypatch):
-    module = SimpleNamespace(register_methods=hookimpl(lambda: [Ascent]))
-    monkeypatch.setitem(__import__("sys").modules, "future_plugin", module)
+    monkeypatch.setitem(sys.modules, "future_plugin", as_plugin([Ascent]))
     assert "ascent" in load_plugins([_entry([f"salmu>={__version__}"])]).methods
     plugins = load_plugins([_entry(["salmu>=99,<100"])])
     assert not plugins.methods
