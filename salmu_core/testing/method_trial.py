@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 import traceback
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -36,6 +38,19 @@ from salmu_core.toy import Toy
 ROLES: tuple[Role, ...] = ("forget", "retain")
 
 
+@cache
+def _toy_model() -> DualEncoder:
+    return Toy().load_model("compromised")
+
+
+@cache
+def _read_once(role: Role) -> PairStore:
+    store = PairStore(Toy().split_for(role), _toy_model().processor)
+    rows = torch.arange(len(store))
+    store.pixels(rows), store.tokens(rows)  # kept in the store from here on
+    return store
+
+
 class Meter(SampleMeter):
     """A meter that says when it moved: reading rows again after it did is another look at them."""
 
@@ -59,8 +74,11 @@ class WatchedStore(PairStore):
     """
 
     def __init__(self, role: Role, model: DualEncoder, meter: Meter) -> None:
-        super().__init__(Toy().split_for(role), model.processor)
-        self._rows = len(self.captions)
+        # Read once for all runs; what a method could write into is this run's own.
+        shared = vars(_read_once(role))
+        own = {"captions": list(shared["captions"]), "codes": {n: c.clone() for n, c in shared["codes"].items()}}
+        vars(self).update(shared, _tokens=shared["_tokens"].clone(), _ahead=deque(maxlen=2), **own)
+        self._rows = len(own["captions"])
         self._model, self._meter = model, meter
         self._last: dict[int, tuple[int, int]] = {}
         self.looks = 0
@@ -202,7 +220,7 @@ class MethodTrial:
     @cached_property
     def start(self) -> dict[str, Tensor]:
         """The weights that every run starts from."""
-        return {name: tensor.clone() for name, tensor in Toy().load_model("compromised").weights().items()}
+        return {name: tensor.clone() for name, tensor in _toy_model().weights().items()}
 
     @cached_property
     def first(self) -> Observed:
@@ -232,7 +250,7 @@ class MethodTrial:
         Args:
             kill_at: raise in the middle, at this report of a training step; 0: never.
         """
-        model = Toy().load_model("compromised")
+        model = copy.deepcopy(_toy_model())
         meter = Meter(Toy().budget().times(1), self.cls.name)
         watched = {role: WatchedStore(role, model, meter) for role in ROLES}
         stores: dict[Role, PairStore] = {role: store for role, store in watched.items() if role in self.cls.data}

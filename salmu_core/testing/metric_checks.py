@@ -269,6 +269,7 @@ def companions(trial: MetricTrial) -> None:
 
 @check("deterministic", "One model always has one value.")
 def deterministic(trial: MetricTrial) -> None:
+    _ = trial.first
     with fixed_randomness():
         second = trial.score(trial.views)
     assert second.value == trial.first.value, (

@@ -108,7 +108,15 @@ def _work(rank: int, folder: Path, task: Mapping[str, Any]) -> None:
 def _unlearn(rank: int, folder: Path, task: Mapping[str, Any]) -> None:
     torch.set_num_threads(1)
     cls = _find(task)
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(PROCESSES), "ACCELERATE_USE_CPU": "true"}
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(PROCESSES),
+        "LOCAL_WORLD_SIZE": str(PROCESSES),
+        "ACCELERATE_USE_CPU": "true",
+        "MASTER_ADDR": "127.0.0.1",  # asked for and not used: the processes have met in a file
+        "MASTER_PORT": "29500",
+    }
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=PROCESSES)
     method: UnlearningMethod = cls(cls.Options(**task["options"]))
     with toy_context(method) as ctx:
