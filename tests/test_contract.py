@@ -18,7 +18,7 @@ from salmu_core.testing.contract import Check, Checks, NotApplicable, run_all
 from salmu_core.testing.method_checks import METHOD_CHECKS
 from salmu_core.testing.method_trial import MethodTrial
 from salmu_core.toy import Toy
-from toy_methods import TwoStages, WeightEdit
+from toy_methods import WeightEdit
 
 #: Checks that run a method once more: for a fault that another check is to find they are left out, to be quick.
 _MORE_RUNS = {"frozen-tower", "deterministic", "no-global-randomness", "resumes", "record", "two-processes"}
@@ -59,7 +59,7 @@ def test_a_fault_of_a_benchmark_is_found_by_its_check_and_by_no_other(check):
     assert set(failed) == {check}, failed
 
 
-@pytest.mark.parametrize("cls", [faulty.Correct, faulty.Edit, TwoStages, WeightEdit], ids=lambda cls: cls.name)
+@pytest.mark.parametrize("cls", [faulty.Correct, faulty.Edit, WeightEdit], ids=lambda cls: cls.name)
 def test_correct_methods_pass(cls):
     check_method(cls)
 

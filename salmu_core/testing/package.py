@@ -59,7 +59,10 @@ def check_card_options(card: str, method: type[UnlearningMethod]) -> None:
 
 
 def card_for(cls: type, entry: Entry[Any] | None) -> str | None:
-    """The card of a class: of its installed package, or the README.md beside it where there is a pyproject.toml too."""
+    """The card of a class: of its installed package, or the README.md beside a pyproject.toml that registers its module.
+
+    None for core's own parts and for classes that no package offers, such as those that tests make up.
+    """
     if entry is not None:
         return card_of(entry)
     try:
@@ -67,9 +70,17 @@ def card_for(cls: type, entry: Entry[Any] | None) -> str | None:
     except (TypeError, OSError):
         return None
     for folder in (home, home.parent):
-        if (folder / "README.md").is_file() and (folder / "pyproject.toml").is_file():
+        if (folder / "README.md").is_file() and _registers(folder / "pyproject.toml", cls.__module__.split(".")[0]):
             return (folder / "README.md").read_text(encoding="utf-8")
     return None
+
+
+def _registers(pyproject: Path, module: str) -> bool:
+    if not pyproject.is_file() or module == "salmu_core":
+        return False
+    project = tomllib.loads(pyproject.read_text(encoding="utf-8")).get("project", {})
+    points = project.get("entry-points", {}).get("salmu", {})
+    return any(re.split(r"[.:]", value)[0] == module for value in points.values())
 
 
 def requirement_fault(distribution: str) -> str | None:
