@@ -54,8 +54,8 @@ _WORDS = {
     "__version__": "the installed version",
     "Field": "pydantic's Field: default, bounds and description of an option",
     "Report": "what a benchmark's `build` calls with every BuildStep",
-    "Role": "\"forget\" or \"retain\"",
-    "Target": "\"clean\" or \"compromised\"",
+    "Role": '"forget" or "retain"',
+    "Target": '"clean" or "compromised"',
     "hookimpl": "marks a plugin's hooks",
 }
 #: Modules whose `__all__` or public functions are promised beside `salmu_core` itself.

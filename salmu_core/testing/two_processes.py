@@ -15,10 +15,12 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
@@ -30,7 +32,8 @@ from salmu_core.testing.context import toy_context
 from salmu_core.testing.declarations import own_module
 
 PROCESSES = 2
-_SECONDS = 300  # far more than it takes; what hangs has to end some time
+_IDLE_SECONDS = 60.0  # without any work done by any of the processes: they wait for each other
+_SECONDS = 3600.0  # what never ends has to end some time
 
 
 class TwoProcessFailure(Exception):
@@ -58,28 +61,47 @@ def two_process_weights(cls: type[UnlearningMethod], options: Mapping[str, Any])
         (folder / "task.json").write_text(json.dumps(task), encoding="utf-8")
         command = [sys.executable, "-m", "salmu_core.testing.two_processes", str(folder)]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
-        try:
-            done = subprocess.run(
-                command,
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=_SECONDS,
-                env=environment,
-                start_new_session=True,
-            )
-        except subprocess.TimeoutExpired:
-            raise TwoProcessFailure(
-                f"Two processes did not come to an end in {_SECONDS} s: both must take the same steps, or one waits for ever."
-            ) from None
+        with (folder / "printed").open("w+", encoding="utf-8") as printed:
+            running = subprocess.Popen(command, stdout=printed, stderr=subprocess.STDOUT, env=environment)
+            _wait(running)
+            printed.seek(0)
+            said = printed.read().strip()[-500:]
         for rank in range(PROCESSES):
             failed = folder / f"{rank}.error"
             if failed.is_file():
                 raise TwoProcessFailure(f"Process {rank} of {PROCESSES}: {failed.read_text(encoding='utf-8')}")
         missing = [rank for rank in range(PROCESSES) if not (folder / f"{rank}.safetensors").is_file()]
         if missing:
-            raise TwoProcessFailure(f"Process {missing[0]} of {PROCESSES} ended early: {done.stderr.strip()[-500:]}")
+            raise TwoProcessFailure(f"Process {missing[0]} of {PROCESSES} ended early: {said}")
         return [load_file(folder / f"{rank}.safetensors") for rank in range(PROCESSES)]
+
+
+def _wait(running: subprocess.Popen[bytes]) -> None:
+    """Wait for the end, however slow a busy machine is; what does no work any more hangs.
+
+    Raises:
+        TwoProcessFailure: it hangs.
+    """
+    started = moved = time.monotonic()
+    before = -1.0
+    family: list[psutil.Process] = []
+    while running.poll() is None:
+        time.sleep(0.1)
+        now, spent = time.monotonic(), before
+        with contextlib.suppress(psutil.Error):
+            parent = psutil.Process(running.pid)
+            family = [parent, *parent.children(recursive=True)]
+            spent = sum(sum(process.cpu_times()[:2]) for process in family)
+        if spent > before + 0.05:
+            before, moved = spent, now
+        if now - moved > _IDLE_SECONDS or now - started > _SECONDS:
+            for process in reversed(family):
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+            running.wait()
+            raise TwoProcessFailure(
+                "One process waits for the other for ever: both must take the same steps, whatever their numbers are."
+            )
 
 
 def _main(folder: Path) -> None:
