@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import re
 import tomllib
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
+import salmu_core
+from salmu_core import hookspecs, pytest_plugin
+from salmu_core.deprecation import DEPRECATIONS
+from salmu_core.records.schema import SCHEMA_VERSION, RunRecord
+from salmu_core.testing import checks_of
 from salmubench.published import published_rows
 
 DOCS = Path(__file__).parent
@@ -41,8 +49,71 @@ def zoo_table() -> str:
     return "\n".join([*lines, ""])
 
 
+#: What names without a docstring of their own are.
+_WORDS = {
+    "__version__": "the installed version",
+    "Field": "pydantic's Field: default, bounds and description of an option",
+    "Report": "what a benchmark's `build` calls with every BuildStep",
+    "Role": '"forget" or "retain"',
+    "Target": '"clean" or "compromised"',
+    "hookimpl": "marks a plugin's hooks",
+}
+#: Modules whose `__all__` or public functions are promised beside `salmu_core` itself.
+_MODULES = ("salmu_core.testing", "salmu_core.losses", "salmu_core.errors", "salmu_core.seeding")
+
+
+def _first_line(thing: Any, name: str) -> str:
+    words = _WORDS.get(name) or (inspect.getdoc(thing) or "").split("\n\n")[0].replace("\n", " ")
+    assert words, f"{name} says nothing about itself"
+    return words.replace("|", "\\|")
+
+
+def _table(head: str, rows: list[tuple[str, str]]) -> list[str]:
+    return ["", f"| {head} | what |", "|---|---|", *(f"| `{name}` | {words} |" for name, words in rows)]
+
+
+def public_api() -> str:
+    """Every public name, module by module; hooks, fixtures, fields of a record."""
+    lines = _table("`salmu_core`", [(name, _first_line(getattr(salmu_core, name), name)) for name in salmu_core.__all__])
+    for home in _MODULES:
+        module = importlib.import_module(home)
+        own = [name for name, item in vars(module).items() if getattr(item, "__module__", None) == home and name[0] != "_"]
+        names = getattr(module, "__all__", own)
+        lines += _table(f"`{home}`", [(name, _first_line(getattr(module, name), name)) for name in names])
+    hooks = [(name, item) for name, item in vars(hookspecs).items() if hasattr(item, "salmu_spec")]
+    lines += _table("hook", [(f"{name}{_arguments(item)}", _first_line(item, name)) for name, item in hooks])
+    fixtures = re.findall(r"^\| `(\w+)` \| (.+) \|$", str(pytest_plugin.__doc__), flags=re.MULTILINE)
+    lines += _table("pytest fixture", fixtures)
+    fields = [(name, str(field.description or "")) for name, field in RunRecord.model_fields.items()]
+    lines += _table(f"field of a record, schema {SCHEMA_VERSION}", fields)
+    return "\n".join([*lines, ""])
+
+
+def _arguments(hook: Any) -> str:
+    return f"({', '.join(inspect.signature(hook).parameters)})"
+
+
+def deprecations() -> str:
+    """What is deprecated in this version."""
+    return "\n".join(["", *(f"- {note}" for note in DEPRECATIONS), *([] if DEPRECATIONS else ["Nothing."]), ""])
+
+
+def contract() -> str:
+    """Every check of `salmu check`."""
+    lines: list[str] = []
+    for kind in ("method", "metric", "benchmark"):
+        rows = [(check.id, check.sentence) for check in checks_of(kind)]  # type: ignore[arg-type]
+        lines += _table(f"checks of a {kind} ({len(rows)})", rows)
+    return "\n".join([*lines, ""])
+
+
 #: Page, from the root of the repository -> block -> what fills it.
-BLOCKS = {"docs/salmubench.md": {"published": published_table}, "README.md": {"zoo": zoo_table}}
+BLOCKS = {
+    "docs/salmubench.md": {"published": published_table},
+    "docs/api-stability.md": {"public": public_api, "deprecations": deprecations},
+    "docs/contract.md": {"checks": contract},
+    "README.md": {"zoo": zoo_table},
+}
 
 
 def filled(page: Path) -> str:

@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from salmu_core.benchmark import BuildStep as BuildStep
     from salmu_core.benchmark import Download as Download
     from salmu_core.benchmark import PublishedRow as PublishedRow
+    from salmu_core.benchmark import Report as Report
     from salmu_core.benchmark import SplitInfo as SplitInfo
     from salmu_core.data import Batch as Batch
     from salmu_core.data import Embedded as Embedded
     from salmu_core.data import EncodedImages as EncodedImages
     from salmu_core.data import Features as Features
     from salmu_core.data import Pairs as Pairs
+    from salmu_core.data import Role as Role
     from salmu_core.data import Split as Split
     from salmu_core.data import View as View
     from salmu_core.data import join_splits as join_splits
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from salmu_core.options import Options as Options
     from salmu_core.records.schema import RunRecord as RunRecord
     from salmu_core.records.schema import RunSpec as RunSpec
+    from salmu_core.records.schema import Target as Target
     from salmu_core.records.store import load_records as load_records
     from salmu_core.runner.audit import audit as audit
     from salmu_core.runner.audit_context import AuditContext as AuditContext
@@ -87,6 +90,8 @@ _HOMES = {
     "Options": "options",
     "Pairs": "data",
     "PublishedRow": "benchmark",
+    "Report": "benchmark",
+    "Role": "data",
     "RunRecord": "records.schema",
     "RunSpec": "records.schema",
     "SalmuError": "errors",
@@ -94,6 +99,7 @@ _HOMES = {
     "Settings": "runner.run",
     "Split": "data",
     "SplitInfo": "benchmark",
+    "Target": "records.schema",
     "UnlearnContext": "runner.context",
     "UnlearningMethod": "method",
     "View": "data",

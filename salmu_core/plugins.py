@@ -16,9 +16,10 @@ from typing import Any, Generic, Literal, TypeVar
 
 import pluggy
 
-from salmu_core import hookspecs
+from salmu_core import __version__, hookspecs
 from salmu_core.audit import Audit
 from salmu_core.benchmark import Benchmark
+from salmu_core.core_versions import unsupported
 from salmu_core.errors import PluginFailure, UnknownName
 from salmu_core.layout import Layout
 from salmu_core.method import UnlearningMethod
@@ -160,6 +161,11 @@ def load_plugins(
         if identity in seen or (only is not None and package.name != "salmu" and not {package.name, point.name} & {*only}):
             continue
         seen.add(identity)
+        # Asked before the import, which may well fail on a salmu that the plugin was not written for.
+        misfit = unsupported(getattr(getattr(point, "dist", None), "requires", None), __version__)
+        if misfit is not None:
+            plugins.problems.append(PluginProblem(package, point.name, misfit))
+            continue
         try:
             plugin = point.load()
         except Exception as error:  # whatever a third party's import does

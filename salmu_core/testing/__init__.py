@@ -1,12 +1,34 @@
 """What every plugin runs in its tests: does it keep salmu's contract?
 
-Each check raises `AssertionError` with a sentence that says what to change.
+`check_method`, `check_metric` and `check_benchmark` raise `AssertionError` with a sentence for every check that failed, which
+says what to change; `report_method`, `report_metric` and `report_benchmark` give what each check found. pytest has fixtures
+for the rest: see `salmu_core.pytest_plugin`.
 """
 
 from salmu_core.testing.checks import check_benchmark as check_benchmark
 from salmu_core.testing.checks import check_method as check_method
 from salmu_core.testing.checks import check_metric as check_metric
+from salmu_core.testing.checks import checks_of as checks_of
+from salmu_core.testing.checks import report_benchmark as report_benchmark
+from salmu_core.testing.checks import report_method as report_method
+from salmu_core.testing.checks import report_metric as report_metric
+from salmu_core.testing.checks import report_named as report_named
 from salmu_core.testing.context import toy_context as toy_context
+from salmu_core.testing.contract import CheckReport as CheckReport
+from salmu_core.testing.contract import CheckResult as CheckResult
 from salmu_core.testing.package import check_package as check_package
 
-__all__ = ["check_benchmark", "check_method", "check_metric", "check_package", "toy_context"]
+__all__ = [
+    "CheckReport",
+    "CheckResult",
+    "check_benchmark",
+    "check_method",
+    "check_metric",
+    "check_package",
+    "checks_of",
+    "report_benchmark",
+    "report_method",
+    "report_metric",
+    "report_named",
+    "toy_context",
+]

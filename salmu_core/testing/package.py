@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import inspect
 import re
 import tomllib
 from collections.abc import Sequence
@@ -9,8 +11,12 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
+from salmu_core import __version__
+from salmu_core.core_versions import core_requirements, unsupported
 from salmu_core.method import UnlearningMethod
 from salmu_core.options import parse_options
+from salmu_core.plugins import Entry
+from salmu_core.registry import card_of
 
 #: Headings of a method's card, in order.
 CARD_HEADINGS = ("Idea", "Objective", "Data it sees", "Options", "When it fails", "Cost", "Paper", "Departures", "Use")
@@ -24,15 +30,9 @@ def check_package(folder: Path, methods: Sequence[type[UnlearningMethod]]) -> No
     entry point of the group `salmu` leads to a plugin that registers exactly these methods.
     """
     card = (folder / "README.md").read_text(encoding="utf-8")
-    headings = tuple(re.findall(r"^## (.+)$", card, flags=re.MULTILINE))
-    assert headings == CARD_HEADINGS, f"The card's headings are {headings}; they should be {CARD_HEADINGS}."
+    check_headings(card)
     for method in methods:
-        options = card_options(card, method.name)
-        fields = list(method.Options.model_fields)
-        assert list(options) == fields, f"The card lists {list(options)} for {method.name}; its options are {fields}."
-        assert parse_options(method.Options, options, method.name) == method.Options(), (
-            f"The card's defaults of {method.name} are not those of the code."
-        )
+        check_card_options(card, method)
     project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     points = project.get("entry-points", {}).get("salmu", {})
     assert len(points) == 1, f"pyproject.toml names {len(points)} entry points of the group salmu; one is expected."
@@ -40,6 +40,58 @@ def check_package(folder: Path, methods: Sequence[type[UnlearningMethod]]) -> No
     plugin = EntryPoint(name, value, "salmu").load()
     assert list(plugin.register_methods()) == list(methods), "register_methods returns other methods than were checked."
     assert hasattr(plugin.register_methods, "salmu_impl"), "register_methods is not marked with hookimpl."
+
+
+def check_headings(card: str) -> None:
+    """The card of a method has the shared headings, in order."""
+    headings = tuple(re.findall(r"^## (.+)$", card, flags=re.MULTILINE))
+    assert headings == CARD_HEADINGS, f"The card's headings are {headings}; they should be {CARD_HEADINGS}."
+
+
+def check_card_options(card: str, method: type[UnlearningMethod]) -> None:
+    """The card's table of a method has every option, in the order of the class, with the code's defaults."""
+    options = card_options(card, method.name)
+    fields = list(method.Options.model_fields)
+    assert list(options) == fields, f"The card lists {list(options)} for {method.name}; its options are {fields}."
+    assert parse_options(method.Options, options, method.name) == method.Options(), (
+        f"The card's defaults of {method.name} are not those of the code."
+    )
+
+
+def card_for(cls: type, entry: Entry[Any] | None) -> str | None:
+    """The card of a class: of its installed package, or the README.md beside a pyproject.toml that registers its module.
+
+    None for core's own parts and for classes that no package offers, such as those that tests make up.
+    """
+    if entry is not None:
+        return card_of(entry)
+    try:
+        home = Path(inspect.getfile(cls)).parent
+    except (TypeError, OSError):
+        return None
+    for folder in (home, home.parent):
+        if (folder / "README.md").is_file() and _registers(folder / "pyproject.toml", cls.__module__.split(".")[0]):
+            return (folder / "README.md").read_text(encoding="utf-8")
+    return None
+
+
+def _registers(pyproject: Path, module: str) -> bool:
+    if not pyproject.is_file() or module == "salmu_core":
+        return False
+    project = tomllib.loads(pyproject.read_text(encoding="utf-8")).get("project", {})
+    points = project.get("entry-points", {}).get("salmu", {})
+    return any(re.split(r"[.:]", value)[0] == module for value in points.values())
+
+
+def requirement_fault(distribution: str) -> str | None:
+    """What is wrong with an installed distribution's requirement on salmu; None when it fits."""
+    requires = importlib.metadata.requires(distribution)
+    if not core_requirements(requires):
+        return (
+            f"{distribution} does not require salmu: add it to the dependencies in pyproject.toml, e.g. 'salmu>=0.1,<0.3'."
+        )
+    fault = unsupported(requires, __version__)
+    return None if fault is None else f"{distribution} does not fit: {fault}."
 
 
 def card_options(card: str, method: str) -> dict[str, Any]:

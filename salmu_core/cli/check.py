@@ -1,0 +1,59 @@
+"""`salmu check`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from salmu_core.cli.arguments import complete_names, parse_settings
+
+_EXAMPLES = """\b
+Examples:
+  salmu check zero-cosine
+  salmu check RetFail --json
+  salmu check mini --only splits --only models
+  salmu check zero-cosine --set epochs=1 --quick
+"""
+
+
+def _complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
+    return [item for kind in ("method", "metric", "benchmark") for item in complete_names(kind)(ctx, parameter, incomplete)]
+
+
+@click.command("check", epilog=_EXAMPLES)
+@click.argument("name", shell_complete=_complete)
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="An option of the plugin; repeatable.")
+@click.option("--only", multiple=True, metavar="WORD", help="Show checks whose id begins so; repeatable. All are run.")
+@click.option("--quick", is_flag=True, help="Leave out the checks that start processes.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def check_command(name: str, settings: tuple[str, ...], only: tuple[str, ...], quick: bool, as_json: bool) -> int:
+    """Check whether the method, metric or benchmark NAME keeps salmu's contract.
+
+    A method or metric is tried on the toy benchmark, on the CPU; a benchmark must be built. Exit code 1 when a check fails.
+    """
+    import torch
+
+    from salmu_core.cli import render
+    from salmu_core.errors import BadOptions
+    from salmu_core.plugins import load_plugins
+    from salmu_core.testing import report_named
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the toy's tensors are too small to share out
+    try:
+        report = report_named(name, load_plugins(), parse_settings(settings), slow=not quick)
+    finally:
+        torch.set_num_threads(threads)
+    shown = [result for result in report.results if not only or result.id.startswith(only)]
+    if not shown:
+        raise BadOptions(
+            f"No check of a {report.kind} begins with {' or '.join(only)}.", "Leave --only out to see all of them."
+        )
+    if as_json:
+        content = report.as_json()
+        content["checks"] = [item for item in content["checks"] if not only or item["id"].startswith(only)]
+        render.print_json(content)
+    else:
+        render.show_checks(report, shown)
+    return 0 if report.ok else 1
