@@ -45,6 +45,7 @@ class SelectiveOptions(FitOptions):
 
     lr: float = Field(6e-3, gt=0, le=1, description="peak learning rate of the text encoder")
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps with rising learning rate")
+    tower: Literal["text"] = Field("text", description="the text encoder is what is trained")
     others: int = Field(3, ge=1, le=16, description="captions that must not move, for each forget caption of a full batch")
     keep: float = Field(4.0, ge=0, description="weight of the captions that must not move")
     face: float = Field(
