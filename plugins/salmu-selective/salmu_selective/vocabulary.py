@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -120,10 +120,10 @@ def embedding_of(model: DualEncoder) -> Float[Tensor, "vocabulary width"]:
     raise SalmuError("selective takes open_clip's own text encoders, and this architecture has another.")
 
 
-def only_rows(parameter: str, rows: Sequence[int]) -> Callable[[dict[str, Tensor]], None]:
+def only_rows(parameter: str, rows: Sequence[int]) -> Callable[[Mapping[str, Tensor]], None]:
     """What `ctx.fit(on_gradients=...)` calls so that of one table these rows alone are trained."""
 
-    def keep(gradients: dict[str, Tensor]) -> None:
+    def keep(gradients: Mapping[str, Tensor]) -> None:
         table = gradients[parameter]
         kept = torch.zeros_like(table)
         index = torch.tensor(list(rows), dtype=torch.long, device=table.device)
