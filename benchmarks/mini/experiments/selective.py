@@ -30,8 +30,8 @@ from salmu_core.runner.workers import run_in_workers
 
 RESULTS = Path(__file__).parents[1] / "results" / "selective.json"
 COMMAND = "uv run python benchmarks/mini/experiments/selective.py --cpu"
-#: The best of the published methods on mini at 1x, by the head-to-head.
-BASELINES = ("key-value-edit", "selective-synaptic-dampening", "cliperase-salmubench")
+#: The two best of the published methods on mini, by the head-to-head.
+BASELINES = ("key-value-edit", "selective-synaptic-dampening")
 BUDGET = 5.0
 #: One ingredient taken away at a time.
 ABLATIONS: dict[str, dict[str, Any]] = {
