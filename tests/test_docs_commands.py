@@ -1,0 +1,93 @@
+"""Command lines in README, docs and cards are what the commands take; TOML blocks are studies or packages."""
+
+import tomllib
+
+import click
+import pytest
+
+from salmu_core.cli.main import cli
+from salmu_core.study import Study, parse_study
+from snippets import ROOT, blocks, command_lines, inline_commands, pages
+
+#: Names of placeholders, and of plugins that the docs write themselves.
+_NOT_INSTALLED = {"zero-cosine", "my-method"}
+
+
+def _command(arguments: list[str]) -> tuple[click.Command, str, list[str]]:
+    """The command that arguments name, and what is left for it."""
+    command: click.Command = cli
+    path, rest = "salmu", list(arguments)
+    while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
+        name = rest.pop(0)
+        found = command.get_command(click.Context(command), name)
+        assert found is not None, f"{path} has no command '{name}'"
+        command, path = found, f"{path} {name}"
+    return command, path, rest
+
+
+@pytest.fixture
+def paths_need_not_exist(monkeypatch):
+    monkeypatch.setattr(click.Path, "convert", lambda self, value, param, ctx: self.coerce_path_result(value))
+
+
+def check(arguments: list[str]) -> click.Context | None:
+    """Parse a whole command line as salmu does, and run nothing."""
+    command, path, rest = _command(arguments)
+    try:
+        return command.make_context(path, rest)
+    except click.exceptions.Exit:  # --help and --version
+        return None
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_command_lines_parse(page, paths_need_not_exist):
+    for block in blocks(page, "bash", "console", "shell", ""):
+        for arguments in command_lines(block):
+            try:
+                check(arguments)
+            except click.ClickException as error:
+                pytest.fail(f"{block.place}: salmu {' '.join(arguments)}: {error.format_message()}")
+    for arguments in inline_commands(page):
+        if arguments[0].isupper():  # `salmu COMMAND --help`
+            continue
+        command, path, rest = _command(arguments)
+        try:
+            command.make_parser(click.Context(command, info_name=path)).parse_args(rest)
+        except click.UsageError as error:
+            pytest.fail(f"{page.relative_to(ROOT)}: `salmu {' '.join(arguments)}`: {error.format_message()}")
+
+
+def test_a_wrong_command_line_is_noticed(paths_need_not_exist):
+    for wrong in ("run", "run delete --sed 1", "compare --seeds", "run delete --budget -1", "data fetch x", "evaluate a b"):
+        with pytest.raises((click.ClickException, AssertionError)):
+            check(wrong.split())
+
+
+def test_methods_in_command_lines_exist(paths_need_not_exist):
+    from salmu_core.plugins import load_plugins
+
+    pytest.importorskip("salmu_slug")
+    plugins = load_plugins()
+    known = set(plugins.methods) | _NOT_INSTALLED
+    seen = 0
+    for page in pages():
+        for block in blocks(page, "bash", ""):
+            for arguments in command_lines(block):
+                context = check(arguments)
+                if context is None or context.command.name not in ("run", "compare", "tune", "forget"):
+                    continue
+                given = context.params.get("methods") or context.params.get("method") or ()
+                for name in [given] if isinstance(given, str) else given:
+                    seen += 1
+                    assert name.isupper() or name in known, f"{block.place}: there is no method {name}"
+    assert seen > 50
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_toml_blocks_are_studies_or_packages(page):
+    for block in blocks(page, "toml"):
+        content = tomllib.loads(block.text)
+        if {"project", "build-system", "tool", "dependencies"} & set(content):
+            continue
+        assert set(content) <= set(Study.model_fields), f"{block.place}: neither a study nor a package"
+        parse_study(content, block.place)
