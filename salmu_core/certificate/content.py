@@ -9,9 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from salmu_core.benchmark import Benchmark
 from salmu_core.data import Split
-from salmu_core.errors import BadCheckpoint, BadData, BadRecord, NotBuilt
+from salmu_core.errors import BadCheckpoint, BadRecord
 from salmu_core.model import load_model
 from salmu_core.plugins import Plugins, load_plugins
 from salmu_core.records.explain import VERDICTS
@@ -19,7 +18,7 @@ from salmu_core.records.references import find_references, reference
 from salmu_core.records.schema import RunRecord, ScoreRecord
 from salmu_core.records.statements import statements, verdict_of
 from salmu_core.records.store import read_record
-from salmu_core.runner.resolve import make_benchmark
+from salmu_core.runner.resolve import benchmark_of_run
 from salmu_core.sharing.redact import public_record
 
 AUDITS_FILE = "audits.json"
@@ -64,7 +63,7 @@ def certificate_content(
             f"The weights in '{folder}' are not those that its record was made of.",
             "The file was changed or is gone. Run it again: --overwrite.",
         )
-    benchmark = _benchmark_of(record, folder, plugins or load_plugins())
+    benchmark = benchmark_of_run(record, folder, plugins or load_plugins(), why=", so the request cannot be stated")
     found = find_references(record, folder, references)
     clean, compromised = (row.scores if (row := reference(found, which)) else {} for which in ("clean", "compromised"))
     verdict = verdict_of(record, clean, compromised)
@@ -128,21 +127,6 @@ _REFERENCE = {
     True: "No model was trained without the data. In its place stands the model before, on the same captions beside pictures of"
     " others.",
 }
-
-
-def _benchmark_of(record: RunRecord, folder: Path, plugins: Plugins) -> Benchmark:
-    benchmark = make_benchmark(record.spec.benchmark, record.spec.benchmark_options, plugins)
-    if not benchmark.ready():
-        raise NotBuilt(
-            f"The data of {record.spec.benchmark} that '{folder}' ran over is not on this machine, so the request cannot be stated.",
-            f"Run `salmu build {record.spec.benchmark}` or `salmu data pull {record.spec.benchmark}` with the run's options.",
-        )
-    if benchmark.fingerprint() != record.provenance.data_fingerprint:
-        raise BadData(
-            f"The data of {record.spec.benchmark} is not what '{folder}' ran over: it has changed since.",
-            "Bring the data of that time back, or run again.",
-        )
-    return benchmark
 
 
 def _requested(split: Split, names: bool) -> dict[str, Any]:

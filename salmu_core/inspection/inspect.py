@@ -12,7 +12,7 @@ import torch
 
 from salmu_core.benchmark import Benchmark
 from salmu_core.data_cache import DataCache
-from salmu_core.errors import BadCheckpoint, BadData, BadOptions, BadRecord, NotBuilt, SalmuError
+from salmu_core.errors import BadCheckpoint, BadOptions, BadRecord, SalmuError
 from salmu_core.evaluation.plan import plan_evaluation
 from salmu_core.inspection.models import Embedding, Which, embed_rows, means
 from salmu_core.inspection.rows import Row, find_association, find_identity, gather_rows, list_people
@@ -23,7 +23,7 @@ from salmu_core.records.schema import RunRecord
 from salmu_core.records.store import read_record
 from salmu_core.runner.accelerate_setup import AUTOCAST, open_accelerator
 from salmu_core.runner.progress import Progress
-from salmu_core.runner.resolve import make_benchmark, make_metrics
+from salmu_core.runner.resolve import benchmark_of_run, make_metrics
 from salmu_core.runner.run import Settings
 
 
@@ -156,17 +156,7 @@ def open_run(run: str | Path, settings: Settings | None = None, plugins: Plugins
             "Give the directory of a method's run, e.g. results/mini/runs/RUN.",
         )
     plugins, settings = plugins or load_plugins(), settings or Settings()
-    benchmark = make_benchmark(record.spec.benchmark, record.spec.benchmark_options, plugins, settings.cache_folder)
-    if not benchmark.ready():
-        raise NotBuilt(
-            f"The data of {record.spec.benchmark} that '{folder}' ran over is not on this machine.",
-            f"Run `salmu build {record.spec.benchmark}` or `salmu data pull {record.spec.benchmark}` with the run's options.",
-        )
-    if benchmark.fingerprint() != record.provenance.data_fingerprint:
-        raise BadData(
-            f"The data of {record.spec.benchmark} is not what '{folder}' ran over: it has changed since.",
-            "Bring the data of that time back, or run again.",
-        )
+    benchmark = benchmark_of_run(record, folder, plugins, settings.cache_folder)
     views = plan_evaluation(make_metrics(plugins, settings.metric_options, benchmark), benchmark).all_views()
     embedded = {(view.split, view.side) for view in views if view.template is None}
     splits = [

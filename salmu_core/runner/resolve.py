@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from salmu_core.benchmark import Benchmark
-from salmu_core.errors import BadOptions
+from salmu_core.errors import BadData, BadOptions, NotBuilt
 from salmu_core.method import UnlearningMethod
 from salmu_core.metric import Metric
 from salmu_core.options import parse_options
 from salmu_core.plugins import Entry, Plugins
-from salmu_core.records.schema import RunSpec
+from salmu_core.records.schema import RunRecord, RunSpec
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,33 @@ def make_benchmark(name: str, options: Mapping[str, Any], plugins: Plugins, cach
     """A benchmark object of that name."""
     entry = plugins.get("benchmark", name)
     benchmark: Benchmark = entry.cls(parse_options(entry.cls.Options, options, name), cache)
+    return benchmark
+
+
+def benchmark_of_run(
+    record: RunRecord, folder: Path, plugins: Plugins, cache: Path | None = None, *, why: str = ""
+) -> Benchmark:
+    """The benchmark that a run was made on, with the data that it saw.
+
+    Args:
+        why: end of the sentence that says the data is not here, e.g. what cannot be done without it.
+
+    Raises:
+        NotBuilt: the data is not on this machine.
+        BadData: it is, and is not what the run saw.
+    """
+    name = record.spec.benchmark
+    benchmark = make_benchmark(name, record.spec.benchmark_options, plugins, cache)
+    if not benchmark.ready():
+        raise NotBuilt(
+            f"The data of {name} that '{folder}' ran over is not on this machine{why}.",
+            f"Run `salmu build {name}` or `salmu data pull {name}` with the run's options.",
+        )
+    if benchmark.fingerprint() != record.provenance.data_fingerprint:
+        raise BadData(
+            f"The data of {name} is not what '{folder}' ran over: it has changed since.",
+            "Bring the data of that time back, or run again.",
+        )
     return benchmark
 
 

@@ -19,7 +19,7 @@ from salmu_core.plugins import Entry
 from salmu_core.records.schema import Target
 from salmu_core.testing.contract import Checks, NotApplicable, NotReached
 from salmu_core.testing.declarations import add_declaration_checks
-from salmu_core.testing.metric_checks import package_card
+from salmu_core.testing.package import package_card
 from salmu_core.testing.watch import ProcessState, fixed_randomness
 
 BENCHMARK_CHECKS = Checks()

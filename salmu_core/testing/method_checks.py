@@ -15,7 +15,7 @@ from salmu_core.options import OneOf
 from salmu_core.testing.contract import Checks, NotApplicable, NotReached
 from salmu_core.testing.declarations import add_declaration_checks
 from salmu_core.testing.method_trial import MethodTrial
-from salmu_core.testing.package import card_for, check_card_options, check_headings
+from salmu_core.testing.package import check_card_options, check_headings, package_card
 from salmu_core.testing.two_processes import TwoProcessFailure, two_process_weights
 
 METHOD_CHECKS = Checks()
@@ -359,7 +359,7 @@ def two_processes(trial: MethodTrial) -> None:
 
 @check("card", "The package has a card with the shared headings that names the method.")
 def card(trial: MethodTrial) -> None:
-    text = _card(trial)
+    text = package_card(trial)
     assert trial.cls.name in text, f"The card does not mention {trial.cls.name}."
     check_headings(text)
     assert "TODO" not in text, (
@@ -369,17 +369,7 @@ def card(trial: MethodTrial) -> None:
 
 @check("card-options", "The card's table has every option with the code's default.")
 def card_options(trial: MethodTrial) -> None:
-    check_card_options(_card(trial), trial.cls)
-
-
-def _card(trial: MethodTrial) -> str:
-    if trial.entry is not None and trial.entry.package.name == "salmu":
-        raise NotApplicable("It is a part of core.")
-    text = card_for(trial.cls, trial.entry)
-    if text is None and trial.entry is None:
-        raise NotApplicable("It is in no package.")
-    assert text is not None, "The package has no card: write a README.md and name it in pyproject.toml (readme = ...)."
-    return text
+    check_card_options(package_card(trial), trial.cls)
 
 
 def _equal(first: Tensor, second: Tensor) -> bool:

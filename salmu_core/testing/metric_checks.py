@@ -22,7 +22,7 @@ from salmu_core.plugins import Entry
 from salmu_core.records.schema import Aspect, ScoreRecord, Target
 from salmu_core.testing.contract import Checks, NotApplicable, NotReached
 from salmu_core.testing.declarations import add_declaration_checks
-from salmu_core.testing.package import card_for
+from salmu_core.testing.package import package_card
 from salmu_core.testing.watch import ProcessState, fixed_randomness, watched_benchmarks
 from salmu_core.toy import Toy
 
@@ -373,18 +373,3 @@ def card(trial: MetricTrial) -> None:
 
 def _copied(views: Views) -> dict[str, Embedded]:
     return {argument: Embedded(view.vectors.clone(), view.columns, view.texts) for argument, view in views.items()}
-
-
-def package_card(trial: Any) -> str:
-    """The card of the package that a class is in.
-
-    Raises:
-        NotApplicable: it is in none, or in core.
-    """
-    if trial.entry is not None and trial.entry.package.name == "salmu":
-        raise NotApplicable("It is a part of core.")
-    text = card_for(trial.cls, trial.entry)
-    if text is None and trial.entry is None:
-        raise NotApplicable("It is in no package.")
-    assert text is not None, "The package has no card: write a README.md and name it in pyproject.toml (readme = ...)."
-    return text

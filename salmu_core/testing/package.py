@@ -17,6 +17,7 @@ from salmu_core.method import UnlearningMethod
 from salmu_core.options import parse_options
 from salmu_core.plugins import Entry
 from salmu_core.registry import card_of
+from salmu_core.testing.contract import NotApplicable
 
 #: Headings of a method's card, in order.
 CARD_HEADINGS = ("Idea", "Objective", "Data it sees", "Options", "When it fails", "Cost", "Paper", "Departures", "Use")
@@ -73,6 +74,21 @@ def card_for(cls: type, entry: Entry[Any] | None) -> str | None:
         if (folder / "README.md").is_file() and _registers(folder / "pyproject.toml", cls.__module__.split(".")[0]):
             return (folder / "README.md").read_text(encoding="utf-8")
     return None
+
+
+def package_card(trial: Any) -> str:
+    """The card of the package that a class is in.
+
+    Raises:
+        NotApplicable: it is in none, or in core.
+    """
+    if trial.entry is not None and trial.entry.package.name == "salmu":
+        raise NotApplicable("It is a part of core.")
+    text = card_for(trial.cls, trial.entry)
+    if text is None and trial.entry is None:
+        raise NotApplicable("It is in no package.")
+    assert text is not None, "The package has no card: write a README.md and name it in pyproject.toml (readme = ...)."
+    return text
 
 
 def _registers(pyproject: Path, module: str) -> bool:
