@@ -12,6 +12,7 @@ import jinja2
 
 from salmu_core.certificate.sealed import key_name
 from salmu_core.errors import SalmuError
+from salmu_core.records.html import decimals, html_template
 
 TITLE = "Report of a deletion from a model"
 
@@ -124,12 +125,4 @@ def _number(value: float | None) -> str:
 
 @cache
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("salmu_core.certificate"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["number"] = lambda value: "–" if value is None else f"{value:.4f}"
-    return environment.get_template("certificate.html.j2")
+    return html_template("salmu_core.certificate", "certificate.html.j2", {"number": decimals(4)})

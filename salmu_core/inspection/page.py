@@ -14,6 +14,7 @@ from salmu_core.inspection.inspect import Inspection
 from salmu_core.inspection.rows import Row
 from salmu_core.inspection.words import GROUP_WORDS, MODEL_WORDS
 from salmu_core.pixels import decode_image
+from salmu_core.records.html import decimals, html_template
 
 SIDE = 256  # longest side of a picture on the page, in pixels
 
@@ -56,13 +57,8 @@ def _first_of_each_file(found: Inspection) -> list:  # type: ignore[type-arg]
 
 @cache
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("salmu_core.inspection"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["cosine"] = lambda value: "–" if value is None else f"{value:.3f}"
-    environment.filters["place"] = lambda value: "–" if value is None else f"{value:,.0f}"
-    return environment.get_template("inspect.html.j2")
+    return html_template("salmu_core.inspection", "inspect.html.j2", {"cosine": decimals(3), "place": _place})
+
+
+def _place(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.0f}"

@@ -22,6 +22,7 @@ from salmu_core.records.charts import costs, strip_table, strips, trade_off, tra
 from salmu_core.records.compare import Comparison
 from salmu_core.records.evidence import Evidence, gather
 from salmu_core.records.explain import ELSEWHERE, VERDICTS
+from salmu_core.records.html import decimals, html_template
 from salmu_core.records.markdown import render_markdown
 from salmu_core.records.schema import RunRecord
 from salmu_core.records.up_close import up_close
@@ -175,13 +176,7 @@ def _json(content: object) -> str:
 
 @cache
 def _template(name: str) -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("salmu_core.records", "page"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )  # fmt: skip
-    environment.filters["number"] = lambda value: "–" if value is None else f"{value:.3f}"
-    environment.filters["band"] = _band
-    return environment.get_template(name)
+    return html_template("salmu_core.records", name, {"number": decimals(3), "band": _band}, folder="page")
 
 
 def _band(gap: float | None) -> str:

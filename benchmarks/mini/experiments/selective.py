@@ -108,22 +108,19 @@ class Runs:
         self.kept = Kept()
         self._waiting: list[tuple[str, str, str, Resolved]] = []
 
-    def plan(
-        self,
-        part: str,
-        label: str,
-        instance: int,
-        method: str,
-        options: Mapping[str, Any] | None = None,
-        budget: float = BUDGET,
-    ) -> None:
-        """One run on an instance of mini."""
+    def resolved(
+        self, method: str, instance: int, options: Mapping[str, Any] | None = None, budget: float = BUDGET
+    ) -> Resolved:
+        """A run on an instance of mini, with mini's preset."""
         benchmark = make_benchmark("mini", {"seed": instance}, self.plugins, self.settings.cache_folder)
         given = with_preset(method, dict(options or {}), benchmark, "benchmark")
         spec = RunSpec(
             method=method, benchmark="mini", benchmark_options={"seed": instance}, method_options=given, budget=budget
         )
-        resolved = resolve(spec, self.plugins, self.settings.cache_folder, benchmark)
+        return resolve(spec, self.plugins, self.settings.cache_folder, benchmark)
+
+    def plan(self, part: str, label: str, instance: int, resolved: Resolved) -> None:
+        """Do a run with the next ones, unless it is kept."""
         if not self.kept.has(resolved.id):
             self._waiting.append((part, label, f"mini {instance}", resolved))
 
@@ -170,15 +167,16 @@ def main_runs(runs: Runs, instances: list[int]) -> None:
         make_benchmark("mini", {"seed": instance}, runs.plugins, runs.settings.cache_folder).build()
         runs.references("mini", {"seed": instance}, f"mini {instance}")
         for method in ("selective", *BASELINES):
-            runs.plan("main", method, instance, method)
+            runs.plan("main", method, instance, runs.resolved(method, instance))
     runs.carry_out()
 
 
 def ablations(runs: Runs, instances: list[int]) -> None:
     """One ingredient less, and less budget, on the first instance."""
     for label, options in ABLATIONS.items():
-        runs.plan("ablation", label, instances[0], "selective", options)
-    runs.plan("ablation", "a fifth of the budget", instances[0], "selective", budget=1.0)
+        runs.plan("ablation", label, instances[0], runs.resolved("selective", instances[0], options))
+    less = runs.resolved("selective", instances[0], budget=BUDGET / 5)
+    runs.plan("ablation", "a fifth of the budget", instances[0], less)
     runs.carry_out()
 
 
@@ -191,14 +189,7 @@ def audits(runs: Runs, instances: list[int]) -> None:
             missing = [name for name in wanted if name not in runs.kept.audited(where, label)]
             if not missing:
                 continue
-            spec = RunSpec(
-                method=label,
-                benchmark="mini",
-                benchmark_options={"seed": instance},
-                method_options=with_preset(label, {}, _mini(runs, instance), "benchmark"),
-                budget=BUDGET,
-            )
-            resolved = resolve(spec, runs.plugins, runs.settings.cache_folder)
+            resolved = runs.resolved(label, instance)
             folder = runs.folder(resolved)
             run_resolved(
                 resolved, folder, runs.settings, runs.plugins
@@ -215,10 +206,6 @@ def audits(runs: Runs, instances: list[int]) -> None:
                 row = {"where": where, "label": label, "audit": name, "value": found.value, "clean": found.clean}
                 runs.kept.add_audit({**row, "compromised": found.compromised, "recovered": found.recovered})
                 print(f"audit {name} of {label}, {where}: {found.value}", flush=True)
-
-
-def _mini(runs: Runs, instance: int) -> Any:
-    return make_benchmark("mini", {"seed": instance}, runs.plugins, runs.settings.cache_folder)
 
 
 def requests(runs: Runs, instances: list[int]) -> None:

@@ -11,6 +11,7 @@ from salmu_selective.wordings import BARE, NAME_ALONE, Draw, Fact, Tokens
 _OWNER_UNKNOWN, _PERSON_UNKNOWN = 0.15, 0.15  # shares of the forget captions, see `forgotten`
 _RETAIN, _OTHER_FACTS = 0.2, 0.45  # shares of the captions that are held, see `held`
 _REWORDED_HELD = 0.2  # of the held captions about people, in the bare wordings
+_STRANGERS = 0.6  # of the people besides the fact's own
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,3 @@ class Captions:
             return tokens
         place = int(draw.chance() * len(tokens))
         return (*tokens[:place], draw.one(owned), *tokens[place + 1 :])
-
-
-_STRANGERS = 0.6  # of the people besides the fact's own
