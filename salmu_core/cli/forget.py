@@ -119,31 +119,25 @@ def forget_command(
         if main and not as_json:
             _show_findings(findings)
         bad = bool(errors_of(findings))
-        if check_only:
+        if check_only or bad:
             if main and as_json:
                 render.print_json({"findings": [vars(finding) for finding in findings]})
+            elif main and not check_only:
+                render.err.print("Nothing was run: mend the tables first.", style="red")
             return 1 if bad else 0
         assert method is not None
         assert out is not None
-        resolved = None
-        if not bad:
-            resolved = plan(
-                benchmark,
-                method,
-                plugins,
-                options=parse_settings(settings),
-                seed=seed,
-                precision=precision,
-                preset=preset,
-                settings=how,
-            )
-            done = forget(benchmark, resolved, out, findings=findings, keep_cache=keep_cache, settings=how, plugins=plugins)
-    if bad:
-        if main and as_json:
-            render.print_json({"findings": [vars(finding) for finding in findings]})
-        elif main:
-            render.err.print("Nothing was run: mend the tables first.", style="red")
-        return 1
+        resolved = plan(
+            benchmark,
+            method,
+            plugins,
+            options=parse_settings(settings),
+            seed=seed,
+            precision=precision,
+            preset=preset,
+            settings=how,
+        )
+        done = forget(benchmark, resolved, out, findings=findings, keep_cache=keep_cache, settings=how, plugins=plugins)
     if main:
         render.show_problems(plugins.problems)
         if as_json:
