@@ -59,7 +59,7 @@ class UnlearningMethod(ABC):
     summary: ClassVar[str]
     family: ClassVar[Family]
     paper: ClassVar[str | None] = None
-    data: ClassVar[tuple[Role, ...]] = ("forget", "retain")  # what it sees; the first sets the epoch
+    data: ClassVar[tuple[Role, ...]] = ("forget", "retain")  # what it may see; the first sets the epoch
     oracle: ClassVar[bool] = False  # True when it sees the Clean model: ranked apart
     search: ClassVar[SearchSpace] = {}  # what `salmu tune` tries; the option that matters most first
     Options: ClassVar[type[Options]] = Options
@@ -70,6 +70,10 @@ class UnlearningMethod(ABC):
     @abstractmethod
     def unlearn(self, ctx: UnlearnContext) -> None:
         """Make `ctx.model` forget the forget split."""
+
+    def reads(self) -> tuple[Role, ...]:
+        """The splits that are read with these options: all of `data`, or fewer of them, in the same order."""
+        return self.data
 
     def state(self) -> dict[str, Tensor]:
         """Tensors of the method's own that change while it trains; they are saved with every checkpoint."""

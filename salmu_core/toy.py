@@ -42,7 +42,7 @@ class Toy(Benchmark):
     """The toy benchmark."""
 
     name = "toy"
-    version = "2"
+    version = "3"
     summary = "Coloured squares and an untrained model, for tests of plugins; its numbers mean nothing."
     Options = ToyOptions
     shows_rows = True
@@ -126,7 +126,7 @@ class Toy(Benchmark):
                 "data_field": [field for _, field, _ in rows],
                 "name": [f"Person {person}" for person, _, _ in rows],
                 "value": [values[person, field] for person, field, _ in rows],
-                "generic_caption": ["a person"] * len(rows),
+                "generic_caption": [f"a square, picture {number}" for number in range(len(rows))],
             },
         )
 

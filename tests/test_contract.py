@@ -6,12 +6,15 @@ import json
 import os
 import subprocess
 import sys
+from typing import ClassVar
 
 import pytest
 from click.testing import CliRunner
 
 import faulty_plugins as faulty
+from salmu_core import Between, Field, OneOf
 from salmu_core.cli.main import cli
+from salmu_core.losses import contrastive_loss, pair_cosine
 from salmu_core.testing import check_benchmark, check_method, check_metric, checks_of, report_benchmark, report_metric
 from salmu_core.testing.benchmark_checks import BenchmarkTrial
 from salmu_core.testing.contract import Check, Checks, NotApplicable, run_all
@@ -62,6 +65,55 @@ def test_a_fault_of_a_benchmark_is_found_by_its_check_and_by_no_other(check):
 @pytest.mark.parametrize("cls", [faulty.Correct, faulty.Edit, WeightEdit], ids=lambda cls: cls.name)
 def test_correct_methods_pass(cls):
     check_method(cls)
+
+
+def test_what_options_decide_to_read_is_tried_with_the_options_that_read_it():
+    class Weighted(faulty.Correct):
+        """Sees retain pairs only where they have a weight, which the default is not."""
+
+        search: ClassVar = {"retain_weight": OneOf((0.0, 1.0))}
+
+        class Options(faulty.Correct.Options):
+            """One more."""
+
+            retain_weight: float = Field(0.0, ge=0)
+
+        def reads(self):
+            return ("forget", "retain") if self.options.retain_weight else ("forget",)
+
+        def loss(self, model, batch):
+            terms = {"forget": pair_cosine(*model(batch.forget)[:2]).mean()}
+            return terms | ({"retain": contrastive_loss(*model(batch.retain))} if self.options.retain_weight else {})
+
+    class Unsearched(Weighted):
+        """No options that `search` knows read what `data` names."""
+
+        search: ClassVar = {"lr": Between(1e-5, 1e-3)}
+
+    class Empty(Weighted):
+        """Says that it reads retain pairs with a weight, and does not."""
+
+        def loss(self, model, batch):
+            return pair_cosine(*model(batch.forget)[:2]).mean()
+
+        def unlearn(self, ctx):
+            ctx.fit(self.loss, self.options, params=self.trainable(ctx.model), splits=("forget",))
+
+    class More(faulty.Edit):
+        """Reads more than `data` names."""
+
+        def reads(self):
+            return ("forget", "retain")
+
+    checks = [item for item in METHOD_CHECKS.listed if item.id in ("data", "unused-data")]
+    found = {
+        cls: _failed(run_all("method", cls.name, checks, MethodTrial(cls, {}), slow=False))
+        for cls in (Weighted, Unsearched, Empty, More)
+    }
+    assert found[Weighted] == {}
+    assert "no options of `search`" in found[Unsearched]["unused-data"]
+    assert "{'retain_weight': 1.0}" in found[Empty]["unused-data"]
+    assert "`data` names all that may be read" in found[More]["data"]
 
 
 def test_correct_metrics_and_benchmarks_pass():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -18,6 +16,7 @@ from salmu_core import (
     FitOptions,
     LossMethod,
     Pairs,
+    Role,
     UnlearnContext,
     UnlearningMethod,
     hookimpl,
@@ -44,7 +43,7 @@ def npo_loss(
     return 2 / beta * F.softplus(-beta * (surprises - reference)).mean()
 
 
-def splits(retain_weight: float) -> tuple[Literal["forget", "retain"], ...]:
+def reads(retain_weight: float) -> tuple[Role, ...]:
     """Retain pairs are seen only where they have a weight."""
     return ("forget", "retain") if retain_weight else ("forget",)
 
@@ -80,10 +79,9 @@ class NegativePreference(LossMethod):
 
     _reference: DualEncoder
 
-    def unlearn(self, ctx: UnlearnContext) -> None:
-        """One fit; retain pairs are seen only where they have a weight."""
-        self.prepare(ctx)
-        ctx.fit(self.loss, self.options, params=self.trainable(ctx.model), splits=splits(self.options.retain_weight))
+    def reads(self) -> tuple[Role, ...]:
+        """Retain pairs are seen only where they have a weight."""
+        return reads(self.options.retain_weight)
 
     def prepare(self, ctx: UnlearnContext) -> None:
         """Freeze the reference."""
@@ -119,9 +117,9 @@ class SimpleNegativePreference(LossMethod):
             1.0, ge=0, description="weight of the contrastive loss on retain pairs; 0: none are seen"
         )
 
-    def unlearn(self, ctx: UnlearnContext) -> None:
-        """One fit; retain pairs are seen only where they have a weight."""
-        ctx.fit(self.loss, self.options, params=self.trainable(ctx.model), splits=splits(self.options.retain_weight))
+    def reads(self) -> tuple[Role, ...]:
+        """Retain pairs are seen only where they have a weight."""
+        return reads(self.options.retain_weight)
 
     def loss(self, model: DualEncoder, batch: Batch) -> dict[str, Tensor]:
         """SimNPO on the forget batch, and the retain term."""

@@ -41,13 +41,19 @@ def saliency_mask(gradients: Mapping[str, Float[Tensor, ...]], share: float) -> 
     return {name: part.view_as(gradients[name]) for name, part in zip(gradients, parts, strict=True)}
 
 
+#: Random labels as SalUn trains them: with the loss on retain pairs beside them (equation 5), which shuffled-captions alone lacks.
+RANDOM_LABELS = {"retain_weight": 1.0}
+
+
 class SalUnOptions(Options):
     """Options of salun."""
 
     lr: float = Field(1e-4, gt=0, le=10, description="peak learning rate of the inner method")
     share: float = Field(0.5, gt=0, le=1, description="share of the weights that may change")
     inner: str = Field("shuffled-captions", description="the method whose gradients are masked; any that trains")
-    inner_options: dict[str, Any] = Field(default_factory=dict, description="its other options, as JSON")
+    inner_options: dict[str, Any] | None = Field(
+        None, description="its other options, as JSON; none: `retain_weight` 1 for shuffled-captions"
+    )
     rows: int = Field(2048, ge=1, description="forget pairs that the saliency is measured on; at most a tenth of the budget")
     batch_size: int = Field(64, ge=2, description="pairs per gradient of the measurement")
 
@@ -66,7 +72,10 @@ class SalUn(UnlearningMethod):
     def unlearn(self, ctx: UnlearnContext) -> None:
         """Measure the saliency on the start weights, then let the inner method train under the mask."""
         options = self.options
-        inner = inner_method(ctx, options.inner, {"lr": options.lr, **options.inner_options})
+        given = options.inner_options
+        if given is None:
+            given = RANDOM_LABELS if options.inner == "shuffled-captions" else {}
+        inner = inner_method(ctx, options.inner, {"lr": options.lr, **given})
         params = ctx.parameters()
         left = ctx.budget_left("forget")
         rows = options.rows if left is None else max(1, min(options.rows, left // 10))

@@ -91,7 +91,7 @@ class UnlearnContext:
             loss: a scalar, or named scalars that are summed. It sees the global batch.
             options: the loop's options; `epochs=None` uses all the budget that is left.
             params: what is trained; default: both towers without the logit scale.
-            splits: roles of which every step sees a batch; the first sets the epoch. Default: the method's `data`.
+            splits: roles of which every step sees a batch; the first sets the epoch. Default: what the method `reads`.
             after_step: called after each step with its number; True ends the fit.
             on_gradients: changes the gradients (by parameter name, in place) before they are clipped and used.
             combine: makes one gradient out of those of the loss's named terms; costs a backward pass per term.
@@ -100,7 +100,7 @@ class UnlearnContext:
             BudgetExceeded: more samples than are left, found before the first step.
             Diverged: a loss or gradient stopped being finite.
         """
-        roles = tuple(splits) if splits is not None else self._method.data
+        roles = tuple(splits) if splits is not None else self._method.reads()
         stores: dict[str, PairStore] = {role: self._store(role) for role in roles}
         steps = plan_steps(options, {role: len(store) for role, store in stores.items()}, self._meter)
         chosen = list(params) if params is not None else self.model.tower_parameters("both")
@@ -298,9 +298,9 @@ class UnlearnContext:
             self.accelerator.log(dict(values), step=self.steps)
 
     def _store(self, split: Role) -> PairStore:
-        if split not in self._method.data or split not in self._stores:
+        if split not in self._method.reads() or split not in self._stores:
             raise SalmuError(
                 f"{self._method.name} asks for the {split} split and has not declared it.",
-                f"It declares data = {self._method.data}.",
+                f"It declares data = {self._method.data} and reads {self._method.reads()} with these options.",
             )
         return self._stores[split]

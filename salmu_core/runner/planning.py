@@ -95,9 +95,9 @@ def plan_run(
     steps = memory = disk = kept = None
     if benchmark.ready():
         cost = cost or model_cost(benchmark.load_model("compromised"))
-        rows = {role: len(benchmark.split_for(role)) for role in method.data}
+        rows = {role: len(benchmark.split_for(role)) for role in method.reads()}
         allowed = benchmark.budget().times(resolved.spec.budget)
-        kept = cost.weights if method.data else 0
+        kept = cost.weights if method.reads() else 0
         disk = kept
         if isinstance(method.options, FitOptions) and rows:
             sizes = {role: min(method.options.batch_size, count) for role, count in rows.items()}
@@ -114,7 +114,7 @@ def plan_run(
         folder=str(folder),
         done=finished_record(folder, resolved) is not None,
         options=resolved.options,
-        sees=tuple(method.data),
+        sees=method.reads(),
         benchmark_built=benchmark.ready(),
         rows=rows,
         allowed=allowed,

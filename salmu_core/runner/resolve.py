@@ -60,16 +60,17 @@ def resolve(spec: RunSpec, plugins: Plugins, cache: Path | None = None, benchmar
     method = plugins.get("method", spec.method)
     entry = plugins.get("benchmark", spec.benchmark)
     options = parse_options(method.cls.Options, spec.method_options, spec.method)
-    if spec.start == "clean" and method.cls.data:
+    reads = method.cls(options).reads()
+    if spec.start == "clean" and reads:
         raise BadOptions(
             f"{spec.method} cannot start from the Clean model: it holds nothing to forget.",
             "Only the method 'none' starts there, as the reference.",
         )
     benchmark = benchmark or make_benchmark(spec.benchmark, spec.benchmark_options, plugins, cache)
     offered = {info.role for info in benchmark.splits().values()}
-    if lacking := [role for role in method.cls.data if role not in offered]:
+    if lacking := [role for role in reads if role not in offered]:
         raise BadOptions(
-            f"{spec.method} sees {' and '.join(method.cls.data)} pairs, and {spec.benchmark} has no {lacking[0]} pairs here.",
+            f"{spec.method} sees {' and '.join(reads)} pairs, and {spec.benchmark} has no {lacking[0]} pairs here.",
             f"Give some, or choose a method that does not see {lacking[0]} (`salmu list-methods`).",
         )
     resolved = spec.model_copy(update={"benchmark_options": benchmark.options.model_dump(mode="json")})

@@ -254,7 +254,7 @@ def _unlearn_or_resume(
 
 def _check_disk(model: DualEncoder, method: UnlearningMethod, folder: Path) -> None:
     """Find out before training that the model and its checkpoints will not fit."""
-    if process_index() == 0 and method.data:
+    if process_index() == 0 and method.reads():
         weight_bytes = sum(tensor.nbytes for tensor in model.weights().values())
         trains = isinstance(method.options, FitOptions)
         check_writable(folder, disk_for_training(weight_bytes) if trains else weight_bytes)
@@ -285,7 +285,9 @@ def _unlearn(
     start_fingerprint = model.fingerprint()
     method = resolved.new_method()
     _check_disk(model, method, folder)
-    stores = {role: PairStore(benchmark.split_for(role), model.processor, accelerator.device, data) for role in method.data}
+    stores = {
+        role: PairStore(benchmark.split_for(role), model.processor, accelerator.device, data) for role in method.reads()
+    }
     allowed = benchmark.budget().times(spec.budget)
     loaded = time.perf_counter()
     memory = MemoryPeak(accelerator.device)
@@ -481,7 +483,7 @@ def make_record(
         summary=method.cls.summary,
         paper=method.cls.paper,
         oracle=method.cls.oracle,
-        sees=tuple(method.cls.data),
+        sees=resolved.new_method().reads(),
         scores=dict(evaluation.scores),
         skipped=dict(evaluation.skipped),
         weight_change=facts.get("weight_change"),

@@ -85,7 +85,7 @@ def check_inner(outer: UnlearningMethod, inner: UnlearningMethod) -> None:
     Raises:
         SalmuError: it does.
     """
-    more = [role for role in inner.data if role not in outer.data]
+    more = [role for role in inner.reads() if role not in outer.reads()]
     if more:
         raise SalmuError(
             f"{inner.name} sees the {more[0]} split, and {outer.name} around it does not declare it.",

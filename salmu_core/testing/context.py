@@ -30,7 +30,7 @@ def toy_context(
     benchmark = benchmark or Toy()
     model = benchmark.load_model("compromised")
     with open_accelerator(cpu=True) as accelerator:
-        stores = {role: PairStore(benchmark.split_for(role), model.processor) for role in method.data}
+        stores = {role: PairStore(benchmark.split_for(role), model.processor) for role in method.reads()}
         meter = SampleMeter(benchmark.budget().times(budget), method.name)
         clean = (lambda: benchmark.load_model("clean")) if method.oracle else None
         with evaluation_locked():

@@ -6,10 +6,14 @@ at the same run, and raises `AssertionError` with what to change.
 
 from __future__ import annotations
 
+import gc
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeVar
+
+import torch
 
 Status = Literal["passed", "failed", "skipped"]
 Function = TypeVar("Function", bound=Callable[[Any], None])
@@ -116,6 +120,29 @@ class CheckReport:
 
 def run_all(kind: str, name: str, checks: Iterable[Check], trial: Any, *, slow: bool) -> CheckReport:
     """Run checks on a trial, all of them whatever fails; an error inside a check is a failure of that check."""
+    with _light_runs():
+        return CheckReport(kind, name, _results(checks, trial, slow))
+
+
+@contextmanager
+def _light_runs() -> Iterator[None]:
+    """Keep what surrounds a toy run from taking longer than the run: the tensors are too small to gain from threads, which wait for
+    each other on a busy machine, and Accelerate collects garbage after every fit, among everything that was ever imported."""
+    threads, freeze = torch.get_num_threads(), not gc.get_freeze_count()
+    torch.set_num_threads(1)
+    if freeze:
+        import open_clip  # noqa: F401  # now, so that it is among what is left alone
+
+        gc.freeze()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        if freeze:
+            gc.unfreeze()
+
+
+def _results(checks: Iterable[Check], trial: Any, slow: bool) -> list[CheckResult]:
     results = []
     for check in checks:
         if check.slow and not slow:
@@ -132,4 +159,4 @@ def run_all(kind: str, name: str, checks: Iterable[Check], trial: Any, *, slow: 
         except Exception as error:  # the plugin's own code, called by the check
             status, message = "failed", f"It raised {type(error).__name__}: {error}"
         results.append(CheckResult(check.id, check.sentence, status, message, time.perf_counter() - started))
-    return CheckReport(kind, name, results)
+    return results

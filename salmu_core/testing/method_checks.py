@@ -37,6 +37,8 @@ def data(trial: MethodTrial) -> None:
     unknown = [role for role in given if role not in get_args(Role)]
     assert isinstance(given, tuple) and not unknown, f"data = {given!r}: give a tuple of 'forget' and 'retain'."
     assert len(set(given)) == len(given), f"data = {given!r} names a split twice."
+    reads = trial.new().reads()
+    assert set(reads) <= set(given), f"reads() gives {reads!r}, and data = {given!r}: `data` names all that may be read."
     assert given or trial.cls.family == "baseline", "A method that sees no data cannot forget: declare `data`."
 
 
@@ -95,20 +97,30 @@ def budget_counted(trial: MethodTrial) -> None:
         )
 
 
-@check("undeclared-data", "It reads no split that `data` does not name.")
+@check("undeclared-data", "It reads no split that `data` and `reads` do not name.")
 def undeclared_data(trial: MethodTrial) -> None:
     asked = trial.first.undeclared
     assert not asked, (
-        f"It asks for {', '.join(asked)} and declares data = {trial.cls.data}: add it there, or do not read it."
+        f"It asks for {', '.join(asked)} and declares data = {trial.cls.data}, of which reads() gives"
+        f" {trial.first.method.reads()}: add it there, or do not read it."
     )
 
 
-@check("unused-data", "It reads every split that `data` names.")
+@check("unused-data", "It reads every split that `data` names; one that `reads` leaves out, with some options of `search`.")
 def unused_data(trial: MethodTrial) -> None:
-    unused = [role for role in trial.cls.data if not trial.finished.touched[role]]
+    unused = [role for role in trial.finished.method.reads() if not trial.finished.touched[role]]
     assert not unused, (
-        f"It declares {', '.join(unused)} and never reads it: take it out of `data`, so that tables say what it sees."
+        f"It declares {', '.join(unused)} and does not read it: take it out of `data`, or out of what reads() gives with these"
+        " options, so that tables say what it sees."
     )
+    for role in set(trial.cls.data) - set(trial.finished.method.reads()):
+        options = trial.options_that_read(role)
+        assert options is not None, (
+            f"`data` names {role}, and no options of `search` make reads() give it: take it out of `data`."
+        )
+        seen = trial.observe(trial.new(**options))
+        assert seen.error is None, f"With {options} it raises {type(seen.error).__name__}: {seen.error} ({seen.where})"
+        assert seen.touched[role], f"With {options}, reads() gives {role}, and it is not read."
 
 
 @check("evaluation-out-of-reach", "It asks for no evaluation split.")

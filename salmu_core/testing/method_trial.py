@@ -23,6 +23,7 @@ from salmu_core.data import Pairs, Role
 from salmu_core.errors import BudgetExceeded, Diverged, EvaluationLocked
 from salmu_core.method import UnlearningMethod
 from salmu_core.model import DualEncoder
+from salmu_core.options import OneOf
 from salmu_core.pixels import PairStore
 from salmu_core.plugins import Entry
 from salmu_core.records.schema import RunRecord
@@ -130,7 +131,7 @@ class WatchedContext(UnlearnContext):
         self.asked_clean = False
 
     def _store(self, split: Role) -> PairStore:
-        if split not in self._method.data and split not in self.undeclared:
+        if split not in self._method.reads() and split not in self.undeclared:
             self.undeclared.append(split)
         return super()._store(split)
 
@@ -217,6 +218,15 @@ class MethodTrial:
             raise NotReached("The method cannot be made: see `class` and `constructor`.") from error
         return made
 
+    def options_that_read(self, role: Role) -> dict[str, Any] | None:
+        """The first value of one option in `search` with which the method reads that split; none: there is no such value."""
+        for name, candidates in self.cls.search.items():
+            values = candidates.values if isinstance(candidates, OneOf) else (candidates.low, candidates.high)
+            for value in values:
+                if role in self.new(**{name: value}).reads():
+                    return {name: value}
+        return None
+
     @cached_property
     def start(self) -> dict[str, Tensor]:
         """The weights that every run starts from."""
@@ -253,7 +263,7 @@ class MethodTrial:
         model = copy.deepcopy(_toy_model())
         meter = Meter(Toy().budget().times(1), self.cls.name)
         watched = {role: WatchedStore(role, model, meter) for role in ROLES}
-        stores: dict[Role, PairStore] = {role: store for role, store in watched.items() if role in self.cls.data}
+        stores: dict[Role, PairStore] = {role: store for role, store in watched.items() if role in method.reads()}
         content = {role: store.content() for role, store in watched.items()}
         options = method.options.model_dump()
         seen = Observed(method, model, allowed=dict(meter.allowed))

@@ -14,6 +14,7 @@ from salmu_core import (
     FitOptions,
     LossMethod,
     OneOf,
+    Role,
     UnlearnContext,
 )
 from salmu_core.losses import contrastive_loss, group_mask
@@ -43,11 +44,9 @@ class GenericCaptions(LossMethod):
     _tokens: Int[Tensor, "captions context"]
     _caption: Int[Tensor, " rows"]
 
-    def unlearn(self, ctx: UnlearnContext) -> None:
-        """Find the captions, then one fit; retain pairs are seen only where they have a weight."""
-        self.prepare(ctx)
-        splits = ("forget", "retain") if self.options.retain_weight else ("forget",)
-        ctx.fit(self.loss, self.options, params=self.trainable(ctx.model), splits=splits)
+    def reads(self) -> tuple[Role, ...]:
+        """Retain pairs are seen only where they have a weight."""
+        return ("forget", "retain") if self.options.retain_weight else ("forget",)
 
     def prepare(self, ctx: UnlearnContext) -> None:
         """Map every forget row to a generic caption; each text is kept once."""

@@ -16,6 +16,7 @@ from salmu_core import (
     FitOptions,
     LossMethod,
     OneOf,
+    Role,
     UnlearnContext,
 )
 from salmu_core.losses import contrastive_loss, derangement, group_mask
@@ -45,15 +46,13 @@ class ShuffledCaptions(LossMethod):
 
     _generator: Callable[..., torch.Generator]
 
+    def reads(self) -> tuple[Role, ...]:
+        """Retain pairs are seen only where they have a weight."""
+        return ("forget", "retain") if self.options.retain_weight else ("forget",)
+
     def prepare(self, ctx: UnlearnContext) -> None:
         """Keep where generators come from."""
         self._generator = ctx.generator
-
-    def unlearn(self, ctx: UnlearnContext) -> None:
-        """One fit; retain pairs are seen only where they have a weight."""
-        self.prepare(ctx)
-        splits = ("forget", "retain") if self.options.retain_weight else ("forget",)
-        ctx.fit(self.loss, self.options, params=self.trainable(ctx.model), splits=splits)
 
     def loss(self, model: DualEncoder, batch: Batch) -> dict[str, Tensor]:
         """The contrastive loss of forget images with their new captions, and that of the retain batch."""
