@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import inspect
 import re
@@ -60,20 +61,17 @@ def check_card_options(card: str, method: type[UnlearningMethod]) -> None:
 
 
 def card_for(cls: type, entry: Entry[Any] | None) -> str | None:
-    """The card of a class: of its installed package, or the README.md beside a pyproject.toml that registers its module.
+    """The card of a class: the README.md beside a pyproject.toml that registers its module, or that of its installed package.
 
+    The file comes first: of a package that is installed in editable mode, the installed text is from the day it was installed.
     None for core's own parts and for classes that no package offers, such as those that tests make up.
     """
-    if entry is not None:
-        return card_of(entry)
-    try:
+    with contextlib.suppress(TypeError, OSError):
         home = Path(inspect.getfile(cls)).parent
-    except (TypeError, OSError):
-        return None
-    for folder in (home, home.parent):
-        if (folder / "README.md").is_file() and _registers(folder / "pyproject.toml", cls.__module__.split(".")[0]):
-            return (folder / "README.md").read_text(encoding="utf-8")
-    return None
+        for folder in (home, home.parent):
+            if (folder / "README.md").is_file() and _registers(folder / "pyproject.toml", cls.__module__.split(".")[0]):
+                return (folder / "README.md").read_text(encoding="utf-8")
+    return card_of(entry) if entry is not None else None
 
 
 def package_card(trial: Any) -> str:
