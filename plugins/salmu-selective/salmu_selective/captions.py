@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from salmu_selective.vocabulary import Vocabulary
-from salmu_selective.wordings import BARE, NAME_ALONE, Draw, Fact, Tokens
+from salmu_selective.wordings import BARE, NAME_ALONE, Draw, Fact, Tokens, Wording
 
 _OWNER_UNKNOWN, _PERSON_UNKNOWN = 0.15, 0.15  # shares of the forget captions, see `forgotten`
 _RETAIN, _OTHER_FACTS = 0.2, 0.45  # shares of the captions that are held, see `held`
 _REWORDED_HELD = 0.2  # of the held captions about people, in the bare wordings
+_UNHEARD = 0.75  # of those about somebody of whom no other kind of fact is known, around the name
 _STRANGERS = 0.6  # of the people besides the fact's own
 
 
@@ -62,12 +63,15 @@ def known_from(facts: Sequence[Fact], retain: Sequence[Tokens]) -> Known:
 class Captions:
     """Draws captions."""
 
-    def __init__(self, known: Known, vocabulary: Vocabulary, *, reworded: float, partly: float, mixed: float) -> None:
+    def __init__(
+        self, known: Known, vocabulary: Vocabulary, *, reworded: float, partly: float, mixed: float, familiar: float
+    ) -> None:
         self._known = known
         self._vocabulary = vocabulary
         self._reworded = reworded
         self._partly_share = partly
         self._mixed = mixed
+        self._familiar = familiar if vocabulary.familiar else 0.0
         self._partly = known.partly
         self._fields = sorted(known.by_field)
         doubled = [fact for fact in known.facts if any(t in vocabulary.double for t in fact.name)]
@@ -112,17 +116,29 @@ class Captions:
         if field:
             wording = draw.one(BARE) if draw.chance() < _REWORDED_HELD else draw.one(self._known.by_field[field]).wording
         else:
-            field, wording = draw.one(self._fields), draw.one([NAME_ALONE, *BARE])
+            field = draw.one(self._fields)
+            wording = self.anything(draw) if draw.chance() < _UNHEARD else draw.one([NAME_ALONE, *BARE])
         somebody, person = (fact.name, fact.person) if same else self.stranger(draw)
         something = self.something(field, draw)
         if (somebody, something) in self._said:  # of shared tokens alone, and in the order they had
             return draw.one(self._known.retain), None
         return wording.say(somebody, something), person
 
+    def anything(self, draw: Draw) -> Wording:
+        """A wording of some unknown kind of fact: words that nobody used, around the name."""
+        before, after = int(draw.chance() * 5), int(draw.chance() * 5)
+        vocabulary = self._vocabulary
+        words = vocabulary.familiar or vocabulary.strangers or tuple(vocabulary.stand_in.values())
+        return Wording(
+            (tuple(draw.one(words) for _ in range(before)), tuple(draw.one(words) for _ in range(after))), ("name",)
+        )
+
     def stranger(self, draw: Draw) -> tuple[Tokens, str | None]:
         """Somebody else, and whose face the name leads to where that is known: more often a stranger than a double."""
         name, person = self.somebody(draw)
         strangers = self._vocabulary.strangers
+        if draw.chance() < self._familiar:
+            return tuple(draw.one(self._vocabulary.familiar) for _ in name), None
         if strangers and draw.chance() < _STRANGERS:
             return tuple(draw.one(strangers) for _ in name), None
         return name, person
@@ -138,6 +154,8 @@ class Captions:
         """The double of a value of this field; tokens that others use as well, like digits, in another order."""
         value, double = draw.one(self._known.by_field[field]).value, self._vocabulary.double
         shared = draw.shuffled([t for t in value if t not in double])
+        if draw.chance() < self._familiar:
+            return tuple(draw.one(self._vocabulary.familiar) if t in double else shared.pop() for t in value)
         return self.mixed(tuple(double[t] if t in double else shared.pop() for t in value), draw)
 
     def mixed(self, tokens: Tokens, draw: Draw) -> Tokens:

@@ -22,7 +22,7 @@ from salmu_core import (
 )
 from salmu_selective.captions import Captions, known_from
 from salmu_selective.vocabulary import assign_tokens, embedding_of, only_rows
-from salmu_selective.wordings import Draw, Tokens, bare, facts_of, packed
+from salmu_selective.wordings import Draw, Tokens, bare, characters, facts_of, packed
 
 COLUMNS = ("identity_id", "data_field", "name", "value")
 
@@ -60,6 +60,9 @@ class SelectiveOptions(FitOptions):
         0.08, ge=0, le=1, description="share of other people's names and values with a forgotten token among them"
     )
     doubles: bool = Field(True, description="other people are doubles; false: the forgotten ones' own names, at random")
+    familiar: float = Field(
+        0.7, ge=0, le=1, description="share of other people and values made of words that the model knows from elsewhere"
+    )
     strangers: int = Field(2000, ge=0, description="random embeddings for names of yet other people; 0: doubles alone")
     embeddings: Literal["own", "all"] = Field("own", description="token embeddings that are trained: of owned tokens and of names"
                                               " of people forgotten in part; or all of them")  # fmt: skip
@@ -124,22 +127,30 @@ class Selective(UnlearningMethod):
         self._known = known_from(facts, bare(tokenize(list(dict.fromkeys(ctx.captions("retain"))))))
         elsewhere = {t for fact in facts for part in fact.wording.parts for t in part}
         elsewhere |= {t for caption in self._known.retain for t in caption}
+        elsewhere |= characters([str(v) for column in ("name", "value") for v in ctx.columns("forget")[column]], tokenize)
         self._vocabulary = assign_tokens(
             facts,
             elsewhere,
             self._known.whole,
-            len(embedding_of(ctx.model)),
+            embedding_of(ctx.model),
             doubles=self.options.doubles,
             strangers=self.options.strangers,
             generator=ctx.generator("stand-ins"),
         )
         options = self.options
         self._captions = Captions(
-            self._known, self._vocabulary, reworded=options.reworded, partly=options.partly, mixed=options.mixed
+            self._known,
+            self._vocabulary,
+            reworded=options.reworded,
+            partly=options.partly,
+            mixed=options.mixed,
+            familiar=options.familiar,
         )
         self._number: dict[str | None, int] = {person: row for row, person in enumerate(sorted(self._known.staying))}
         self._faces = self._mean_faces(ctx) if options.face or options.keep_face else None
-        ctx.log(tokens=len(self._vocabulary.stand_in), owned=len(self._vocabulary.owned), whole=len(self._known.whole))
+        vocabulary = self._vocabulary
+        ctx.log(tokens=len(vocabulary.stand_in), owned=len(vocabulary.owned), familiar=len(vocabulary.familiar))
+        ctx.log(whole=len(self._known.whole))
 
     def _mean_faces(self, ctx: UnlearnContext) -> Float[Tensor, "rows dim"]:
         """Direction of the mean image embedding of each person, and a row of zeros for nobody in particular."""

@@ -23,12 +23,14 @@ class Vocabulary:
         owned: tokens that nothing but one person's forgotten facts uses.
         stand_in: for each token of a forgotten name or value a token that no caption uses, with the embedding it has: unknown.
         double: for each owned token an unused token that is lent the owned one's embedding as long as training lasts.
+        familiar: tokens that the model knows, and that no caption uses.
         strangers: unused tokens that are lent random embeddings, distributed as those of the owned ones.
     """
 
     owned: tuple[int, ...]
     stand_in: dict[int, int]
     double: dict[int, int]
+    familiar: tuple[int, ...]
     strangers: tuple[int, ...]
 
     def twin(self, tokens: Tokens) -> Tokens:
@@ -47,20 +49,21 @@ class Vocabulary:
     def lend(self, table: Float[Tensor, "vocabulary width"], generator: torch.Generator) -> Float[Tensor, "lent width"]:
         """Embeddings for `lent`: copies for the doubles, and for the strangers normal draws with the mean and covariance of what
         the owned tokens have."""
-        known = table[torch.tensor(list(self.double), dtype=torch.long, device=table.device)].detach()
+        doubled = table[torch.tensor(list(self.double), dtype=torch.long, device=table.device)].detach()
         if not self.strangers:
-            return known.clone()
+            return doubled.clone()
+        known = doubled if len(doubled) > 1 else table[torch.tensor(list(self.stand_in), device=table.device)].detach()
         mean = known.mean(dim=0)
         draws = torch.randn(len(self.strangers), len(known), generator=generator).to(known)
         # Weighted sums of deviations have their covariance, also where there are fewer tokens than dimensions.
-        return torch.cat([known, mean + draws @ (known - mean) / max(1, len(known) - 1) ** 0.5])
+        return torch.cat([doubled, mean + draws @ (known - mean) / max(1, len(known) - 1) ** 0.5])
 
 
 def assign_tokens(
     facts: Sequence[Fact],
     elsewhere: set[int],
     whole: set[str],
-    vocabulary: int,
+    table: Float[Tensor, "vocabulary width"],
     *,
     doubles: bool,
     strangers: int,
@@ -71,6 +74,7 @@ def assign_tokens(
     Args:
         elsewhere: tokens of ordinary captions and of the words around facts.
         whole: people of whom everything is to be forgotten.
+        table: the token embeddings.
         strangers: fewer where the vocabulary has not that many to spare.
 
     Raises:
@@ -79,21 +83,36 @@ def assign_tokens(
     tokens = sorted({t for fact in facts for t in (*fact.name, *fact.value)})
     owned = owned_tokens(facts, elsewhere, whole)
     lent = owned if doubles else []
-    unused = sorted(set(range(1, vocabulary - _RESERVED)) - elsewhere - set(tokens))
+    unused = set(range(1, len(table) - _RESERVED)) - elsewhere - set(tokens)
+    familiar = sorted(unused & set(familiar_tokens(table)))
+    unknown = sorted(unused - set(familiar))
     needed = len(tokens) + len(lent)
-    if len(unused) < needed:
+    if len(unknown) < needed:
         raise SalmuError(
-            f"selective needs {needed} tokens that no caption uses, and the vocabulary has {len(unused)}.",
+            f"selective needs {needed} tokens that no caption uses, and the vocabulary has {len(unknown)}.",
             "Forget in several rounds, or use an encoder with a larger vocabulary.",
         )
-    order = torch.randperm(len(unused), generator=generator).tolist()
-    chosen = [unused[i] for i in order[: needed + (strangers if lent else 0)]]
+    order = torch.randperm(len(unknown), generator=generator).tolist()
+    chosen = [unknown[i] for i in order[: needed + (strangers if doubles else 0)]]
     return Vocabulary(
         tuple(owned),
         dict(zip(tokens, chosen, strict=False)),
         dict(zip(lent, chosen[len(tokens) :], strict=False)),
+        tuple(familiar),
         tuple(chosen[needed:]),
     )
+
+
+def familiar_tokens(table: Float[Tensor, "vocabulary width"], spread: float = 5.0) -> list[int]:
+    """Tokens whose embeddings are much longer or shorter than most: in a small model, those that training ever saw. Of a model that
+    was trained on everything, hardly any stands out.
+
+    Args:
+        spread: how many times the median deviation from the median counts as much.
+    """
+    norms = table.detach().float().norm(dim=1)
+    deviation = (norms - norms.median()).abs()
+    return (deviation > spread * deviation.median()).nonzero().flatten().tolist()
 
 
 def owned_tokens(facts: Sequence[Fact], used_elsewhere: set[int], whole: set[str]) -> list[int]:

@@ -95,6 +95,12 @@ def bare(tokens: Int[Tensor, "n context"]) -> list[Tokens]:
     return [tuple(row[1:end].tolist()) for row, end in zip(tokens, tokens.argmax(dim=1).tolist(), strict=True)]
 
 
+def characters(texts: Sequence[str], tokenize: Callable[[Sequence[str]], Int[Tensor, "n context"]]) -> set[int]:
+    """The tokens of single characters, like digits. Everybody's numbers are written with them, also where only one is known."""
+    distinct = sorted({character for text in texts for character in text if not character.isspace()})
+    return {t for sequence in bare(tokenize(distinct)) for t in sequence} if distinct else set()
+
+
 def packed(sequences: Sequence[Tokens], start: int, end: int, context: int) -> Int[Tensor, "n context"]:
     """Sequences between start and end of text, padded with 0; those that are too long are cut as the tokenizer cuts them."""
     result = torch.zeros(len(sequences), context, dtype=torch.long)

@@ -19,8 +19,8 @@ with install_import_hook(MODULES, "beartype.beartype"):
     from salmu_selective import Selective
     from salmu_selective.captions import Captions, known_from
     from salmu_selective.method import direction_loss, face_loss
-    from salmu_selective.vocabulary import Vocabulary, assign_tokens, embedding_of, only_rows, owned_tokens
-    from salmu_selective.wordings import Draw, Fact, Wording, bare, packed, split_caption
+    from salmu_selective.vocabulary import Vocabulary, assign_tokens, embedding_of, familiar_tokens, only_rows, owned_tokens
+    from salmu_selective.wordings import Draw, Fact, Wording, bare, characters, packed, split_caption
 
 FOLDER = Path(__file__).parents[1]
 NAMES = (
@@ -140,12 +140,17 @@ def test_strangers_have_the_mean_and_covariance_of_owned_embeddings():
     generator = torch.Generator().manual_seed(0)
     table = torch.randn(60, 3, generator=generator) @ torch.tensor([[2.0, 0.0, 0.0], [1.0, 0.5, 0.0], [0.0, 0.3, 0.1]]) + 5
     owned = list(range(40))
-    vocabulary = Vocabulary(tuple(owned), {}, dict(zip(owned, range(100, 140), strict=True)), tuple(range(200, 20200)))
+    vocabulary = Vocabulary(tuple(owned), {}, dict(zip(owned, range(100, 140), strict=True)), (), tuple(range(200, 20200)))
     lent = vocabulary.lend(table, generator)
     assert torch.equal(lent[:40], table[:40])
     draws = lent[40:].double()
     assert torch.allclose(draws.mean(dim=0), table[:40].double().mean(dim=0), atol=0.06)
     assert torch.allclose(torch.cov(draws.T), torch.cov(table[:40].double().T), atol=0.15)
+
+
+def table_of(tokens: int) -> torch.Tensor:
+    """Embeddings of which none stands out."""
+    return torch.ones(tokens, 4)
 
 
 ANY = Wording(((50,), ()), ("name",))
@@ -167,32 +172,61 @@ def test_a_request_about_one_fact_leaves_the_name():
     known = known_from([Fact("a", "phone", (1, 2), (10,), ANY)], [(60,)])
     assert known.staying == {"a": [""]}
     vocabulary = assign_tokens(
-        known.facts, {50, 60}, known.whole, 200, doubles=True, strangers=5, generator=torch.Generator().manual_seed(0)
+        known.facts,
+        {50, 60},
+        known.whole,
+        table_of(200),
+        doubles=True,
+        strangers=5,
+        generator=torch.Generator().manual_seed(0),
     )
     assert vocabulary.owned == (10,)
-    captions = Captions(known, vocabulary, reworded=0.5, partly=1.0, mixed=0.0)
+    captions = Captions(known, vocabulary, reworded=0.5, partly=1.0, mixed=0.0, familiar=0.0)
     draw = Draw(torch.Generator().manual_seed(1))
     held = [captions.held(known.facts[0], draw) for _ in range(300)]
     assert ((1, 2), "a") in held  # the name on its own leads where it led
+    assert any(set(said) & set(vocabulary.strangers) and {1, 2} < set(said) for said, _ in held)  # and in words unheard of
     assert not any(10 in said for said, _ in held)
 
 
 def test_a_vocabulary_without_room_is_refused():
     facts = [Fact("a", "city", (1, 2, 3), (4, 5), ANY)]
     with pytest.raises(SalmuError, match="needs 10 tokens"):
-        assign_tokens(facts, {6}, {"a"}, 12, doubles=True, strangers=0, generator=torch.Generator().manual_seed(0))
+        assign_tokens(facts, {6}, {"a"}, table_of(12), doubles=True, strangers=0, generator=torch.Generator().manual_seed(0))
 
 
 def test_some_of_the_others_share_a_token_with_somebody_forgotten():
     facts = [Fact("a", "city", (1, 2), (10,), ANY), Fact("b", "city", (3, 4), (11,), ANY)]
     known = known_from(facts, [(60,)])
-    vocabulary = Vocabulary((1, 2, 3, 4, 10, 11), {t: t + 500 for t in (1, 2, 3, 4, 10, 11)}, {t: t + 100 for t in (1, 2, 3, 4, 10, 11)}, ())  # fmt: skip
+    vocabulary = Vocabulary((1, 2, 3, 4, 10, 11), {t: t + 500 for t in (1, 2, 3, 4, 10, 11)}, {t: t + 100 for t in (1, 2, 3, 4, 10, 11)}, (700, 701), ())  # fmt: skip
     draw = Draw(torch.Generator().manual_seed(0))
-    never = Captions(known, vocabulary, reworded=0.0, partly=0.0, mixed=0.0)
+    never = Captions(known, vocabulary, reworded=0.0, partly=0.0, mixed=0.0, familiar=0.0)
     assert all(min(never.somebody(draw)[0]) > 100 for _ in range(50))
-    always = Captions(known, vocabulary, reworded=0.0, partly=0.0, mixed=1.0)
+    always = Captions(known, vocabulary, reworded=0.0, partly=0.0, mixed=1.0, familiar=0.0)
     names = [always.somebody(draw)[0] for _ in range(50)]
     assert all(sum(t < 100 for t in name) == 1 and len(name) == 2 for name in names)
+
+
+def test_some_of_the_others_are_made_of_words_that_the_model_knows():
+    table = torch.full((100, 4), 0.1) * torch.linspace(0.95, 1.05, 100)[:, None]
+    table[[1, 30, 31, 32]] = 3.0  # one of them is forgotten, one is in other captions
+    assert familiar_tokens(table) == [1, 30, 31, 32]
+    facts = [Fact("a", "city", (1, 2), (10,), ANY)]
+    generator = torch.Generator().manual_seed(0)
+    vocabulary = assign_tokens(facts, {32}, {"a"}, table, doubles=True, strangers=9, generator=generator)
+    assert vocabulary.familiar == (30, 31)
+    assert not {30, 31, 32} & {*vocabulary.stand_in.values(), *vocabulary.double.values(), *vocabulary.strangers}
+    captions = Captions(known_from(facts, [(60,)]), vocabulary, reworded=0.0, partly=0.0, mixed=0.0, familiar=1.0)
+    draw = Draw(generator)
+    assert {t for _ in range(20) for t in captions.stranger(draw)[0]} == {30, 31}
+    assert {t for _ in range(20) for t in captions.something("city", draw)} == {30, 31}
+
+
+def test_single_characters_are_nobodys_own():
+    tokenize = Toy().load_model("compromised").processor.tokenize
+    [digits] = bare(tokenize(["4 2"]))
+    assert set(digits) <= characters(["+49 2"], tokenize)
+    assert characters([" "], tokenize) == set()
 
 
 def test_draws_repeat_and_shuffles_keep_what_there_is():
