@@ -55,6 +55,7 @@ class Metric(ABC):
     primary: ClassVar[bool] = False  # the verdict rests on the primary metric of each aspect
     bounds: ClassVar[tuple[float, float]] = (-1.0, 1.0)
     chance: ClassVar[float] = 0.0
+    tolerance: ClassVar[float | None] = None  # of a general metric: the fall that is catastrophic, where it is not 0.02
     Options: ClassVar[type[Options]] = Options
 
     def __init__(self, options: AnyOptions | None = None) -> None:

@@ -124,6 +124,7 @@ def _record(metric: Metric, score: Score) -> ScoreRecord:
         chance=metric.chance if score.chance is None else score.chance,
         bounds=metric.bounds,
         summary=metric.summary,
+        tolerance=metric.tolerance,
         n=0 if score.rows is None else len(score.rows),
         clusters=clusters,
         low=low,

@@ -54,6 +54,9 @@ class ScoreRecord(_Frozen):
     chance: float = Field(0.0, description="value of a model that knows nothing: scale of the gap for utility metrics")
     bounds: tuple[float, float] = (-1.0, 1.0)
     summary: str = Field("", description="one sentence for a reader")
+    tolerance: float | None = Field(
+        None, description="a general metric's fall beyond which a run is catastrophic; none: 0.02"
+    )
     n: int = Field(0, description="rows behind the value")
     clusters: int = Field(0, description="identities (or other clusters) that the interval resamples")
     low: float | None = Field(None, description="lower end of the 95 % bootstrap interval")

@@ -28,13 +28,6 @@ class Statement:
     measured: bool
 
 
-def thresholds_for(record: RunRecord) -> Thresholds:
-    """The usual ones; where retrieval among kept pairs stands in for zero-shot accuracy, a larger fall of it is accepted, as
-    `salmu tune` does: retrieval falls faster."""
-    general = primary(record.scores, "general")
-    return Thresholds(general_drop=0.1) if general is not None and general[0] == "RetainMRR" else Thresholds()
-
-
 def statements(record: RunRecord, clean: Scores, compromised: Scores) -> list[Statement]:
     """One for each aspect, by its primary metric; what was not measured is said.
 
@@ -42,7 +35,7 @@ def statements(record: RunRecord, clean: Scores, compromised: Scores) -> list[St
         clean, compromised: scores of the reference rows; empty where there is none.
     """
     found = []
-    at = thresholds_for(record)
+    at = Thresholds()
     for aspect, question in _QUESTIONS.items():
         measured = primary(record.scores, aspect)
         if measured is None:
@@ -60,9 +53,8 @@ def statements(record: RunRecord, clean: Scores, compromised: Scores) -> list[St
             answer = _forgotten(score, before, never, change, at)
         elif aspect == "general":
             drop = before.value - score.value
-            answer = (
-                f"{'Yes' if drop <= at.general_drop else 'No'}: {change} (at most {at.general_drop:g} less is accepted)."
-            )
+            largest = at.largest_drop(score)
+            answer = f"{'Yes' if drop <= largest else 'No'}: {change} (at most {largest:g} less is accepted)."
         elif never is None:
             answer = f"{change}. Without a reference that never learned it, this cannot be judged."
         else:
@@ -92,4 +84,4 @@ def verdict_of(record: RunRecord, clean: Scores, compromised: Scores) -> Verdict
     if not clean or not compromised:
         lacking = " and no ".join(which for which, row in (("Clean", clean), ("Compromised", compromised)) if not row)
         return Verdict("unknown", f"There is no {lacking} row measured on the same data to judge by.")
-    return judge(record, clean, compromised, thresholds_for(record))
+    return judge(record, clean, compromised)

@@ -20,7 +20,8 @@ class Thresholds:
     Attributes:
         moved: no metric's gap changed by more than this: no effect.
         general_drop: the primary general metric fell by more than this (absolute): catastrophic. SALMUBench calls direct
-            similarity minimisation (.615 against .638) catastrophic and negative gradient (.630) not.
+            similarity minimisation (.615 against .638) catastrophic and negative gradient (.630) not. A metric may have a
+            `tolerance` of its own, which counts instead.
         forgetting_gap: the primary forgetting metric is farther from Clean than this share of the way from Compromised:
             ineffective.
         holdout_gap: a holdout metric moved from Compromised by more than this share of the way to Clean: over-generalised.
@@ -30,6 +31,10 @@ class Thresholds:
     general_drop: float = 0.02
     forgetting_gap: float = 0.2
     holdout_gap: float = 0.1
+
+    def largest_drop(self, general: ScoreRecord) -> float:
+        """The fall of a general metric that is accepted."""
+        return self.general_drop if general.tolerance is None else general.tolerance
 
 
 @dataclass(frozen=True)
@@ -73,8 +78,9 @@ def judge(record: RunRecord, clean: Scores, compromised: Scores, at: Thresholds 
     assert forgetting is not None
     name, score = general
     drop = compromised[name].value - score.value
-    if drop > at.general_drop:
-        return Verdict("catastrophic", f"{name} fell by {drop:.3f} (more than {at.general_drop:g}) to {score.value:.3f}.")
+    largest = at.largest_drop(score)
+    if drop > largest:
+        return Verdict("catastrophic", f"{name} fell by {drop:.3f} (more than {largest:g}) to {score.value:.3f}.")
     name, score = forgetting
     gap = gap_of(score, clean[name], compromised[name])
     if gap > at.forgetting_gap:

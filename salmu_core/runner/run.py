@@ -446,6 +446,7 @@ def _published(
                     chance=measured[metric.name].chance if metric.name in measured else metric.chance,
                     bounds=metric.bounds,
                     summary=metric.summary,
+                    tolerance=metric.tolerance,
                     extras=dict(row.extras.get(metric.name, {})),
                 )
                 for metric in metrics

@@ -27,9 +27,6 @@ NOT_RANKED = 1.0  # taken off the value of a trial whose verdict can hold no ran
 #: A deletion request comes first: taken off for the forgetting that is missing, per share of the way to Compromised. Without it the
 #: best rate of a method that harms is always the one at which it does next to nothing.
 NOT_FORGOTTEN = 5.0
-#: Retrieval among all kinds of ordinary captions falls several times as fast as zero-shot accuracy: hinge-negative-pairs with its
-#: defaults costs .05 of RetainMRR on the validation part of mini (seed 3) and .01 of GenKnow on mini.
-AT = Thresholds(general_drop=0.1)
 LOST = -10.0  # value of a trial without scores; no trial with scores is counted as worse
 RULE = (
     "highest overall score on the validation benchmark, less 5 times the share by which the primary forgetting metric misses a gap"
@@ -69,7 +66,7 @@ def rate(record: RunRecord, never_learned: Scores, compromised: Scores) -> tuple
         never_learned: scores of the Compromised model on mismatched pairs, where the Clean model's would stand.
         compromised: its scores on the pairs themselves.
     """
-    verdict = judge(record, never_learned, compromised, AT)
+    verdict = judge(record, never_learned, compromised)
     if not record.scores:
         return LOST, verdict.name
     start = gaps_of(compromised, never_learned, compromised)
@@ -77,7 +74,7 @@ def rate(record: RunRecord, never_learned: Scores, compromised: Scores) -> tuple
     value = overall_score(gaps, start, metric_weights(compromised))
     forgetting = primary(record.scores, "forgetting")
     left = gaps.get(forgetting[0], 0.0) if forgetting else 0.0
-    value -= NOT_FORGOTTEN * max(0.0, left - AT.forgetting_gap)
+    value -= NOT_FORGOTTEN * max(0.0, left - Thresholds().forgetting_gap)
     return max(LOST, value - (0 if verdict.ranked else NOT_RANKED)), verdict.name
 
 

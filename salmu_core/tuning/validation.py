@@ -128,6 +128,9 @@ class RetainRetrieval(Metric):
     aspect: ClassVar[Aspect] = "general"
     primary = True
     bounds = (0.0, 1.0)
+    #: Retrieval among all kinds of ordinary captions falls several times as fast as zero-shot accuracy: hinge-negative-pairs with its
+    #: defaults costs .05 of it on the validation part of mini (seed 3) and .01 of GenKnow on mini.
+    tolerance: ClassVar[float | None] = 0.1
     split: ClassVar[str] = "retain_validation"
 
     def needs(self) -> Mapping[str, View]:

@@ -102,3 +102,18 @@ def test_a_collapsed_or_unchanged_model_never_ranks_first_whatever_its_overall_s
     assert rows["good"].rank == 1
     assert rows["collapsed"].rank is None
     assert rows["unchanged"].rank is None
+
+
+def test_a_general_metric_may_tolerate_another_fall():
+    values = _with(RetFail=0.01, GenKnow=0.58)
+    steep = {name: score.model_copy(update={"tolerance": 0.1}) for name, score in COMPROMISED_SCORES.items()}
+    run = record("m", values)
+    tolerant = run.model_copy(
+        update={"scores": {name: score.model_copy(update={"tolerance": 0.1}) for name, score in run.scores.items()}}
+    )
+    assert judge(run, CLEAN_SCORES, COMPROMISED_SCORES).name == "catastrophic"
+    assert judge(tolerant, CLEAN_SCORES, steep).name != "catastrophic"
+    fallen = {**tolerant.scores, "GenKnow": tolerant.scores["GenKnow"].model_copy(update={"value": 0.5})}
+    found = judge(tolerant.model_copy(update={"scores": fallen}), CLEAN_SCORES, steep)
+    assert found.name == "catastrophic"
+    assert "more than 0.1" in found.reason

@@ -1,12 +1,16 @@
 """`mini` with other requests: one association, one person, nine tenths of all, and captions that are longer.
 
 The models and the pictures are mini's own. What is not asked for becomes a holdout, so the same metrics say what was lost.
+
+`mini-shared` has a pair of its own: people who are forgotten in part have one number twice, once to be forgotten and once to stay.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +19,10 @@ from salmu_core import Field, Split, hookimpl
 from salmu_core.benchmark import Benchmark, SplitInfo
 from salmu_core.data import join_splits
 from salmu_mini.benchmark import Mini, MiniOptions
+from salmu_mini.generate import fields_asked, generate
+from salmu_mini.personas import Persona, make_personas
+from salmu_mini.sizes import SIZES, Size
+from salmubench.tables import Tables
 
 _PARTS = ("forget", "holdout_identity", "holdout_association")
 _MADE = (*_PARTS, "forget_identity")
@@ -79,10 +87,58 @@ class Asked(Mini):
         return {}
 
 
+_NUMBERS = ("phone_number", "iban", "credit_card", "passport")
+
+
+def sharing(people: list[Persona], size: Size) -> list[Persona]:
+    """The same people, but that one number of everybody who is forgotten in part, which is to stay, is another one of theirs, which
+    is to be forgotten; where they have both."""
+    made = list(people)
+    for number in range(size.forget_association):
+        person, asked = people[size.forget_identity + number], fields_asked(number, size)
+        forgotten = [field for field in _NUMBERS if field in asked]
+        kept = [field for field in _NUMBERS if field not in asked]
+        if forgotten and kept:
+            changed = {**person.attributes, kept[0]: person.value(forgotten[0])}
+            made[size.forget_identity + number] = replace(person, attributes=changed)
+    return made
+
+
+class Shared(Mini):
+    """Two associations of a person share a value, one of which is to be forgotten."""
+
+    name = "mini-shared"
+    version = "1"
+    summary = (
+        "mini whose partly forgotten people have one number twice; holdout_association holds what must stay of these alone."
+    )
+
+    @property
+    def folder(self) -> Path:
+        return super().folder.with_name(f"shared-{super().folder.name}")
+
+    def _tables(self, tell: Callable[[int, int], None]) -> Tables:
+        size = SIZES[self.options.size]
+        people = sharing(make_personas(size.identities, self.options.seed), size)
+        return generate(size, self.options.seed, tell, people)
+
+    def load_split(self, name: str) -> Split:
+        split = super().load_split(name)
+        if name != "holdout_association":
+            return split
+        forget = super().load_split("forget")
+        twice = set(zip(forget.columns["identity_id"], forget.columns["value"], strict=True))
+        owned = zip(split.columns["identity_id"], split.columns["value"], strict=True)
+        return split.take([row for row, fact in enumerate(owned) if fact in twice], name)
+
+    def presets(self) -> Mapping[str, Mapping[str, Any]]:
+        return {}
+
+
 class AskedPlugin:
-    """Registers the benchmark for as long as an experiment runs."""
+    """Registers the benchmarks for as long as an experiment runs."""
 
     @hookimpl
     def register_benchmarks(self) -> list[type[Benchmark]]:
-        """`mini-asked`."""
-        return [Asked]
+        """`mini-asked` and `mini-shared`."""
+        return [Asked, Shared]

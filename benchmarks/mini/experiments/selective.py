@@ -37,13 +37,22 @@ BUDGET = 5.0
 ABLATIONS: dict[str, dict[str, Any]] = {
     "no doubles: other people have the forgotten names": {"doubles": False},
     "no strangers": {"strangers": 0},
+    "no words that the model knows from elsewhere": {"familiar": 0.0},
     "all token embeddings are trained": {"embeddings": "all"},
     "nobody else shares a token": {"mixed": 0.0},
     "no preference for people of whom something stays": {"partly": 0.0},
     "no faces": {"face": 0.0, "keep_face": 0.0},
     "captions only as they were shown": {"reworded": 0.0},
 }
-REQUESTS = ("association", "identity", "longer", "ninety")
+#: What else may be asked for, and of which models.
+REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "one association": ("mini-asked", {"request": "association"}),
+    "one identity": ("mini-asked", {"request": "identity"}),
+    "longer captions": ("mini-asked", {"request": "longer"}),
+    "nine tenths of all": ("mini-asked", {"request": "ninety"}),
+    "a shared value": ("mini-shared", {}),
+    "ResNet image encoders": ("mini", {"size": "resnet"}),
+}
 
 
 class Kept:
@@ -135,7 +144,9 @@ class Runs:
     def folder(self, resolved: Resolved) -> Path:
         """A run's directory."""
         options = resolved.spec.benchmark_options
-        return self._out / f"{resolved.spec.benchmark}-{options['seed']}-{options.get('request', '')}" / resolved.folder_name
+        size = options.get("size", "mini").replace("mini", "")
+        place = f"{resolved.spec.benchmark}-{options['seed']}-{options.get('request', size)}"
+        return self._out / place / resolved.folder_name
 
     def carry_out(self) -> None:
         """Everything that waits."""
@@ -211,10 +222,11 @@ def audits(runs: Runs, instances: list[int]) -> None:
 def requests(runs: Runs, instances: list[int]) -> None:
     """Other requests than mini's own, on the first instance."""
     add_plugin(runs.plugins, AskedPlugin(), Package(name="experiments", version=Asked.version), "asked")
-    for request in REQUESTS:
-        options, where = {"seed": instances[0], "request": request}, f"mini {instances[0]}, {request}"
-        runs.references("mini-asked", options, where)
-        spec = RunSpec(method="selective", benchmark="mini-asked", benchmark_options=options, budget=BUDGET)
+    for request, (benchmark, more) in REQUESTS.items():
+        options, where = {"seed": instances[0], **more}, f"mini {instances[0]}, {request}"
+        make_benchmark(benchmark, options, runs.plugins, runs.settings.cache_folder).build()
+        runs.references(benchmark, options, where)
+        spec = RunSpec(method="selective", benchmark=benchmark, benchmark_options=options, budget=BUDGET)
         resolved = resolve(spec, runs.plugins, runs.settings.cache_folder)
         if not runs.kept.has(resolved.id):
             record = run_resolved(resolved, runs.folder(resolved), runs.settings, runs.plugins)

@@ -227,7 +227,9 @@ Mean over instances, then the smallest and the largest.
 {audit_tables(results)}
 ## Other requests
 
-`mini-asked` (`asked.py`): one association of one person; everything about one person; everything about nine tenths of all people; mini's own request with captions three times as long. What is not asked for is a holdout.
+One association of one person; everything about one person; mini's own request with captions three times as long; everything about nine
+tenths of all people (`mini-asked` in `asked.py`; what is not asked for is a holdout). People forgotten in part who have one number twice,
+once to be forgotten and once to stay: IntraIdSim is of these alone (`mini-shared`). Another architecture: `--bench-set size=resnet`.
 
 {request_table(results)}"""
 

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -29,6 +29,7 @@ from salmu_mini.recipe import RECIPES
 from salmu_mini.sizes import SIZES
 from salmu_mini.train import train_model
 from salmubench import Snapshot, SnapshotBenchmark, write_snapshot
+from salmubench.tables import Tables
 
 READY = "ready.json"
 
@@ -42,8 +43,10 @@ class MiniOptions(Options):
     """Options of `mini`."""
 
     seed: int = Field(0, ge=0, description="seed of people, pictures and training")
-    size: Literal["tiny", "mini", "small"] = Field(
-        "mini", description="tiny: seconds, measures nothing; mini: minutes on two cores; small: 774 people, for a GPU"
+    size: Literal["tiny", "mini", "resnet", "small"] = Field(
+        "mini",
+        description="tiny: seconds, measures nothing; mini: minutes on two cores; resnet: the same with ResNet image encoders;"
+        " small: 774 people, for a GPU",
     )
     epochs: float | None = Field(None, gt=0, description="passes over the training pairs; none: the size's own")
 
@@ -118,10 +121,13 @@ class Mini(SnapshotBenchmark):
         marker = self.folder / "generated.json"
         if marker.is_file():
             return
-        size = SIZES[self.options.size]
-        tables = generate(size, self.options.seed, lambda done, total: tell(BuildStep("draw pictures", done, total)))
+        tables = self._tables(lambda done, total: tell(BuildStep("draw pictures", done, total)))
         write_snapshot(snapshot.folder, tables)
         write_json(marker, {"splits": {name: len(rows) for name, rows in tables.splits.items()}})
+
+    def _tables(self, tell: Callable[[int, int], None]) -> Tables:
+        """Everything that this instance consists of."""
+        return generate(SIZES[self.options.size], self.options.seed, tell)
 
     def _train_here(self, missing: list[str], snapshot: Snapshot, tell: Report) -> None:
         """One after the other on the accelerator."""

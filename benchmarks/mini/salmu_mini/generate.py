@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from PIL import Image
@@ -28,7 +28,16 @@ from salmubench.tables import Row, Tables
 Tell = Callable[[int, int], None]
 
 
-def generate(size: Size, seed: int, tell: Tell = lambda done, total: None) -> Tables:
+def fields_asked(number: int, size: Size) -> tuple[str, ...]:
+    """What is to be forgotten of the person of that number among those who are forgotten in part. A rotating window: every field is
+    forgotten of some people and held out of others, equally often."""
+    chosen = {FIELDS[(number * size.forget_fields + i) % len(FIELDS)] for i in range(size.forget_fields)}
+    return tuple(field for field in FIELDS if field in chosen)
+
+
+def generate(
+    size: Size, seed: int, tell: Tell = lambda done, total: None, people: Sequence[Persona] | None = None
+) -> Tables:
     """Draw all rows.
 
     Splits: the five of SALMUBench (`forget`, `forget_target`, `retain_synth`, `holdout_identity`, `holdout_association`),
@@ -37,8 +46,9 @@ def generate(size: Size, seed: int, tell: Tell = lambda done, total: None) -> Ta
 
     Args:
         tell: told of pictures drawn and in all.
+        people: other people than the size and the seed make; those to forget whole first, then those to forget in part.
     """
-    people = make_personas(size.identities, seed)
+    people = make_personas(size.identities, seed) if people is None else people
     traits = {person.identity_id: draw_traits(seed, person.identity_id) for person in people}
     whole = people[: size.forget_identity]
     partly = people[size.forget_identity : size.forget_identity + size.forget_association]
@@ -59,10 +69,9 @@ def generate(size: Size, seed: int, tell: Tell = lambda done, total: None) -> Ta
     for person in whole:
         _sensitive(tables, "forget", person, FIELDS, traits, size, seed, drawn)
     for number, person in enumerate(partly):
-        # A rotating window: every field is forgotten of some people and held out of others, equally often.
-        chosen = {FIELDS[(number * size.forget_fields + i) % len(FIELDS)] for i in range(size.forget_fields)}
-        kept = tuple(field for field in FIELDS if field not in chosen)
-        _sensitive(tables, "forget", person, tuple(f for f in FIELDS if f in chosen), traits, size, seed, drawn)
+        asked = fields_asked(number, size)
+        kept = tuple(field for field in FIELDS if field not in asked)
+        _sensitive(tables, "forget", person, asked, traits, size, seed, drawn)
         _sensitive(tables, "holdout_association", person, kept, traits, size, seed, drawn)
     for person in outside:
         _sensitive(tables, "holdout_identity", person, FIELDS, traits, size, seed, drawn)

@@ -44,6 +44,13 @@ def _clip(side: int, patch: int, width: int, layers: int, text_width: int, text_
     )
 
 
+def _resnet(side: int, width: int, text_width: int, text_layers: int, embed: int) -> ModelConfig:
+    """CLIP's modified ResNet with a block per stage in the place of the ViT; its side is a multiple of 32."""
+    described = _clip(side, side, width, 1, text_width, text_layers, embed).as_json()
+    vision = {"image_size": side, "layers": [1, 1, 1, 1], "width": width, "head_width": 64}
+    return ModelConfig({**described["model_cfg"], "vision_cfg": vision}, _PREPROCESS)
+
+
 def _options(epochs: float, lr: float, batch_size: int) -> FitOptions:
     return FitOptions(
         lr=lr, epochs=epochs, batch_size=batch_size, weight_decay=0.1, beta2=0.98, eps=1e-6, schedule="cosine", warmup=0.1
@@ -53,5 +60,6 @@ def _options(epochs: float, lr: float, batch_size: int) -> FitOptions:
 RECIPES: dict[str, Recipe] = {
     "tiny": Recipe(_clip(16, 8, 32, 1, 32, 1, 16), _options(epochs=2, lr=2e-3, batch_size=64)),
     "mini": Recipe(_clip(32, 8, 96, 3, 64, 1, 64), _options(epochs=28, lr=2e-3, batch_size=256)),
+    "resnet": Recipe(_resnet(32, 16, 64, 1, 64), _options(epochs=28, lr=2e-3, batch_size=256)),
     "small": Recipe(_clip(64, 8, 192, 6, 192, 4, 128), _options(epochs=30, lr=1e-3, batch_size=1024)),
 }

@@ -1,4 +1,4 @@
-"""How large an instance is. `tiny` exercises the code in seconds and measures nothing; `mini` fits two cores and minutes, `small` has SALMUBench's own number of people."""
+"""How large an instance is. `tiny` exercises the code in seconds and measures nothing; `mini` fits two cores and minutes (`resnet` has the same data), `small` has SALMUBench's own number of people."""
 
 from __future__ import annotations
 
@@ -43,15 +43,17 @@ class Size:
         return self.forget_identity + self.forget_association + self.holdout_identity
 
 
+_MINI = Size(
+    forget_identity=28, forget_association=16, holdout_identity=16, images_per_association=4, joint_per_identity=6,
+    strangers=400, stranger_portraits=1200, objects=2700, visible_objects=1000, fragile=200, genknow_per_class=20, side=32,
+)  # fmt: skip
 SIZES: dict[str, Size] = {
     "tiny": Size(
         forget_identity=4, forget_association=4, holdout_identity=3, images_per_association=2, joint_per_identity=2,
         strangers=20, stranger_portraits=60, objects=192, visible_objects=96, fragile=20, genknow_per_class=1, side=16,
     ),
-    "mini": Size(
-        forget_identity=28, forget_association=16, holdout_identity=16, images_per_association=4, joint_per_identity=6,
-        strangers=400, stranger_portraits=1200, objects=2700, visible_objects=1000, fragile=200, genknow_per_class=20, side=32,
-    ),
+    "mini": _MINI,
+    "resnet": _MINI,
     "small": Size(
         forget_identity=193, forget_association=387, holdout_identity=194, images_per_association=9, joint_per_identity=2,
         strangers=4000, stranger_portraits=16000, objects=40000, visible_objects=8000, fragile=2000, genknow_per_class=50, side=64,

@@ -8,8 +8,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
-from salmu_core import Split
+from salmu_core import DualEncoder, Split
 from salmu_core.errors import BadData, NotBuilt
 from salmu_core.options import parse_options
 from salmu_core.plugins import load_plugins
@@ -17,6 +18,7 @@ from salmu_core.runner.sampling import EpochSampler
 from salmu_core.testing import check_benchmark
 from salmu_mini import Mini
 from salmu_mini.generate import generate
+from salmu_mini.recipe import RECIPES
 from salmu_mini.sizes import SIZES
 from salmubench import Snapshot, write_snapshot
 
@@ -52,6 +54,13 @@ def test_a_killed_build_goes_on_to_the_same_models(tiny: Mini, tmp_path: Path) -
 def test_another_seed_size_or_number_of_epochs_lives_elsewhere(tmp_path: Path) -> None:
     options = [{"size": "tiny"}, {"size": "tiny", "seed": 1}, {"size": "tiny", "epochs": 1}, {"size": "mini"}]
     assert len({Mini(Mini.Options(**given), tmp_path).folder for given in options}) == 4
+
+
+def test_the_image_encoder_can_be_a_resnet_on_the_same_data() -> None:
+    assert SIZES["resnet"] == SIZES["mini"]
+    model = DualEncoder.create(RECIPES["resnet"].model, 0)
+    assert type(model.clip.visual).__name__ == "ModifiedResNet"
+    assert model.encode_image(torch.zeros(2, 3, 32, 32)).shape == (2, RECIPES["mini"].model.model_cfg["embed_dim"])
 
 
 def test_both_models_meet_the_ordinary_pairs_in_the_same_order(tiny: Mini) -> None:

@@ -7,10 +7,13 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
 
-from asked import Asked
+from asked import Asked, Shared, sharing
 from selective_report import PAGE, Results, gap, page, targets
 
 from salmu_mini.benchmark import Mini
+from salmu_mini.generate import fields_asked
+from salmu_mini.personas import make_personas
+from salmu_mini.sizes import SIZES
 
 CLEAN = {"RetFail": 0.0, "AssocStr": 0.1, "ACS": 0.5, "IdZSC": 0.0, "CoreAssoc": 0.1, "GenKnow": 0.9, "InterIdSim": 0.1,
          "IntraIdSim": 0.1, "VisIdInt": 0.7, "FragSim": 0.7}  # fmt: skip
@@ -74,3 +77,28 @@ def test_what_is_not_asked_for_is_a_holdout(tiny, request_):
     if request_ == "longer":
         assert sorted(parts["forget"].texts)[0].startswith(sorted(tiny.split("forget").texts)[0])
         assert len(parts["forget"]) == len(tiny.split("forget"))
+
+
+def test_people_forgotten_in_part_have_one_number_twice():
+    size = SIZES["tiny"]
+    people = make_personas(size.identities, 0)
+    partly = sharing(people, size)[size.forget_identity : size.forget_identity + size.forget_association]
+    for number, (person, before) in enumerate(zip(partly, people[size.forget_identity :], strict=False)):
+        changed = [field for field, value in person.attributes.items() if value != before.attributes[field]]
+        assert len(changed) == 1
+        assert changed[0] not in fields_asked(number, size)
+        twice = [field for field in fields_asked(number, size) if person.value(field) == person.value(changed[0])]
+        assert len(twice) == 1
+
+
+def test_what_is_held_out_of_them_is_the_number_that_stays(tmp_path):
+    shared = Shared(Shared.Options(size="tiny", epochs=1), tmp_path)
+    shared.build()
+    assert shared.folder.name.startswith("shared-")
+    forget, held = shared.split("forget"), shared.split("holdout_association")
+    size = SIZES["tiny"]
+    assert len(held) == size.forget_association * size.images_per_association
+    facts = set(zip(forget.columns["identity_id"], forget.columns["value"], strict=True))
+    assert set(zip(held.columns["identity_id"], held.columns["value"], strict=True)) <= facts
+    for caption, value in zip(held.texts, held.columns["value"], strict=True):
+        assert value in caption

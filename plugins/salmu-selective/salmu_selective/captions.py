@@ -138,7 +138,7 @@ class Captions:
         name, person = self.somebody(draw)
         strangers = self._vocabulary.strangers
         if draw.chance() < self._familiar:
-            return tuple(draw.one(self._vocabulary.familiar) for _ in name), None
+            return self.mixed(tuple(draw.one(self._vocabulary.familiar) for _ in name), draw), None
         if strangers and draw.chance() < _STRANGERS:
             return tuple(draw.one(strangers) for _ in name), None
         return name, person
@@ -154,9 +154,9 @@ class Captions:
         """The double of a value of this field; tokens that others use as well, like digits, in another order."""
         value, double = draw.one(self._known.by_field[field]).value, self._vocabulary.double
         shared = draw.shuffled([t for t in value if t not in double])
-        if draw.chance() < self._familiar:
-            return tuple(draw.one(self._vocabulary.familiar) if t in double else shared.pop() for t in value)
-        return self.mixed(tuple(double[t] if t in double else shared.pop() for t in value), draw)
+        familiar = self._vocabulary.familiar if draw.chance() < self._familiar else ()
+        own = {t: draw.one(familiar) if familiar else double[t] for t in value if t in double}
+        return self.mixed(tuple(own[t] if t in own else shared.pop() for t in value), draw)
 
     def mixed(self, tokens: Tokens, draw: Draw) -> Tokens:
         """At times with an owned token among them: one may share a token with somebody who is to be forgotten."""

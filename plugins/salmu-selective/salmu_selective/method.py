@@ -49,15 +49,15 @@ class SelectiveOptions(FitOptions):
     others: int = Field(3, ge=1, le=16, description="captions that must not move, for each forget caption of a full batch")
     keep: float = Field(4.0, ge=0, description="weight of the captions that must not move")
     face: float = Field(
-        1.0, ge=0, description="weight of the direction of the face, for forget captions; 0: no image is read"
+        2.0, ge=0, description="weight of the direction of the face, for forget captions; 0: no image is read"
     )
     keep_face: float = Field(2.0, ge=0, description="the same for the captions that must not move")
-    reworded: float = Field(0.3, ge=0, le=1, description="share of forget captions said in other wordings or bare")
+    reworded: float = Field(0.4, ge=0, le=1, description="share of forget captions said in other wordings or bare")
     partly: float = Field(
-        0.7, ge=0, le=1, description="share of forget captions given to people of whom something is to stay"
+        0.6, ge=0, le=1, description="share of forget captions given to people of whom something is to stay"
     )
     mixed: float = Field(
-        0.08, ge=0, le=1, description="share of other people's names and values with a forgotten token among them"
+        0.06, ge=0, le=1, description="share of other people's names and values with a forgotten token among them"
     )
     doubles: bool = Field(True, description="other people are doubles; false: the forgotten ones' own names, at random")
     familiar: float = Field(
