@@ -98,11 +98,11 @@ class Captions:
         kind = draw.chance()
         if name != value and kind < _OWNER_UNKNOWN:
             somebody, _ = self.somebody(draw)
-            return wording.say(somebody, value), wording.say(somebody, twin(value))
+            return wording.say(somebody, value), wording.say(somebody, twin(value, draw))
         if name != value and kind < _OWNER_UNKNOWN + _PERSON_UNKNOWN and not self._known.staying[fact.person]:
             something = self.something(draw.one(self._fields), draw)
-            return wording.say(name, something), wording.say(twin(name), something)
-        return wording.say(name, value), wording.say(twin(name), twin(value))
+            return wording.say(name, something), wording.say(twin(name, draw), something)
+        return wording.say(name, value), wording.say(twin(name, draw), twin(value, draw))
 
     def held(self, fact: Fact, draw: Draw) -> tuple[Tokens, str | None]:
         """A caption that must not move, and whose face it is about: of retain, of the same person about what is not forgotten, or
@@ -128,7 +128,7 @@ class Captions:
         """A wording of some unknown kind of fact: words that nobody used, around the name."""
         before, after = int(draw.chance() * 5), int(draw.chance() * 5)
         vocabulary = self._vocabulary
-        words = vocabulary.familiar or vocabulary.strangers or tuple(vocabulary.stand_in.values())
+        words = vocabulary.familiar or vocabulary.strangers or vocabulary.unknown
         return Wording(
             (tuple(draw.one(words) for _ in range(before)), tuple(draw.one(words) for _ in range(after))), ("name",)
         )
@@ -146,7 +146,7 @@ class Captions:
     def somebody(self, draw: Draw) -> tuple[Tokens, str | None]:
         """The double of a name and its owner; somebody unknown where no name has a token of its own."""
         if not self._names:
-            return self._vocabulary.twin(draw.one(self._known.facts).name), None
+            return self._vocabulary.twin(draw.one(self._known.facts).name, draw), None
         name = draw.one(self._names)
         return self.mixed(self._vocabulary.doubled(name), draw), self._people[name]
 

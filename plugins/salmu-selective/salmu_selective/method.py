@@ -149,7 +149,7 @@ class Selective(UnlearningMethod):
         self._number: dict[str | None, int] = {person: row for row, person in enumerate(sorted(self._known.staying))}
         self._faces = self._mean_faces(ctx) if options.face or options.keep_face else None
         vocabulary = self._vocabulary
-        ctx.log(tokens=len(vocabulary.stand_in), owned=len(vocabulary.owned), familiar=len(vocabulary.familiar))
+        ctx.log(tokens=len(vocabulary.known), owned=len(vocabulary.owned), familiar=len(vocabulary.familiar))
         ctx.log(whole=len(self._known.whole))
 
     def _mean_faces(self, ctx: UnlearnContext) -> Float[Tensor, "rows dim"]:

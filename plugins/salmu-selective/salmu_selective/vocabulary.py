@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from salmu_core import DualEncoder, SalmuError
-from salmu_selective.wordings import Fact, Tokens
+from salmu_selective.wordings import Draw, Fact, Tokens
 
 _RESERVED = 2  # start and end of text have the two largest ids
 
@@ -21,21 +21,24 @@ class Vocabulary:
 
     Attributes:
         owned: tokens that nothing but one person's forgotten facts uses.
-        stand_in: for each token of a forgotten name or value a token that no caption uses, with the embedding it has: unknown.
+        known: tokens of forgotten names and values.
+        unknown: tokens that no caption uses, with the embeddings they have.
         double: for each owned token an unused token that is lent the owned one's embedding as long as training lasts.
         familiar: tokens that the model knows, and that no caption uses.
         strangers: unused tokens that are lent random embeddings, distributed as those of the owned ones.
     """
 
     owned: tuple[int, ...]
-    stand_in: dict[int, int]
+    known: tuple[int, ...]
+    unknown: tuple[int, ...]
     double: dict[int, int]
     familiar: tuple[int, ...]
     strangers: tuple[int, ...]
 
-    def twin(self, tokens: Tokens) -> Tokens:
-        """The same with a stand-in for each token: what nobody ever heard of."""
-        return tuple(self.stand_in[t] for t in tokens)
+    def twin(self, tokens: Tokens, draw: Draw) -> Tokens:
+        """As many tokens that nobody ever heard of, others at each call: where captions about anybody unknown are on average. If they
+        were the same each time, everybody forgotten would get a place of their own, by which a classifier could know them."""
+        return tuple(draw.one(self.unknown) for _ in tokens)
 
     def doubled(self, tokens: Tokens) -> Tokens:
         """The same with doubles. Nothing is told to forget them, so they are people and values whom nobody asked to forget."""
@@ -52,7 +55,7 @@ class Vocabulary:
         doubled = table[torch.tensor(list(self.double), dtype=torch.long, device=table.device)].detach()
         if not self.strangers:
             return doubled.clone()
-        known = doubled if len(doubled) > 1 else table[torch.tensor(list(self.stand_in), device=table.device)].detach()
+        known = doubled if len(doubled) > 1 else table[torch.tensor(self.known, device=table.device)].detach()
         mean = known.mean(dim=0)
         draws = torch.randn(len(self.strangers), len(known), generator=generator).to(known)
         # Weighted sums of deviations have their covariance, also where there are fewer tokens than dimensions.
@@ -93,13 +96,15 @@ def assign_tokens(
             "Forget in several rounds, or use an encoder with a larger vocabulary.",
         )
     order = torch.randperm(len(unknown), generator=generator).tolist()
-    chosen = [unknown[i] for i in order[: needed + (strangers if doubles else 0)]]
+    chosen = [unknown[i] for i in order]
+    count = len(lent) + (min(strangers, len(unknown) - needed) if doubles else 0)
     return Vocabulary(
         tuple(owned),
-        dict(zip(tokens, chosen, strict=False)),
-        dict(zip(lent, chosen[len(tokens) :], strict=False)),
+        tuple(tokens),
+        tuple(chosen[count:]),
+        dict(zip(lent, chosen, strict=False)),
         tuple(familiar),
-        tuple(chosen[needed:]),
+        tuple(chosen[len(lent) : count]),
     )
 
 
