@@ -43,6 +43,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "no preference for people of whom something stays": {"partly": 0.0},
     "no faces": {"face": 0.0, "keep_face": 0.0},
     "captions only as they were shown": {"reworded": 0.0},
+    "twins drawn anew each time": {"twins": "anew"},
 }
 #: What else may be asked for, and of which models.
 REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -64,13 +64,22 @@ class Captions:
     """Draws captions."""
 
     def __init__(
-        self, known: Known, vocabulary: Vocabulary, *, reworded: float, partly: float, mixed: float, familiar: float
+        self,
+        known: Known,
+        vocabulary: Vocabulary,
+        *,
+        reworded: float,
+        partly: float,
+        mixed: float,
+        familiar: float,
+        anew: bool = False,
     ) -> None:
         self._known = known
         self._vocabulary = vocabulary
         self._reworded = reworded
         self._partly_share = partly
         self._mixed = mixed
+        self._anew = anew
         self._familiar = familiar if vocabulary.familiar else 0.0
         self._partly = known.partly
         self._fields = sorted(known.by_field)
@@ -92,17 +101,17 @@ class Captions:
         In some the value is another's, or the name of somebody forgotten whole stands with another value: neither may lead to the
         face alone.
         """
-        wording, name, value, twin = fact.wording, fact.name, fact.value, self._vocabulary.twin
+        wording, name, value = fact.wording, fact.name, fact.value
         if draw.chance() < self._reworded:
             wording = draw.one([*BARE, draw.one(self._known.by_field[fact.field]).wording])
         kind = draw.chance()
         if name != value and kind < _OWNER_UNKNOWN:
             somebody, _ = self.somebody(draw)
-            return wording.say(somebody, value), wording.say(somebody, twin(value, draw))
+            return wording.say(somebody, value), wording.say(somebody, self.twin(value, draw))
         if name != value and kind < _OWNER_UNKNOWN + _PERSON_UNKNOWN and not self._known.staying[fact.person]:
             something = self.something(draw.one(self._fields), draw)
-            return wording.say(name, something), wording.say(twin(name, draw), something)
-        return wording.say(name, value), wording.say(twin(name, draw), twin(value, draw))
+            return wording.say(name, something), wording.say(self.twin(name, draw), something)
+        return wording.say(name, value), wording.say(self.twin(name, draw), self.twin(value, draw))
 
     def held(self, fact: Fact, draw: Draw) -> tuple[Tokens, str | None]:
         """A caption that must not move, and whose face it is about: of retain, of the same person about what is not forgotten, or
@@ -123,6 +132,10 @@ class Captions:
         if (somebody, something) in self._said:  # of shared tokens alone, and in the order they had
             return draw.one(self._known.retain), None
         return wording.say(somebody, something), person
+
+    def twin(self, tokens: Tokens, draw: Draw) -> Tokens:
+        """What nobody ever heard of in the place of a name or value."""
+        return self._vocabulary.twin(tokens, draw, anew=self._anew)
 
     def anything(self, draw: Draw) -> Wording:
         """A wording of some unknown kind of fact: words that nobody used, around the name."""
@@ -146,7 +159,7 @@ class Captions:
     def somebody(self, draw: Draw) -> tuple[Tokens, str | None]:
         """The double of a name and its owner; somebody unknown where no name has a token of its own."""
         if not self._names:
-            return self._vocabulary.twin(draw.one(self._known.facts).name, draw), None
+            return self.twin(draw.one(self._known.facts).name, draw), None
         name = draw.one(self._names)
         return self.mixed(self._vocabulary.doubled(name), draw), self._people[name]
 

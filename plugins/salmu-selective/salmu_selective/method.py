@@ -59,6 +59,9 @@ class SelectiveOptions(FitOptions):
     mixed: float = Field(
         0.06, ge=0, le=1, description="share of other people's names and values with a forgotten token among them"
     )
+    twins: Literal["same", "anew"] = Field(
+        "same", description="the unknown tokens of a forgotten one: the same each time, or others"
+    )
     doubles: bool = Field(True, description="other people are doubles; false: the forgotten ones' own names, at random")
     familiar: float = Field(
         0.7, ge=0, le=1, description="share of other people and values made of words that the model knows from elsewhere"
@@ -145,11 +148,12 @@ class Selective(UnlearningMethod):
             partly=options.partly,
             mixed=options.mixed,
             familiar=options.familiar,
+            anew=options.twins == "anew",
         )
         self._number: dict[str | None, int] = {person: row for row, person in enumerate(sorted(self._known.staying))}
         self._faces = self._mean_faces(ctx) if options.face or options.keep_face else None
         vocabulary = self._vocabulary
-        ctx.log(tokens=len(vocabulary.known), owned=len(vocabulary.owned), familiar=len(vocabulary.familiar))
+        ctx.log(tokens=len(vocabulary.stand_in), owned=len(vocabulary.owned), familiar=len(vocabulary.familiar))
         ctx.log(whole=len(self._known.whole))
 
     def _mean_faces(self, ctx: UnlearnContext) -> Float[Tensor, "rows dim"]:

@@ -21,7 +21,7 @@ class Vocabulary:
 
     Attributes:
         owned: tokens that nothing but one person's forgotten facts uses.
-        known: tokens of forgotten names and values.
+        stand_in: for each token of a forgotten name or value an unknown one.
         unknown: tokens that no caption uses, with the embeddings they have.
         double: for each owned token an unused token that is lent the owned one's embedding as long as training lasts.
         familiar: tokens that the model knows, and that no caption uses.
@@ -29,16 +29,15 @@ class Vocabulary:
     """
 
     owned: tuple[int, ...]
-    known: tuple[int, ...]
+    stand_in: dict[int, int]
     unknown: tuple[int, ...]
     double: dict[int, int]
     familiar: tuple[int, ...]
     strangers: tuple[int, ...]
 
-    def twin(self, tokens: Tokens, draw: Draw) -> Tokens:
-        """As many tokens that nobody ever heard of, others at each call: where captions about anybody unknown are on average. If they
-        were the same each time, everybody forgotten would get a place of their own, by which a classifier could know them."""
-        return tuple(draw.one(self.unknown) for _ in tokens)
+    def twin(self, tokens: Tokens, draw: Draw, *, anew: bool = False) -> Tokens:
+        """As many tokens that nobody ever heard of; the same ones each time, or others."""
+        return tuple(draw.one(self.unknown) if anew else self.stand_in[t] for t in tokens)
 
     def doubled(self, tokens: Tokens) -> Tokens:
         """The same with doubles. Nothing is told to forget them, so they are people and values whom nobody asked to forget."""
@@ -55,7 +54,7 @@ class Vocabulary:
         doubled = table[torch.tensor(list(self.double), dtype=torch.long, device=table.device)].detach()
         if not self.strangers:
             return doubled.clone()
-        known = doubled if len(doubled) > 1 else table[torch.tensor(self.known, device=table.device)].detach()
+        known = doubled if len(doubled) > 1 else table[torch.tensor(list(self.stand_in), device=table.device)].detach()
         mean = known.mean(dim=0)
         draws = torch.randn(len(self.strangers), len(known), generator=generator).to(known)
         # Weighted sums of deviations have their covariance, also where there are fewer tokens than dimensions.
@@ -100,7 +99,7 @@ def assign_tokens(
     count = len(lent) + (min(strangers, len(unknown) - needed) if doubles else 0)
     return Vocabulary(
         tuple(owned),
-        tuple(tokens),
+        dict(zip(tokens, chosen[count:], strict=False)),
         tuple(chosen[count:]),
         dict(zip(lent, chosen, strict=False)),
         tuple(familiar),
