@@ -1,5 +1,5 @@
 """Does `selective` forget the associations and keep their neighbours? On instances that nothing was chosen on, beside the best
-published methods; what each ingredient does; whether what is forgotten comes back; and other requests.
+published methods; what each ingredient does; whether what is forgotten comes back; other requests; and what the limit is.
 
     uv run python benchmarks/mini/experiments/selective.py --cpu
 
@@ -12,13 +12,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 import torch
 from asked import Asked, AskedPlugin
+from salmu_selective import Selective
+from salmu_selective.wordings import Draw
 
-from salmu_core import hookimpl
+from salmu_core import Benchmark, hookimpl
 from salmu_core.files import write_json
 from salmu_core.plugins import Package, Plugins, add_plugin, load_plugins
 from salmu_core.records.schema import RunRecord, RunSpec
@@ -27,6 +29,8 @@ from salmu_core.runner.presets import with_preset
 from salmu_core.runner.resolve import Resolved, make_benchmark, resolve
 from salmu_core.runner.run import Settings, run_resolved
 from salmu_core.runner.workers import run_in_workers
+from salmu_core.testing import toy_context
+from salmu_metrics.association_consistency import held_out_verdicts
 
 RESULTS = Path(__file__).parents[1] / "results" / "selective.json"
 COMMAND = "uv run python benchmarks/mini/experiments/selective.py --cpu"
@@ -235,11 +239,45 @@ def requests(runs: Runs, instances: list[int]) -> None:
             print(f"request {request}: {record.status} {(record.error or '').splitlines()[:1]}", flush=True)
 
 
+def limits(runs: Runs, instances: list[int]) -> None:
+    """Where captions would end up if forgetting were perfect: at their twins, by the Compromised model."""
+    for instance in instances:
+        where = f"mini {instance}"
+        if where in {row["where"] for row in runs.kept.content.get("limits", [])}:
+            continue
+        benchmark = make_benchmark("mini", {"seed": instance}, runs.plugins, runs.settings.cache_folder)
+        for twins in ("same", "anew"):
+            image, text, captions = at_twins(benchmark, twins)
+            row = {
+                "where": where,
+                "twins": twins,
+                "ACS": round(float(held_out_verdicts(image, text, captions).correct.mean()), 6),
+                "AssocStr": round(float((image * text).sum(dim=1).mean()), 6),
+            }
+            runs.kept.content.setdefault("limits", []).append(row)
+            print(row, flush=True)
+        runs.kept.write()
+
+
+def at_twins(benchmark: Benchmark, twins: Literal["same", "anew"]) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
+    """Embeddings of the forget images and of a twin of each caption, and the captions."""
+    method = Selective(Selective.Options(twins=twins))
+    with toy_context(method, benchmark=benchmark) as ctx, torch.no_grad():
+        method._read(ctx)
+        twin, draw = method._captions.twin, Draw(ctx.generator("limits"))
+        said = [fact.wording.say(twin(fact.name, draw), twin(fact.value, draw)) for fact in method._known.facts]
+        batches = list(ctx.batches("forget", 256))
+        order = torch.cat([pairs.index for pairs in batches]).argsort()
+        image = torch.cat([ctx.model.encode_image(pairs.image) for pairs in batches])[order]
+        return image, ctx.model.encode_text(method.packed(said)), list(ctx.captions("forget"))
+
+
 PARTS: dict[str, Callable[[Runs, list[int]], None]] = {
     "main": main_runs,
     "ablations": ablations,
     "audits": audits,
     "requests": requests,
+    "limits": limits,
 }
 
 

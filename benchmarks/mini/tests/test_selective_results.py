@@ -4,12 +4,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
 
 from asked import Asked, Shared, sharing
+from selective import at_twins
 from selective_report import PAGE, Results, gap, page, targets
 
+from salmu_core.pixels import PairStore
 from salmu_mini.benchmark import Mini
 from salmu_mini.generate import fields_asked
 from salmu_mini.personas import make_personas
@@ -102,3 +105,16 @@ def test_what_is_held_out_of_them_is_the_number_that_stays(tmp_path):
     assert set(zip(held.columns["identity_id"], held.columns["value"], strict=True)) <= facts
     for caption, value in zip(held.texts, held.columns["value"], strict=True):
         assert value in caption
+
+
+def test_where_perfect_forgetting_would_end_is_in_the_order_of_the_rows(tiny):
+    image, text, captions = at_twins(tiny, "same")
+    again, other, _ = at_twins(tiny, "anew")
+    assert captions == list(tiny.split("forget").texts)
+    assert image.shape == text.shape == (len(captions), 16)
+    assert torch.equal(image, again)
+    assert not torch.equal(text, other)
+    model, split = tiny.load_model("compromised"), tiny.split("forget")
+    store = PairStore(split, model.processor)
+    with torch.no_grad():
+        assert torch.allclose(image, model.encode_image(store.pixels(torch.arange(len(split)))), atol=1e-5)
