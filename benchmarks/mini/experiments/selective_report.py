@@ -47,7 +47,7 @@ def targets() -> list[Target]:
         )
 
     def kept(name: str) -> Target:
-        return (f"{name}: share kept, at least 95 %", lambda s, cl, co: s[name] / co[name], lambda v: v >= 0.95, "{:.1%}")
+        return (f"{name}: share kept, at least 95 %", lambda s, cl, co: s[name] / co[name], lambda v: v >= 0.95, "{:.2%}")
 
     def same(name: str) -> Target:
         return (
