@@ -42,12 +42,12 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "no doubles: other people have the forgotten names": {"doubles": False},
     "no strangers": {"strangers": 0},
     "no words that the model knows from elsewhere": {"familiar": 0.0},
-    "all token embeddings are trained": {"embeddings": "all"},
+    "only own token embeddings are trained": {"embeddings": "own"},
     "nobody else shares a token": {"mixed": 0.0},
     "no preference for people of whom something stays": {"partly": 0.0},
     "no faces": {"face": 0.0, "keep_face": 0.0},
     "captions only as they were shown": {"reworded": 0.0},
-    "twins drawn anew each time": {"twins": "anew"},
+    "the same twin each time": {"twins": "same"},
 }
 #: What else may be asked for, and of which models.
 REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -257,9 +257,9 @@ Captions are sent to their twins. If every one arrived exactly, and no other mov
 of forget images against those of the twins, mean over the instances above.
 
 {limit_table(results)}
-A twin of a name is the same whenever that name is forgotten, so people keep places of their own among the unknown, and ACS's classifier, which
-is shown seven tenths of the pairs, learns them. Drawn anew, twins have no such places; but then captions are sent to the middle of where unknown
-people are, which is nearer to every face (see the row in the table of ingredients). Other people's InterIdSim is lost where they share tokens with somebody forgotten.
+With the same twin each time, people keep places of their own among the unknown, and ACS's classifier, which is shown seven tenths of the pairs,
+learns them. Drawn anew, as by default, twins have no such places; but then captions are sent to the middle of where unknown people are, which
+is nearer to every face than each of them: AssocStr rises, and the weight of the faces works against it. Other people's InterIdSim is lost where they share tokens with somebody forgotten.
 """
 
 

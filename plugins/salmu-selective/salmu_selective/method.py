@@ -49,9 +49,9 @@ class SelectiveOptions(FitOptions):
     others: int = Field(3, ge=1, le=16, description="captions that must not move, for each forget caption of a full batch")
     keep: float = Field(4.0, ge=0, description="weight of the captions that must not move")
     face: float = Field(
-        2.0, ge=0, description="weight of the direction of the face, for forget captions; 0: no image is read"
+        5.0, ge=0, description="weight of the direction of the face, for forget captions; 0: no image is read"
     )
-    keep_face: float = Field(2.0, ge=0, description="the same for the captions that must not move")
+    keep_face: float = Field(3.0, ge=0, description="the same for the captions that must not move")
     reworded: float = Field(0.4, ge=0, le=1, description="share of forget captions said in other wordings or bare")
     partly: float = Field(
         0.6, ge=0, le=1, description="share of forget captions given to people of whom something is to stay"
@@ -60,14 +60,14 @@ class SelectiveOptions(FitOptions):
         0.06, ge=0, le=1, description="share of other people's names and values with a forgotten token among them"
     )
     twins: Literal["same", "anew"] = Field(
-        "same", description="the unknown tokens of a forgotten one: the same each time, or others"
+        "anew", description="the unknown tokens of a forgotten one: the same each time, or others"
     )
     doubles: bool = Field(True, description="other people are doubles; false: the forgotten ones' own names, at random")
     familiar: float = Field(
         0.7, ge=0, le=1, description="share of other people and values made of words that the model knows from elsewhere"
     )
     strangers: int = Field(2000, ge=0, description="random embeddings for names of yet other people; 0: doubles alone")
-    embeddings: Literal["own", "all"] = Field("own", description="token embeddings that are trained: of owned tokens and of names"
+    embeddings: Literal["own", "all"] = Field("all", description="token embeddings that are trained: of owned tokens and of names"
                                               " of people forgotten in part; or all of them")  # fmt: skip
 
 
