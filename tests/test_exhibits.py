@@ -130,6 +130,11 @@ def _same(embedded, split, row, vector):
     return bool((embedded[View(split, "image")].vectors[row] - vector).abs().max() < 0.02)
 
 
+def _number(person):
+    """Ordinary pairs of somebody with private data have an identity and no name: 00000003 is Person 3."""
+    return int(person.split()[-1]) if person else None
+
+
 def test_relations_tell_person_and_field(exhibits, toy, plan):
     rows = make_scene(toy, plan).rows
     told = {hit.relation for found in exhibits.retrievals for hit in found.found_pictures}
@@ -138,7 +143,7 @@ def test_relations_tell_person_and_field(exhibits, toy, plan):
         own = rows[found.row]
         for hit in found.found_pictures:
             other = rows[hit.row]
-            same = own.person == other.person and bool(own.person)
+            same = bool(own.person) and _number(own.person) == _number(other.person)
             assert {
                 "pair": hit.row == found.row,
                 "association": same and own.field == other.field,
