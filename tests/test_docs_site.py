@@ -31,7 +31,10 @@ def test_the_notebook_is_current(site_scripts):
     assert made.NOTEBOOK.read_text(encoding="utf-8") == made.notebook(), "run docs/site/notebook.py"
 
 
-@pytest.mark.skipif("SALMU_TEST_NOTEBOOKS" not in os.environ, reason="takes minutes: set SALMU_TEST_NOTEBOOKS=1")
+@pytest.mark.skipif(
+    "SALMU_TEST_NOTEBOOKS" not in os.environ,
+    reason="takes minutes: SALMU_TEST_NOTEBOOKS=1 uv run --with nbclient --with ipykernel pytest",
+)
 def test_the_notebook_runs(site_scripts, tmp_path, monkeypatch):
     nbclient = pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
