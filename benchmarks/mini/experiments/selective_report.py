@@ -181,8 +181,10 @@ def audit_tables(results: Results) -> str:
             found = {row["label"]: row for row in rows if row["where"] == where and row["audit"] == name}
             first = next(iter(found.values()))
             cells = [f"{first['clean']:.3f}", f"{first['compromised']:.3f}"]
-            lines.append([name, *cells, *(f"{found[m]['value']:.3f}" if m in found else "–" for m in labels)])
-        header = ["audit", "Clean", "Compromised", *(f"`{label}`" for label in labels)]
+            own = found.get("selective")
+            ratio = f"{own['value'] / own['clean']:.2f}" if own and own["clean"] > 0 else "–"
+            lines.append([name, *cells, *(f"{found[m]['value']:.3f}" if m in found else "–" for m in labels), ratio])
+        header = ["audit", "Clean", "Compromised", *(f"`{label}`" for label in labels), "`selective` / Clean, 1.25 wanted"]
         words.append(f"**Attacks**, on {where} (`salmu audit`):\n\n" + table(header, lines))
     return "\n".join(words)
 
