@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -105,6 +106,12 @@ def _numbered(clusters: Mapping[str, list[str]]) -> dict[str, np.ndarray]:
     }
 
 
+def described(metric: Metric) -> dict[str, Any]:
+    """What a record says of a score's metric, whoever measured it."""
+    names = ("target", "aspect", "primary", "bounds", "summary", "tolerance")
+    return {name: getattr(metric, name) for name in names}
+
+
 def _record(metric: Metric, score: Score) -> ScoreRecord:
     low = high = None
     clusters = 0
@@ -118,13 +125,8 @@ def _record(metric: Metric, score: Score) -> ScoreRecord:
         low, high, clusters = clustered_interval(values, score.clusters, metric.name)
     return ScoreRecord(
         value=value,
-        target=metric.target,
-        aspect=metric.aspect,
-        primary=metric.primary,
+        **described(metric),
         chance=metric.chance if score.chance is None else score.chance,
-        bounds=metric.bounds,
-        summary=metric.summary,
-        tolerance=metric.tolerance,
         n=0 if score.rows is None else len(score.rows),
         clusters=clusters,
         low=low,

@@ -20,7 +20,7 @@ from salmu_core.benchmark import Benchmark, BuildStep, evaluation_locked
 from salmu_core.data_cache import DataCache
 from salmu_core.errors import BadRecord, Diverged, OutputError, PluginFailure, SalmuError
 from salmu_core.evaluation.embed import EmbeddingCache
-from salmu_core.evaluation.evaluate import Evaluation, evaluate_model
+from salmu_core.evaluation.evaluate import Evaluation, described, evaluate_model
 from salmu_core.evaluation.exhibits import make_scene
 from salmu_core.evaluation.plan import plan_evaluation
 from salmu_core.files import check_writable, default_cache, write_json, write_tensors
@@ -440,13 +440,8 @@ def _published(
             scores={
                 metric.name: ScoreRecord(
                     value=row.scores[metric.name],
-                    target=metric.target,
-                    aspect=metric.aspect,
-                    primary=metric.primary,
+                    **described(metric),
                     chance=measured[metric.name].chance if metric.name in measured else metric.chance,
-                    bounds=metric.bounds,
-                    summary=metric.summary,
-                    tolerance=metric.tolerance,
                     extras=dict(row.extras.get(metric.name, {})),
                 )
                 for metric in metrics

@@ -146,11 +146,12 @@ def embedding_of(model: DualEncoder) -> Float[Tensor, "vocabulary width"]:
 def only_rows(parameter: str, rows: Sequence[int]) -> Callable[[Mapping[str, Tensor]], None]:
     """What `ctx.fit(on_gradients=...)` calls so that of one table these rows alone are trained."""
 
+    trained = torch.tensor(list(rows), dtype=torch.long)  # once: it may be the whole vocabulary, and steps are many
+
     def keep(gradients: Mapping[str, Tensor]) -> None:
         table = gradients[parameter]
-        kept = torch.zeros_like(table)
-        index = torch.tensor(list(rows), dtype=torch.long, device=table.device)
-        kept[index] = table[index]
-        table.copy_(kept)
+        frozen = torch.ones(len(table), dtype=torch.bool)
+        frozen[trained] = False
+        table.masked_fill_(frozen.to(table.device)[:, None], 0.0)
 
     return keep
