@@ -201,16 +201,20 @@ def test_the_command_says_where_and_ends_cleanly_at_ctrl_c_without_torch(folder)
     assert "Traceback" not in err
 
 
+#: The rows are there before the page's scripts, which give headings their clicks and the reader's choice back.
+ROWS = "document.readyState === 'complete' && document.querySelectorAll('#board tbody tr').length === {}"
+
+
 @pytest.mark.skipif(find_chromium() is None, reason="there is no Chromium on this machine")
 def test_an_open_page_shows_a_run_that_ends(server, folder):
     with Chromium() as browser:
         browser.open(server.url)
         assert "There is no record" in browser.run("document.body.textContent")
         _fill(folder, record("good", COMPROMISED))
-        browser.wait_for("document.querySelectorAll('#board tbody tr').length === 3")
+        browser.wait_for(ROWS.format(3))
         browser.run("document.querySelectorAll('#board thead button')[0].click()")
         write_record(folder / "runs" / "9", record("later", COMPROMISED))
-        browser.wait_for("document.querySelectorAll('#board tbody tr').length === 4")
+        browser.wait_for(ROWS.format(4))
         # What the reader had chosen is as it was.
         assert browser.run("document.querySelector('#board th[aria-sort]').textContent") == "method"
         assert browser.complaints() == []
