@@ -3,9 +3,14 @@
 import json
 import os
 import shutil
+import socket
+import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 from click.testing import CliRunner
 
@@ -14,6 +19,7 @@ from salmu_core.errors import BadOptions, SalmuError
 from salmu_core.records.store import read_record
 from salmu_core.runner.compare import plan_comparison
 from salmu_core.runner.launch import Launcher, RunJob, launch_planned
+from salmu_core.runner.local_jobs import LocalJobs
 from salmu_core.runner.run import Settings
 from toy_methods import toy_plugins
 
@@ -128,6 +134,31 @@ def test_a_preempted_job_is_submitted_again_as_it_was(tmp_path, settings):
     assert not again.args
 
 
+def test_processes_of_a_job_that_starts_again_do_not_meet_where_they_met_before(tmp_path, settings):
+    planned = _planned(tmp_path, settings, toy_plugins())[-1]
+    job = RunJob(planned.resolved.spec, planned.folder, settings, meeting=tmp_path / "meet-before")
+    again = job.checkpoint().function
+    assert again.meeting.parent == tmp_path
+    assert again.meeting != job.meeting
+    assert replace(again, meeting=job.meeting) == job
+
+
+def test_a_job_whose_process_waits_for_one_that_died_is_ended():
+    # A shell stands for submitit's watcher: of its two processes one dies early.
+    shell = subprocess.Popen(["sh", "-c", "sleep 600 & sleep 0.5 & wait", "submitit.local._local"])
+    jobs = LocalJobs(seconds=0.5)
+    try:
+        seen, until = [], time.monotonic() + 30
+        while time.monotonic() < until and (not seen or seen[-1]):
+            seen.append(jobs.alive(shell.pid))
+            time.sleep(0.05)
+        assert seen[0]
+        assert not seen[-1]
+        assert not psutil.pid_exists(shell.pid)
+    finally:
+        shell.kill()
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -160,6 +191,8 @@ def test_jobs_of_this_machine_end_to_end_with_two_processes_each(tmp_path, monke
     pytest.importorskip("salmu_gradient_ascent")
     pytest.importorskip("salmu_metrics")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    taken = socket.create_server(("127.0.0.1", 0))  # a port that another program has is no hindrance
+    monkeypatch.setenv("MASTER_PORT", str(taken.getsockname()[1]))
     out = tmp_path / "out"
     here = ["compare", "--benchmark", "toy", "--cpu", "--out", str(out), "--json"]
     # The two reference rows are done by this process, so that one job is left.
@@ -179,3 +212,4 @@ def test_jobs_of_this_machine_end_to_end_with_two_processes_each(tmp_path, monke
     again = CliRunner().invoke(cli, command, catch_exceptions=False, standalone_mode=False)
     assert again.return_value == 0
     assert len(list((out / "jobs").glob("*_submitted.pkl"))) == 1
+    taken.close()

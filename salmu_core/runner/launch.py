@@ -29,6 +29,7 @@ from salmu_core.records.schema import RunRecord, RunSpec
 from salmu_core.records.store import RECORD_FILE, read_record
 from salmu_core.runner.accelerate_setup import leave_process_group
 from salmu_core.runner.compare import ComparisonResult, PlannedRun, compared
+from salmu_core.runner.local_jobs import LocalJobs, meet, meeting_place
 from salmu_core.runner.progress import Progress
 from salmu_core.runner.resolve import resolve
 from salmu_core.runner.run import Settings, claim_folder, run_resolved
@@ -80,11 +81,16 @@ class Launched:
 
 @dataclass(frozen=True)
 class RunJob:
-    """One run, as the job that does it. Pickled by submitit; holds only what describes the run."""
+    """One run, as the job that does it. Pickled by submitit; holds only what describes the run.
+
+    Args:
+        meeting: the file in which the processes of a job of this machine meet; None: at the port that submitit draws.
+    """
 
     spec: RunSpec
     folder: Path
     settings: Settings
+    meeting: Path | None = None
 
     def __call__(self) -> None:
         """Do the run, together with the job's other processes when it has several."""
@@ -92,7 +98,7 @@ class RunJob:
 
         environment = submitit.JobEnvironment()
         if environment.num_tasks > 1:
-            _join_processes(environment)
+            _join_processes(environment, self.meeting)
         plugins = load_plugins()
         plugins.watch(_LogLines())
         try:
@@ -104,7 +110,7 @@ class RunJob:
         """Called by submitit when Slurm is about to take the node: the same job again, which goes on where it was."""
         from submitit.helpers import DelayedSubmission
 
-        return DelayedSubmission(self)
+        return DelayedSubmission(replace(self, meeting=self.meeting and meeting_place(self.meeting.parent)))
 
 
 @dataclass(frozen=True)
@@ -265,6 +271,7 @@ class _Submitter:
             ) from error
         self.kind = launcher.kind
         self.folder = folder
+        self._local = LocalJobs()
         self._submitit = submitit
         # A job that starts again must go on and not begin anew; and it must find the cache wherever it runs.
         self._settings = replace(settings, overwrite=False, cache=settings.cache_folder.absolute())
@@ -295,7 +302,15 @@ class _Submitter:
 
     def __call__(self, batch: Sequence[PlannedRun], slots: Sequence[int] | None) -> list[_Job]:
         """Submit a job for each; on Slurm as one array."""
-        jobs = [RunJob(item.resolved.spec, item.folder.absolute(), self._settings) for item in batch]
+        jobs = [
+            RunJob(
+                item.resolved.spec,
+                item.folder.absolute(),
+                self._settings,
+                meeting=None if slots is None else meeting_place(self.folder),
+            )
+            for item in batch
+        ]
         if slots is None:
             with _refusals(self.kind):
                 with self._executor.batch():
@@ -314,7 +329,7 @@ class _Submitter:
         return {
             name
             for name, job in jobs.items()
-            if (job.job in queued if job.kind == "slurm" else _process_alive(int(job.job)))
+            if (job.job in queued if job.kind == "slurm" else self._local.alive(int(job.job)))
         }
 
     def log(self, job: _Job) -> Path:
@@ -334,16 +349,6 @@ def _slurm_queue() -> set[str]:
             "The jobs go on. Run the same command again to wait for them and to compare.",
         ) from error
     return set(listed.stdout.split())
-
-
-def _process_alive(process: int) -> bool:
-    import psutil
-
-    try:
-        found = psutil.Process(process)
-        return found.status() != psutil.STATUS_ZOMBIE and "submitit.local._local" in found.cmdline()
-    except psutil.Error:
-        return False
 
 
 @contextmanager
@@ -369,13 +374,15 @@ def _whole_number(value: Any, name: str) -> int:
     return value
 
 
-def _join_processes(environment: Any) -> None:
+def _join_processes(environment: Any, meeting: Path | None) -> None:
     """Tell torch and Accelerate which of the job's processes this is."""
     from submitit.helpers import TorchDistributedEnvironment
 
     TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
     if environment.num_nodes == 1:
         os.environ["MASTER_ADDR"] = "127.0.0.1"  # a machine's own name does not lead to it everywhere
+    if meeting is not None:
+        meet(meeting, environment.global_rank, environment.num_tasks)
 
 
 class _LogLines:
