@@ -305,9 +305,15 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Batch:
-    """What a loss is given per step. A role that the method did not declare is an error to read, not a silent None."""
+    """What a loss is given per step. A role that the method did not declare is an error to read, not a silent None.
+
+    Attributes:
+        step: steps of this fit before this one. A loss that draws seeds by it, so that a resumed run and every process draw
+            alike, and that the same rows are not always drawn for alike.
+    """
 
     parts: Mapping[str, Pairs]
+    step: int = 0
 
     def _role(self, role: str) -> Pairs:
         if role not in self.parts:

@@ -285,7 +285,7 @@ def _batch(job: Fit, samplers: Mapping[str, EpochSampler], step: int, micro: int
         index = sampler.batch(step).tensor_split(job.options.accumulate)[micro]
         job.meter.take(role, len(index))
         parts[role] = Pairs(job.stores[role], index)
-    return Batch(parts)
+    return Batch(parts, step)
 
 
 def _prefetch(job: Fit, samplers: Mapping[str, EpochSampler], step: int, micro: int) -> None:

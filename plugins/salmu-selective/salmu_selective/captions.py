@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from salmu_selective.vocabulary import Vocabulary
@@ -13,6 +13,9 @@ _RETAIN, _OTHER_FACTS = 0.2, 0.45  # shares of the captions that are held, see `
 _REWORDED_HELD = 0.2  # of the held captions about people, in the bare wordings
 _UNHEARD = 0.75  # of those about somebody of whom no other kind of fact is known, around the name
 _STRANGERS = 0.6  # of the people besides the fact's own
+
+#: A token, its place among those of a name or value, and whether that is the last one.
+_Place = tuple[int, int, bool]
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,11 @@ class Captions:
         people = doubled or ([] if vocabulary.double else known.facts)  # without doubles: the names as they are, at random
         self._people: Mapping[Tokens, str] = {fact.name: fact.person for fact in people}
         self._names = list(self._people)
+        owned = set(vocabulary.owned)
+        self._name_places = _places((fact.name for fact in known.facts), owned)
+        self._value_places = {
+            field: _places((fact.value for fact in facts), owned) for field, facts in known.by_field.items()
+        }
         self._said = {(fact.name, fact.value) for fact in known.facts}
 
     def fact(self, row: int, draw: Draw) -> Fact:
@@ -151,7 +159,7 @@ class Captions:
         name, person = self.somebody(draw)
         strangers = self._vocabulary.strangers
         if draw.chance() < self._familiar:
-            return self.mixed(tuple(draw.one(self._vocabulary.familiar) for _ in name), draw), None
+            return self.mixed(tuple(draw.one(self._vocabulary.familiar) for _ in name), draw, self._name_places), None
         if strangers and draw.chance() < _STRANGERS:
             return tuple(draw.one(strangers) for _ in name), None
         return name, person
@@ -161,7 +169,7 @@ class Captions:
         if not self._names:
             return self.twin(draw.one(self._known.facts).name, draw), None
         name = draw.one(self._names)
-        return self.mixed(self._vocabulary.doubled(name), draw), self._people[name]
+        return self.mixed(self._vocabulary.doubled(name), draw, self._name_places), self._people[name]
 
     def something(self, field: str, draw: Draw) -> Tokens:
         """The double of a value of this field; tokens that others use as well, like digits, in another order."""
@@ -169,12 +177,17 @@ class Captions:
         shared = draw.shuffled([t for t in value if t not in double])
         familiar = self._vocabulary.familiar if draw.chance() < self._familiar else ()
         own = {t: draw.one(familiar) if familiar else double[t] for t in value if t in double}
-        return self.mixed(tuple(own[t] if t in own else shared.pop() for t in value), draw)
+        return self.mixed(tuple(own[t] if t in own else shared.pop() for t in value), draw, self._value_places[field])
 
-    def mixed(self, tokens: Tokens, draw: Draw) -> Tokens:
-        """At times with an owned token among them: one may share a token with somebody who is to be forgotten."""
-        owned = self._vocabulary.owned
+    def mixed(self, tokens: Tokens, draw: Draw, owned: Sequence[_Place]) -> Tokens:
+        """At times with an owned token in its own place among them: one may share a token with somebody who is to be forgotten."""
         if not tokens or not owned or not self._vocabulary.double or draw.chance() >= self._mixed:
             return tokens
-        place = int(draw.chance() * len(tokens))
-        return (*tokens[:place], draw.one(owned), *tokens[place + 1 :])
+        token, place, last = draw.one(owned)
+        place = len(tokens) - 1 if last else min(place, len(tokens) - 1)
+        return (*tokens[:place], token, *tokens[place + 1 :])
+
+
+def _places(sequences: Iterable[Tokens], owned: Set[int]) -> list[_Place]:
+    """Every owned token with where it stands, once."""
+    return sorted({(t, at, at == len(tokens) - 1) for tokens in sequences for at, t in enumerate(tokens) if t in owned})

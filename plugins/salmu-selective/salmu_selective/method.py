@@ -24,6 +24,7 @@ from salmu_selective.captions import Captions, known_from
 from salmu_selective.vocabulary import assign_tokens, embedding_of, only_rows
 from salmu_selective.wordings import Draw, Tokens, bare, characters, facts_of, packed
 
+_PARTS = 4  # of a step's captions, by length
 COLUMNS = ("identity_id", "data_field", "name", "value")
 
 
@@ -40,24 +41,35 @@ def face_loss(
     return ((found - target) * faces).sum(dim=1).square().mean()
 
 
+def batch_and_steps(samples: int, batch: int, least: int) -> tuple[int, int]:
+    """A batch of at most `batch` rows with which `samples` are at least `least` steps, or as many as there can be; and the steps."""
+    batch = max(1, min(batch, samples // least))
+    return batch, samples // batch
+
+
 class SelectiveOptions(FitOptions):
     """Options of selective."""
 
     lr: float = Field(6e-3, gt=0, le=1, description="peak learning rate of the text encoder")
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps with rising learning rate")
     tower: Literal["text"] = Field("text", description="the text encoder is what is trained")
-    others: int = Field(3, ge=1, le=16, description="captions that must not move, for each forget caption of a full batch")
-    keep: float = Field(4.0, ge=0, description="weight of the captions that must not move")
-    face: float = Field(
-        5.0, ge=0, description="weight of the direction of the face, for forget captions; 0: no image is read"
+    steps: int = Field(500, ge=1, description="batches are smaller where there would be fewer steps than this")
+    rate_steps: int = Field(
+        1000, ge=1, description="the learning rate is lower in proportion where there are fewer steps than this"
     )
-    keep_face: float = Field(3.0, ge=0, description="the same for the captions that must not move")
+    batch_size: int = Field(32, ge=1, description="global batch size per role; less where a request is small")
+    others: int = Field(6, ge=1, le=16, description="captions that must not move, for each forget caption of a full batch")
+    keep: float = Field(3.0, ge=0, description="weight of the captions that must not move")
+    face: float = Field(
+        7.0, ge=0, description="weight of the direction of the face, for forget captions; 0: no image is read"
+    )
+    keep_face: float = Field(6.0, ge=0, description="the same for the captions that must not move")
     reworded: float = Field(0.4, ge=0, le=1, description="share of forget captions said in other wordings or bare")
     partly: float = Field(
         0.6, ge=0, le=1, description="share of forget captions given to people of whom something is to stay"
     )
     mixed: float = Field(
-        0.06, ge=0, le=1, description="share of other people's names and values with a forgotten token among them"
+        0.12, ge=0, le=1, description="share of other people's names and values with a forgotten token among them"
     )
     twins: Literal["same", "anew"] = Field(
         "anew", description="the unknown tokens of a forgotten one: the same each time, or others"
@@ -99,7 +111,7 @@ class Selective(UnlearningMethod):
         name = next(name for name, parameter in text.items() if parameter is table)
         ctx.fit(
             self.loss,
-            self.options,
+            self._fitted(ctx),
             params=text.values(),
             splits=("forget",),
             # What is lent never moves: what moves must be what real people share with doubles, not the doubles themselves.
@@ -107,6 +119,21 @@ class Selective(UnlearningMethod):
         )
         with torch.no_grad():  # doubles carry what is to be forgotten
             table[lent] = before
+
+    def _fitted(self, ctx: UnlearnContext) -> SelectiveOptions:
+        """The options as a request of this size needs them: what must not move is held at every step, so many small steps lose
+        less of it than few large ones."""
+        options, rows, left = self.options, ctx.rows("forget"), ctx.budget_left("forget")
+        if options.epochs is None and left is None:  # the loop will say what is missing
+            return options
+        samples = int(left if options.epochs is None else options.epochs * rows)
+        batch, steps = batch_and_steps(samples, min(options.batch_size, rows), options.steps)
+        changed = {
+            "batch_size": batch,
+            "accumulate": 1 if batch % options.accumulate else options.accumulate,
+            "lr": options.lr * min(1.0, steps / options.rate_steps),
+        }
+        return options.model_copy(update=changed)
 
     def _movable(self, vocabulary: int) -> list[int]:
         """Tokens whose embeddings are trained."""
@@ -170,8 +197,7 @@ class Selective(UnlearningMethod):
     def loss(self, model: DualEncoder, batch: Batch) -> dict[str, Tensor]:
         """Forgotten captions against their twins, other captions against themselves, all as the frozen model has them."""
         rows = batch.forget.index.tolist()
-        # Drawn from the rows themselves: a resumed run and every process then draw alike.
-        draw = Draw(self._generator("captions", *rows))
+        draw = Draw(self._generator("captions", batch.step, *rows))
         facts = [self._captions.fact(row, draw) for row in rows]
         pairs = [self._captions.forgotten(fact, draw) for fact in facts]
         # A request of few rows makes small batches; what must not move is as much as ever.
@@ -179,8 +205,8 @@ class Selective(UnlearningMethod):
         held = [self._captions.held(facts[number % len(facts)], draw) for number in range(least)]
         with torch.no_grad():
             twins = [twin for _, twin in pairs]
-            target = self._teacher.encode_text(self.packed([*twins, *(said for said, _ in held)]).to(model.device))
-        found = model.encode_text(self.packed([said for said, _ in (*pairs, *held)]).to(model.device))
+            target = self._encoded(self._teacher, [*twins, *(said for said, _ in held)])
+        found = self._encoded(model, [said for said, _ in (*pairs, *held)])
         count, options = len(pairs), self.options
         terms = {
             "forget": direction_loss(found[:count], target[:count]),
@@ -193,6 +219,12 @@ class Selective(UnlearningMethod):
             terms["face"] = options.face * face_loss(found[:count], target[:count], faces[:count])
             terms["keep face"] = options.keep_face * face_loss(found[count:], target[count:], faces[count:])
         return terms
+
+    def _encoded(self, model: DualEncoder, sequences: Sequence[Tokens]) -> Float[Tensor, "n dim"]:
+        """Captions of like length together: half of all would be padding next to the longest one."""
+        order = torch.tensor(sorted(range(len(sequences)), key=lambda row: len(sequences[row])))
+        parts = [self.packed([sequences[row] for row in part]) for part in order.tensor_split(_PARTS) if len(part)]
+        return torch.cat([model.encode_text(part.to(model.device)) for part in parts])[order.argsort().to(model.device)]
 
     def packed(self, sequences: Sequence[Tokens]) -> Int[Tensor, "n context"]:
         """Token ids as the encoder takes them."""

@@ -18,7 +18,7 @@ MODULES = ["salmu_selective.method", "salmu_selective.captions", "salmu_selectiv
 with install_import_hook(MODULES, "beartype.beartype"):
     from salmu_selective import Selective
     from salmu_selective.captions import Captions, known_from
-    from salmu_selective.method import direction_loss, face_loss
+    from salmu_selective.method import batch_and_steps, direction_loss, face_loss
     from salmu_selective.vocabulary import Vocabulary, assign_tokens, embedding_of, familiar_tokens, only_rows, owned_tokens
     from salmu_selective.wordings import Draw, Fact, Wording, bare, characters, packed, split_caption
 
@@ -208,6 +208,37 @@ def test_some_of_the_others_share_a_token_with_somebody_forgotten():
     always = Captions(known, vocabulary, reworded=0.0, partly=0.0, mixed=1.0, familiar=0.0)
     names = [always.somebody(draw)[0] for _ in range(50)]
     assert all(sum(t < 100 for t in name) == 1 and len(name) == 2 for name in names)
+    # In its own place, and of a name in names, of a value in values.
+    assert {name[0] for name in names if name[0] < 100} == {1, 3}
+    assert {name[1] for name in names if name[1] < 100} == {2, 4}
+    assert {always.something("city", draw) for _ in range(50)} == {(10,), (11,)}
+    longer = {always.mixed((701, 702, 703), draw, [(2, 1, True)]) for _ in range(5)}
+    assert longer == {(701, 702, 2)}  # the last of two is the last of three
+
+
+def test_batches_of_a_small_request_are_smaller_so_that_there_are_steps_enough():
+    assert batch_and_steps(66_400, 32, 500) == (32, 2075)
+    assert batch_and_steps(13_280, 32, 500) == (26, 510)
+    assert batch_and_steps(1_800, 32, 500) == (3, 600)
+    assert batch_and_steps(200, 4, 500) == (1, 200)  # as many as there can be
+    assert batch_and_steps(0, 4, 500) == (1, 0)
+
+
+def test_a_small_request_makes_many_steps_at_a_lower_rate_and_other_captions_are_drawn_at_each():
+    method = Selective(Selective.Options(epochs=2.0, steps=20, rate_steps=100))
+    with toy_context(method, benchmark=Named()) as ctx:
+        rows = ctx.rows("forget")
+        asked: list[tuple[int, ...]] = []
+        generator = ctx.generator
+        ctx.generator = lambda *purpose: (asked.append(purpose), generator(*purpose))[1]
+        method.unlearn(ctx)
+        batch, steps = batch_and_steps(2 * rows, rows, 20)
+        drawn = [purpose[1:] for purpose in asked if purpose[0] == "captions"]
+        assert [step for step, *_ in drawn] == list(range(len(drawn)))
+        assert len(drawn) in (steps, steps - 1)
+        assert {len(purpose) - 1 for purpose in drawn} == {batch}
+        rates = [values["lr"] for values in ctx.history if "lr" in values]
+        assert max(rates) == pytest.approx(method.options.lr * steps / 100, rel=0.1)
 
 
 def test_some_of_the_others_are_made_of_words_that_the_model_knows():
