@@ -98,13 +98,15 @@ class Kept:
             self.content["runs"] = sorted(runs, key=lambda run: (run["part"], run["where"], run["label"]))
         self.write()
 
-    def audited(self, where: str, label: str) -> set[str]:
-        """Audits that are done on a model."""
-        return {row["audit"] for row in self.content["audits"] if (row["where"], row["label"]) == (where, label)}
+    def audited(self, identity: str) -> set[str]:
+        """Audits that are done on the model of a run."""
+        return {row["audit"] for row in self.content["audits"] if row["id"] == identity}
 
     def add_audit(self, row: Mapping[str, Any]) -> None:
-        """Take the outcome of an attack in."""
-        self.content["audits"].append(dict(row))
+        """Take the outcome of an attack in, in the place of the same one on an earlier run."""
+        place = (row["where"], row["label"], row["audit"])
+        rows = [old for old in self.content["audits"] if (old["where"], old["label"], old["audit"]) != place]
+        self.content["audits"] = [*rows, dict(row)]
         self.content["audits"].sort(key=lambda item: (item["where"], item["label"], item["audit"]))
         self.write()
 
@@ -202,10 +204,10 @@ def audits(runs: Runs, instances: list[int]) -> None:
         where = f"mini {instance}"
         for label in ("selective", *BASELINES) if instance == instances[0] else ("selective",):
             wanted = list(runs.plugins.audits) if instance == instances[0] else ["membership-similarity"]
-            missing = [name for name in wanted if name not in runs.kept.audited(where, label)]
+            resolved = runs.resolved(label, instance)
+            missing = [name for name in wanted if name not in runs.kept.audited(resolved.id)]
             if not missing:
                 continue
-            resolved = runs.resolved(label, instance)
             folder = runs.folder(resolved)
             run_resolved(
                 resolved, folder, runs.settings, runs.plugins
@@ -219,7 +221,8 @@ def audits(runs: Runs, instances: list[int]) -> None:
                     settings=runs.settings,
                     plugins=runs.plugins,
                 )
-                row = {"where": where, "label": label, "audit": name, "value": found.value, "clean": found.clean}
+                row = {"where": where, "label": label, "id": resolved.id, "audit": name}
+                row |= {"value": found.value, "clean": found.clean}
                 runs.kept.add_audit({**row, "compromised": found.compromised, "recovered": found.recovered})
                 print(f"audit {name} of {label}, {where}: {found.value}", flush=True)
 
