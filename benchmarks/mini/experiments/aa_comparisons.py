@@ -54,6 +54,8 @@ INTERACTION = 0.5
 #: copies of the method, benchmark instances, training seeds
 DESIGNS = ((2, 1, 1), (2, 1, 2), (2, 1, 3), (2, 1, 5), (10, 1, 1), (10, 1, 3), (10, 1, 5), (2, 3, 1), (2, 3, 3), (10, 3, 1))
 NOISIEST = "descent-to-delete"
+#: Of the stored runs that scores are drawn like: there are most of these.
+BUDGET = 1.0
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def world() -> World:
     scores: dict[str, list[list[float]]] = {}
     for one in stored:
         for run in one["runs"]:
-            if run["scores"]:
+            if run["scores"] and run["budget"] == BUDGET:
                 scores.setdefault(run["method"], []).append([run["scores"][name] for name in kinds])
     table = {method: np.array(rows) for method, rows in scores.items() if len(rows) > 1}
     means = {method: dict(zip(kinds, rows.mean(axis=0).tolist(), strict=True)) for method, rows in table.items()}
@@ -211,7 +213,7 @@ def stored_noise() -> dict[str, dict[str, Any]]:
     groups: dict[str, list[Cell]] = {}
     for path in sorted(RESULTS.glob("instance-*.json")):
         for cell in cells_of(read_stored(int(path.stem.removeprefix("instance-")))):
-            if cell.scores:
+            if cell.scores and cell.budget == BUDGET:
                 groups.setdefault(cell.method, []).append(cell)
     groups = {method: cells for method, cells in groups.items() if len(cells) > 1}
     overall = {method: float(np.std([cell.overall for cell in cells], ddof=1)) for method, cells in groups.items()}

@@ -63,8 +63,9 @@ def leaderboard(summaries: Sequence[Summary], references: Mapping[str, Mapping[s
     for item in (s for s in summaries if s.budget == budget):
         cells = [f"{item.scores[m]:.3f} ({item.gaps[m]:.2f})" if m in item.scores else "–" for m in METRICS]
         verdicts = ", ".join(f"{name} {count}" for name, count in item.verdicts.items())
-        overall = f"{item.overall:.3f} [{item.low:.3f}, {item.high:.3f}]"
-        spread = f"{item.over_instances:.3f} / {item.over_seeds:.3f}"
+        several = item.cells > 1
+        overall = f"{item.overall:.3f} [{item.low:.3f}, {item.high:.3f}]" if several else f"{item.overall:.3f}"
+        spread = f"{item.over_instances:.3f} / {item.over_seeds:.3f}" if several else "–"
         rows.append([item.method, *cells, verdicts, overall, spread, f"{item.seconds:.1f}"])
     header = ["method", *METRICS, "verdicts of the runs", "overall [95 %]", "sd over instances / seeds", "seconds"]
     return table(header, rows)
@@ -113,8 +114,34 @@ def findings(summaries: Sequence[Summary], budgets: Sequence[float]) -> str:
 
 
 def all_stored() -> list[dict[str, Any]]:
-    """What is kept of every instance."""
-    return [read_stored(int(path.stem.removeprefix("instance-"))) for path in sorted(RESULTS.glob("instance-*.json"))]
+    """What is kept of every instance, where all methods are through."""
+    stored = [read_stored(int(path.stem.removeprefix("instance-"))) for path in sorted(RESULTS.glob("instance-*.json"))]
+    return [
+        {**one, "runs": runs} for one, runs in zip(stored, finished_everywhere([one["runs"] for one in stored]), strict=True)
+    ]
+
+
+def finished_everywhere(runs: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[Mapping[str, Any]]]:
+    """Runs of each instance without those of a budget and seed that some method has yet to do there: methods are compared on the
+    same runs, also while the matrix grows."""
+    methods = {run["method"] for own in runs for run in own}
+    done: list[list[Mapping[str, Any]]] = []
+    for own in runs:
+        through: dict[tuple[float, int], set[str]] = {}
+        for run in own:
+            through.setdefault((run["budget"], run["seed"]), set()).add(run["method"])
+        done.append([run for run in own if through[run["budget"], run["seed"]] == methods])
+    return done
+
+
+def extent(stored: Sequence[Mapping[str, Any]], budget: float) -> str:
+    """Which runs of each method there are at a budget, in words."""
+    pairs = {(one["instance"], run["seed"]) for one in stored for run in one["runs"] if run["budget"] == budget}
+    every = {(one["instance"], run["seed"]) for one in stored for run in one["runs"]}
+    if pairs == every:
+        return f"{len(pairs)} runs a method"
+    listed = ", ".join(f"instance {instance} with training seed {seed}" for instance, seed in sorted(pairs))
+    return f"{len(pairs)} of {len(every)} runs a method so far: {listed}"
 
 
 def command_of(stored: Sequence[Mapping[str, Any]]) -> str:
@@ -137,7 +164,6 @@ def page() -> str:
         for which in ("clean", "compromised")
     }
     budgets = sorted({s.budget for s in summaries})
-    counts = {b: sorted({s.cells for s in summaries if s.budget == b}) for b in budgets}
     devices = sorted({run["device"] for one in stored for run in one["runs"]})
     parts = [
         "# All methods on mini\n",
@@ -150,8 +176,7 @@ def page() -> str:
         f"Cost: {sum(len(one['runs']) for one in stored)} runs, {total / 3600:.1f} hours of unlearning in one-thread processes.\n"
     )
     for budget in budgets:
-        several = " to ".join(str(n) for n in (counts[budget][0], counts[budget][-1])[: len(set(counts[budget]))])
-        parts += [f"## Budget {budget:g}x ({several} runs a method)\n", leaderboard(summaries, references, budget)]
+        parts += [f"## Budget {budget:g}x ({extent(stored, budget)})\n", leaderboard(summaries, references, budget)]
         points = {s.method: point_of(s) for s in summaries if s.budget == budget and s.scores}
         front = sorted(pareto_front(points), key=lambda m: -points[m][0])
         parts.append(

@@ -105,6 +105,24 @@ def test_the_committed_page_is_made_of_the_committed_results():
     assert readme() == README.read_text(encoding="utf-8")
 
 
+def test_methods_are_compared_where_all_are_through_while_the_matrix_grows():
+    from head_to_head_report import extent, finished_everywhere
+
+    def run(method, budget, seed):
+        return {"method": method, "budget": budget, "seed": seed}
+
+    runs = [
+        [run("a", 1.0, 0), run("b", 1.0, 0), run("a", 5.0, 0), run("b", 5.0, 0), run("a", 5.0, 1)],
+        [run("a", 1.0, 0), run("b", 1.0, 0), run("b", 5.0, 0)],
+    ]
+    first, second = finished_everywhere(runs)
+    assert first == runs[0][:4]
+    assert second == runs[1][:2]
+    stored = [{"instance": 0, "runs": first}, {"instance": 1, "runs": second}]
+    assert extent(stored, 1.0) == "2 runs a method"
+    assert extent(stored, 5.0) == "1 of 2 runs a method so far: instance 0 with training seed 0"
+
+
 def test_a_run_takes_the_place_of_an_earlier_one_and_is_not_missed_again(tmp_path, monkeypatch):
     import head_to_head
 
