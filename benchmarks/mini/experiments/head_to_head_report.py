@@ -134,6 +134,15 @@ def finished_everywhere(runs: Sequence[Sequence[Mapping[str, Any]]]) -> list[lis
     return done
 
 
+def references(stored: Sequence[Mapping[str, Any]], budget: float) -> dict[str, dict[str, float]]:
+    """Means of Clean and Compromised over the instances that have runs at a budget."""
+    there = [one["references"] for one in stored if any(run["budget"] == budget for run in one["runs"])]
+    return {
+        which: {m: float(np.mean([own[which][m]["value"] for own in there])) for m in METRICS}
+        for which in ("clean", "compromised")
+    }
+
+
 def extent(stored: Sequence[Mapping[str, Any]], budget: float) -> str:
     """Which runs of each method there are at a budget, in words."""
     pairs = {(one["instance"], run["seed"]) for one in stored for run in one["runs"] if run["budget"] == budget}
@@ -159,10 +168,6 @@ def page() -> str:
     stored = all_stored()
     cells = [cell for one in stored for cell in cells_of(one)]
     summaries = summarise(cells)
-    references = {
-        which: {m: float(np.mean([one["references"][which][m]["value"] for one in stored])) for m in METRICS}
-        for which in ("clean", "compromised")
-    }
     budgets = sorted({s.budget for s in summaries})
     devices = sorted({run["device"] for one in stored for run in one["runs"]})
     parts = [
@@ -176,7 +181,10 @@ def page() -> str:
         f"Cost: {sum(len(one['runs']) for one in stored)} runs, {total / 3600:.1f} hours of unlearning in one-thread processes.\n"
     )
     for budget in budgets:
-        parts += [f"## Budget {budget:g}x ({extent(stored, budget)})\n", leaderboard(summaries, references, budget)]
+        parts += [
+            f"## Budget {budget:g}x ({extent(stored, budget)})\n",
+            leaderboard(summaries, references(stored, budget), budget),
+        ]
         points = {s.method: point_of(s) for s in summaries if s.budget == budget and s.scores}
         front = sorted(pareto_front(points), key=lambda m: -points[m][0])
         parts.append(
