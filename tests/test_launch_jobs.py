@@ -143,17 +143,20 @@ def test_processes_of_a_job_that_starts_again_do_not_meet_where_they_met_before(
     assert replace(again, meeting=job.meeting) == job
 
 
+def _wait_until(found):
+    until = time.monotonic() + 60
+    while not found():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
 def test_a_job_whose_process_waits_for_one_that_died_is_ended():
     # A shell stands for submitit's watcher: of its two processes one dies early.
-    shell = subprocess.Popen(["sh", "-c", "sleep 600 & sleep 0.5 & wait", "submitit.local._local"])
+    shell = subprocess.Popen(["sh", "-c", "sleep 600 & sleep 2 & wait", "submitit.local._local"])
     jobs = LocalJobs(seconds=0.5)
     try:
-        seen, until = [], time.monotonic() + 30
-        while time.monotonic() < until and (not seen or seen[-1]):
-            seen.append(jobs.alive(shell.pid))
-            time.sleep(0.05)
-        assert seen[0]
-        assert not seen[-1]
+        _wait_until(lambda: jobs.alive(shell.pid))  # the name of a process that has just begun may not be there yet
+        _wait_until(lambda: not jobs.alive(shell.pid))
         assert not psutil.pid_exists(shell.pid)
     finally:
         shell.kill()

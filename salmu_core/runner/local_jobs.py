@@ -49,9 +49,9 @@ class LocalJobs:
 
         try:
             watcher = psutil.Process(job)
-            if watcher.status() == psutil.STATUS_ZOMBIE or "submitit.local._local" not in watcher.cmdline():
+            if not _runs(watcher) or "submitit.local._local" not in watcher.cmdline():
                 return False
-            running = [child for child in watcher.children() if child.status() != psutil.STATUS_ZOMBIE]
+            running = [child for child in watcher.children() if _runs(child)]
             if not self._waits_for_the_dead(job, len(running)):
                 return True
             _end([*running, watcher])
@@ -65,6 +65,15 @@ class LocalJobs:
             self._since.pop(job, None)
             return False
         return time.monotonic() - self._since.setdefault(job, time.monotonic()) > self._seconds
+
+
+def _runs(process: Any) -> bool:
+    import psutil
+
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:  # it went while it was looked at
+        return False
 
 
 def _end(processes: list[Any]) -> None:

@@ -314,7 +314,7 @@ def test_nothing_that_is_held_says_a_forgotten_fact():
 
 
 def run(**options):
-    method = Selective(Selective.Options(**{"epochs": 1.0, **options}))
+    method = Selective(Selective.Options(**{"epochs": 1.0, "steps": 4, **options}))
     with toy_context(method, benchmark=Named()) as ctx:
         before = {name: tensor.clone() for name, tensor in ctx.model.weights().items()}
         method.unlearn(ctx)
@@ -368,7 +368,9 @@ def test_a_twin_is_the_same_each_time_or_another():
 
 def test_forgotten_captions_come_near_their_twins():
     def distance(steps):
-        method = Selective(Selective.Options(epochs=steps, lr=3e-3, reworded=0.0, twins="same"))
+        method = Selective(
+            Selective.Options(epochs=steps, lr=3e-3, reworded=0.0, twins="same", others=2, steps=1, rate_steps=1)
+        )
         with toy_context(method, budget=20.0, benchmark=Named()) as ctx:
             method.unlearn(ctx)
             facts = [fact for fact in method._known.facts if fact.name != fact.value]
