@@ -29,7 +29,7 @@ from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from head_to_head import RESULTS, read_stored
+from head_to_head import RESULTS, every_stored
 from matrix import Cell, cells_of
 
 from salmu_core.files import write_json, write_text
@@ -79,7 +79,7 @@ class World:
 
 def world() -> World:
     """From the stored head-to-head."""
-    stored = [read_stored(int(path.stem.removeprefix("instance-"))) for path in sorted(RESULTS.glob("instance-*.json"))]
+    stored = every_stored()
     kinds = {name: ScoreRecord(**score) for name, score in stored[0]["references"]["compromised"].items()}
     sd = {name: float(np.mean([_identity_sd(one["references"]["compromised"][name]) for one in stored])) for name in kinds}
     references = {
@@ -211,8 +211,8 @@ def _true_overall(of: World, method: str) -> float:
 def stored_noise() -> dict[str, dict[str, Any]]:
     """The largest standard deviations of a method's stored runs over instances: of the overall score, and of a distance."""
     groups: dict[str, list[Cell]] = {}
-    for path in sorted(RESULTS.glob("instance-*.json")):
-        for cell in cells_of(read_stored(int(path.stem.removeprefix("instance-")))):
+    for one in every_stored():
+        for cell in cells_of(one):
             if cell.scores and cell.budget == BUDGET:
                 groups.setdefault(cell.method, []).append(cell)
     groups = {method: cells for method, cells in groups.items() if len(cells) > 1}

@@ -46,6 +46,11 @@ def read_stored(instance: int) -> dict[str, Any]:
     return content
 
 
+def every_stored() -> list[dict[str, Any]]:
+    """What is kept of every instance."""
+    return [read_stored(int(path.stem.removeprefix("instance-"))) for path in sorted(RESULTS.glob("instance-*.json"))]
+
+
 def short(record: RunRecord) -> dict[str, Any]:
     """What is kept of a run."""
     return {

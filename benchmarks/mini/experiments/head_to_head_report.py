@@ -17,7 +17,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from head_to_head import COMMAND, RESULTS, read_stored
+from head_to_head import COMMAND, RESULTS, every_stored
 from matrix import (
     IN_THE_PAPER,
     READING,
@@ -115,7 +115,7 @@ def findings(summaries: Sequence[Summary], budgets: Sequence[float]) -> str:
 
 def all_stored() -> list[dict[str, Any]]:
     """What is kept of every instance, where all methods are through."""
-    stored = [read_stored(int(path.stem.removeprefix("instance-"))) for path in sorted(RESULTS.glob("instance-*.json"))]
+    stored = every_stored()
     return [
         {**one, "runs": runs} for one, runs in zip(stored, finished_everywhere([one["runs"] for one in stored]), strict=True)
     ]
@@ -153,12 +153,12 @@ def extent(stored: Sequence[Mapping[str, Any]], budget: float) -> str:
     return f"{len(pairs)} of {len(every)} runs a method so far: {listed}"
 
 
-def command_of(stored: Sequence[Mapping[str, Any]]) -> str:
-    """The command that makes what is stored."""
+def command_of(stored: Sequence[Mapping[str, Any]], budgets: Sequence[float]) -> str:
+    """The command that makes what is stored at these budgets."""
     parts = {
         "--instances": [one["instance"] for one in stored],
         "--seeds": sorted({run["seed"] for one in stored for run in one["runs"]}),
-        "--budgets": [f"{budget:g}" for budget in sorted({run["budget"] for one in stored for run in one["runs"]})],
+        "--budgets": [f"{budget:g}" for budget in budgets],
     }
     return " ".join([COMMAND, *(f"{flag} {','.join(map(str, values))}" for flag, values in parts.items()), "--cpu"])
 
@@ -172,7 +172,7 @@ def page() -> str:
     devices = sorted({run["device"] for one in stored for run in one["runs"]})
     parts = [
         "# All methods on mini\n",
-        f"Made by `{command_of(stored)}` and `head_to_head_report.py` from `head_to_head/*.json`. Benchmark seeds {', '.join(str(one['instance']) for one in stored)}; "
+        f"Made by `{command_of(stored, budgets)}` and `head_to_head_report.py` from `head_to_head/*.json`. Benchmark seeds {', '.join(str(one['instance']) for one in stored)}; "
         f"device {', '.join(devices)}. Options are mini's presets, chosen by `salmu tune` on benchmark seed 3, which is none of these.\n",
         "In brackets: mean gap to the target (0 reached; 1 for forgetting: nothing forgotten, for holdouts: all lost). The interval resamples instances, then seeds.\n",
     ]
@@ -227,7 +227,7 @@ def readme() -> str:
     header = ["method", "overall [95 %]", "forgotten", "holdouts kept", "GenKnow kept", "worst verdict", "seconds"]
     runs = sorted({s.cells for s in summaries if s.budget == budget})
     text = (
-        f"`{command_of(stored)}`, budget {budget:g}x, {' to '.join(map(str, dict.fromkeys((runs[0], runs[-1]))))} runs a method over instances and training seeds, one CPU thread each:\n\n"
+        f"`{command_of(stored, [budget])}`, budget {budget:g}x, {' to '.join(map(str, dict.fromkeys((runs[0], runs[-1]))))} runs a method over instances and training seeds, one CPU thread each:\n\n"
         f"{table(header, rows)}"
     )
     before, rest = README.read_text(encoding="utf-8").split(START)
