@@ -10,32 +10,12 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from salmu_core.records.gaps import gaps_of
 from salmu_core.records.overall import metric_weights, overall_score
 from salmu_core.records.paired import OVERALL_NOISE, PairedTest, hierarchical_interval, holm, paired_test
 from salmu_core.records.schema import RunRecord, RunSpec, ScoreRecord
 from salmu_core.records.verdict import RANKED, judge
-
-#: Methods that SALMUBench's table has, by its name for them. Its DELETE and CLIPErase are taken to be those of its authors' code.
-IN_THE_PAPER = {
-    "CLIPErase": "cliperase-salmubench",
-    "DELETE": "delete-salmubench",
-    "VLUnlearn": "multidelete",
-    "Finetuning": "retain-finetuning",
-    "Negative gradient": "gradient-ascent",
-    "Shuffled captions": "shuffled-captions",
-    "Direct similarity minimisation": "direct-similarity-minimisation",
-}
-#: What the paper says of them; others it names are in no table that could be read.
-READING = {
-    "cliperase-salmubench": "over-generalised",
-    "delete-salmubench": "over-generalised",
-    "shuffled-captions": "catastrophic",
-    "direct-similarity-minimisation": "catastrophic",
-    "generic-captions": "ineffective",
-}
 
 
 @dataclass(frozen=True)
@@ -193,29 +173,6 @@ def against_the_best(cells: Sequence[Cell], summaries: Sequence[Summary], budget
             other = first if second == best else second
             found.append(Difference(other, best, budget, sign * test.mean, low, high, test.p, corrected[first, second]))
     return sorted(found, key=lambda item: -item.mean)
-
-
-def rank_correlations(
-    summaries: Sequence[Summary], published: Mapping[str, Mapping[str, float]], budget: float
-) -> dict[str, tuple[float, int]]:
-    """Spearman's correlation with the paper's table, per metric, and how many methods both have.
-
-    Args:
-        published: the paper's name of a method -> metric -> value.
-    """
-    own = {s.method: s for s in summaries if s.budget == budget}
-    found = {}
-    names = {metric for scores in published.values() for metric in scores}
-    for metric in sorted(names):
-        pairs = [
-            (scores[metric], own[IN_THE_PAPER[title]].scores[metric])
-            for title, scores in published.items()
-            if title in IN_THE_PAPER and metric in scores and metric in getattr(own.get(IN_THE_PAPER[title]), "scores", {})
-        ]
-        if len(pairs) >= 3:
-            theirs, ours = zip(*pairs, strict=True)
-            found[metric] = (float(stats.spearmanr(theirs, ours).statistic), len(pairs))
-    return found
 
 
 def pareto_front(points: Mapping[str, Sequence[float]]) -> set[str]:

@@ -13,10 +13,12 @@ from matrix import (
     against_the_best,
     cells_of,
     pareto_front,
-    rank_correlations,
     summarise,
     worst_verdict,
 )
+from paper import agreement, baselines, rank_correlations
+
+from salmu_core.records.verdict import RANKED
 
 
 def score(value, target, aspect):
@@ -89,6 +91,21 @@ def test_correlations_with_the_paper_use_the_methods_that_both_have():
     assert rank_correlations(summarise(cells), paper, 1.0) == {"F": (pytest.approx(1.0), 3)}
     paper["VLUnlearn"] = {"F": 1.5}
     assert rank_correlations(summarise(cells), paper, 1.0)["F"][0] == pytest.approx(0.5)
+
+
+def test_the_rule_of_verdicts_reads_the_papers_rows_as_its_authors_do():
+    read = {item.method: (item.reading, item.verdict) for item in baselines()}
+    told = {method: pair for method, pair in read.items() if pair[0] in RANKED or pair[0] == "catastrophic"}
+    assert len(told) == 6
+    assert all(reading == verdict for reading, verdict in told.values())
+    # The two without a failure mode in words lost over half of the holdouts.
+    assert {read["multidelete"][1], read["retain-finetuning"][1]} == {"over-generalised"}
+
+
+def test_agreement_is_of_all_runs():
+    assert agreement("catastrophic", {"catastrophic": 3}) == "yes"
+    assert agreement("catastrophic", {"catastrophic": 1, "over-generalised": 2}) == "in part"
+    assert agreement("ineffective", {"over-generalised": 3}) == "no"
 
 
 def test_the_front_holds_what_nothing_beats():
