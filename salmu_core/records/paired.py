@@ -21,8 +21,8 @@ LEVEL = 0.05
 #: Two measurements of one model on other hardware agree this far, so nothing smaller is ever called a difference.
 SMALLEST_DIFFERENCE = 1e-3
 #: The standard deviation of one run that is assumed where seeds cannot show it: of the overall score, and of a metric's distance to
-#: its target. Upper bounds: over the instances of `mini`, no method of 31 varied by more than 0.107 in the overall score and 0.185 in
-#: a distance (benchmarks/mini/results/aa.md). A bound that seeds contradict is replaced by what they show.
+#: its target. What the noisiest methods on `mini` show from seed to seed (benchmarks/mini/results/aa.md); where seeds show more, theirs
+#: is taken.
 OVERALL_NOISE = 0.12
 GAP_NOISE = 0.2
 

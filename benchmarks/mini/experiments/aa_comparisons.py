@@ -7,17 +7,16 @@ differ by (from the intervals of the references there), what a training seed mov
 identity by. Two or more copies of one method get training seeds of their own and go through the code behind `salmu compare`. A copy that
 comes out significantly better than another is a false winner.
 
-What a training seed moves is taken to be what the runs of a method differ by over the stored instances, which have one training seed
-each: an upper bound, because instances differ by more than the seed. `--runs FOLDER` reads real runs with several training seeds (made by
-`salmu compare METHOD ... --seeds 0,1,2`) and stores what they show beside it. Writes
-`results/aa.json`, `results/aa.md` and the table of `docs/compare.md`.
+What a training seed moves is what runs of a method on one instance differ by, pooled over the instances of the head-to-head. `--runs
+FOLDER` reads other runs with several training seeds (made by `salmu compare METHOD ... --seeds 0,1,2`) and stores what they show beside
+it. Writes `results/aa.json`, `results/aa.md` and the table of `docs/compare.md`.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,7 +52,6 @@ COMMAND = "uv run python benchmarks/mini/experiments/aa_comparisons.py"
 INTERACTION = 0.5
 #: copies of the method, benchmark instances, training seeds
 DESIGNS = ((2, 1, 1), (2, 1, 2), (2, 1, 3), (2, 1, 5), (10, 1, 1), (10, 1, 3), (10, 1, 5), (2, 3, 1), (2, 3, 3), (10, 3, 1))
-NOISIEST = "descent-to-delete"
 #: Of the stored runs that scores are drawn like: there are most of these.
 BUDGET = 1.0
 
@@ -67,7 +65,7 @@ class World:
         identity_sd: metric -> what identities differ by.
         references: which -> metric -> mean.
         means: method -> metric -> mean.
-        moves: method -> float [instances, metrics], how its runs lie about their mean.
+        moves: method -> float [runs, metrics], how its runs lie about the mean of their instance; `moves.T @ moves` is the covariance.
     """
 
     kinds: Mapping[str, ScoreRecord]
@@ -86,15 +84,31 @@ def world() -> World:
         which: {name: float(np.mean([one["references"][which][name]["value"] for one in stored])) for name in kinds}
         for which in ("clean", "compromised")
     }
-    scores: dict[str, list[list[float]]] = {}
+    scores: dict[str, list[np.ndarray]] = {}  # of each instance: float [seeds, metrics]
     for one in stored:
+        own: dict[str, list[list[float]]] = {}
         for run in one["runs"]:
             if run["scores"] and run["budget"] == BUDGET:
-                scores.setdefault(run["method"], []).append([run["scores"][name] for name in kinds])
-    table = {method: np.array(rows) for method, rows in scores.items() if len(rows) > 1}
-    means = {method: dict(zip(kinds, rows.mean(axis=0).tolist(), strict=True)) for method, rows in table.items()}
-    moves = {method: rows - rows.mean(axis=0) for method, rows in table.items()}
+                own.setdefault(run["method"], []).append([run["scores"][name] for name in kinds])
+        for method, rows in own.items():
+            scores.setdefault(method, []).append(np.array(rows))
+    several = {method: tables for method, tables in scores.items() if any(len(rows) > 1 for rows in tables)}
+    means = {
+        method: dict(zip(kinds, np.concatenate(tables).mean(axis=0).tolist(), strict=True))
+        for method, tables in several.items()
+    }
+    moves = {method: _within(tables) for method, tables in several.items()}
     return World(kinds, sd, references, means, moves)
+
+
+def _within(tables: Sequence[np.ndarray]) -> np.ndarray:
+    """Deviations from the mean of each instance, scaled so that their squares add up to the pooled variance.
+
+    Args:
+        tables: float [seeds, ...] of each instance.
+    """
+    degrees = sum(len(rows) - 1 for rows in tables)
+    return np.concatenate([rows - rows.mean(axis=0) for rows in tables]) / np.sqrt(degrees)
 
 
 def _identity_sd(score: Mapping[str, Any]) -> float:
@@ -139,10 +153,10 @@ def _run(
     noise: float,
     rng: np.random.Generator,
 ) -> tuple[RunRecord, dict[str, ClusterSums]]:
-    """A model's scores on given people. A seed's move has the covariance of the method's runs over instances."""
+    """A model's scores on given people. A seed's move has the covariance of the method's runs on one instance."""
     moved = np.zeros(len(of.kinds))
     if moves is not None:
-        moved = noise * (rng.standard_normal(len(moves)) @ moves) / np.sqrt(len(moves) - 1)
+        moved = noise * (rng.standard_normal(len(moves)) @ moves)
     scores, sums = {}, {}
     for (name, kind), move in zip(of.kinds.items(), moved, strict=True):
         spread = of.identity_sd[name] * INTERACTION * noise * (moves is not None)
@@ -209,18 +223,26 @@ def _true_overall(of: World, method: str) -> float:
 
 
 def stored_noise() -> dict[str, dict[str, Any]]:
-    """The largest standard deviations of a method's stored runs over instances: of the overall score, and of a distance."""
-    groups: dict[str, list[Cell]] = {}
+    """The largest standard deviations of a method's runs on one instance: of the overall score, and of a distance."""
+    groups: dict[str, list[list[Cell]]] = {}
     for one in every_stored():
+        own: dict[str, list[Cell]] = {}
         for cell in cells_of(one):
             if cell.scores and cell.budget == BUDGET:
-                groups.setdefault(cell.method, []).append(cell)
-    groups = {method: cells for method, cells in groups.items() if len(cells) > 1}
-    overall = {method: float(np.std([cell.overall for cell in cells], ddof=1)) for method, cells in groups.items()}
+                own.setdefault(cell.method, []).append(cell)
+        for method, cells in own.items():
+            groups.setdefault(method, []).append(cells)
+
+    def sd(method: str, value: Callable[[Cell], float]) -> float:
+        deviations = _within([np.array([value(cell) for cell in cells]) for cells in groups[method]])
+        return float(np.sqrt((deviations**2).sum()))
+
+    groups = {method: tables for method, tables in groups.items() if any(len(cells) > 1 for cells in tables)}
+    overall = {method: sd(method, lambda cell: cell.overall) for method in groups}
     gaps = {
-        (method, name): float(np.std([cell.gaps[name] for cell in cells], ddof=1))
-        for method, cells in groups.items()
-        for name in cells[0].gaps
+        (method, name): sd(method, lambda cell, name=name: cell.gaps[name])
+        for method, tables in groups.items()
+        for name in tables[0][0].gaps
     }
     noisiest, (method, metric) = max(overall, key=lambda m: overall[m]), max(gaps, key=lambda key: gaps[key])
     return {
@@ -299,7 +321,18 @@ def docs(content: Mapping[str, Any]) -> str:
         "|---|---|---|---|---|---|",
     ]
     before, rest = DOCS.read_text(encoding="utf-8").split(START)
-    return before + START + "\n".join([*head, *rows, ""]) + END + rest.split(END)[1]
+    return before + START + "\n".join([*head, *rows, "", noise_in_words(content), ""]) + END + rest.split(END)[1]
+
+
+def noise_in_words(content: Mapping[str, Any]) -> str:
+    """What training seeds move at most, beside what comparisons assume."""
+    noise = content["noise"]
+    return (
+        f"On one instance, runs of one of the {content['methods']} methods that differ in their training seeds have a standard deviation of at most"
+        f" {noise['overall']['sd']:.3f} in the overall score ({noise['overall']['method']}) and {noise['gap']['sd']:.3f} in a distance to the"
+        f" target ({noise['gap']['method']}, {noise['gap']['metric']}); comparisons assume {OVERALL_NOISE:g} and {GAP_NOISE:g} where"
+        " seeds do not show it."
+    )
 
 
 def page(content: Mapping[str, Any]) -> str:
@@ -318,10 +351,7 @@ def page(content: Mapping[str, Any]) -> str:
         for one in content["aa"]
     ]
     lines += [
-        "\nOver the stored instances, runs of one method have a standard deviation of at most"
-        f" {content['noise']['overall']['sd']:.3f} in the overall score ({content['noise']['overall']['method']}) and"
-        f" {content['noise']['gap']['sd']:.3f} in a distance to the target ({content['noise']['gap']['method']}, {content['noise']['gap']['metric']});"
-        f" comparisons assume {OVERALL_NOISE:g} and {GAP_NOISE:g} where seeds do not show it.\n",
+        f"\n{noise_in_words(content)}\n",
         "## Two different methods\n",
         f"{content['trials']} pairs drawn among the {content['methods']} methods of the head-to-head, their true values those of its means:\n",
         "| instances | training seeds | told apart | the wrong way round |",
@@ -353,7 +383,8 @@ def main(trials: int, runs: Path | None) -> None:
     of = world()
     before = json.loads(STORED.read_text(encoding="utf-8")) if STORED.is_file() else {}
     aa = []
-    cases: list[tuple[str | None, float]] = [(None, 1.0), (NOISIEST, 1.0), (None, 2.0)]
+    noise_there = stored_noise()
+    cases: list[tuple[str | None, float]] = [(None, 1.0), (noise_there["overall"]["method"], 1.0), (None, 2.0)]
     for method, noise in cases:
         for design in (
             DESIGNS if method is None and noise == 1 else [d for d in DESIGNS if d in ((2, 1, 1), (2, 1, 3), (10, 1, 3))]
@@ -374,7 +405,7 @@ def main(trials: int, runs: Path | None) -> None:
         "command": f"{COMMAND} --trials {trials}",
         "trials": trials,
         "methods": len(of.means),
-        "noise": stored_noise(),
+        "noise": noise_there,
         "aa": aa,
         "pairs": pairs,
         "measured": measured(runs) if runs else before.get("measured", []),

@@ -5,15 +5,18 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
 
 import aa_comparisons
-from aa_comparisons import DESIGNS, DOCS, NOISIEST, PAGE, STORED, docs, draw_rows, page, real_pairs, simulate, world
+from aa_comparisons import DESIGNS, DOCS, PAGE, STORED, docs, draw_rows, page, real_pairs, simulate, stored_noise, world
 
 from salmu_core.seeding import numpy_generator
+
+NOISIEST = stored_noise()["overall"]["method"]
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +54,7 @@ def test_methods_that_do_differ_are_told_apart_the_right_way_round(of):
 def test_drawn_seeds_move_scores_as_much_as_stored_runs_do(of):
     [runs] = draw_rows(of, [NOISIEST], 1, 200, 1.0, numpy_generator(0, "test")).values()
     names = list(of.kinds)
-    stored = (of.moves[NOISIEST] ** 2).sum(axis=0) / (len(of.moves[NOISIEST]) - 1)
+    stored = (of.moves[NOISIEST] ** 2).sum(axis=0)
     for number, name in enumerate(names):
         drawn = stats.tvar([run.record.scores[name].value for run in runs])
         kind = of.kinds[name]
@@ -67,3 +70,9 @@ def test_the_committed_page_is_made_of_the_committed_result():
     for one in content["aa"]:
         assert one["overall"]["rate"] <= 0.05
         assert one["metrics"]["rate"] <= 0.05
+
+
+def test_what_seeds_move_is_pooled_over_instances_and_free_of_what_instances_differ_by():
+    first, second = np.array([[1.0], [3.0]]), np.array([[10.0], [12.0], [14.0]])
+    # Sums of squares about each instance's mean: 2 and 8, with 1 and 2 degrees of freedom.
+    assert (aa_comparisons._within([first, second]) ** 2).sum() == pytest.approx(10 / 3)
