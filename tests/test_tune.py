@@ -6,12 +6,13 @@ from dataclasses import replace
 import pytest
 
 from records import record
-from salmu_core import Between, FitOptions, LossMethod, OneOf, SalmuError
+from salmu_core import Between, FitOptions, LossMethod, OneOf, SalmuError, hookimpl
 from salmu_core.errors import BadOptions
 from salmu_core.losses import pair_cosine
-from salmu_core.records.schema import ScoreRecord
+from salmu_core.plugins import add_plugin
+from salmu_core.records.schema import Package, ScoreRecord
 from salmu_core.runner.presets import with_preset
-from salmu_core.runner.resolve import make_benchmark
+from salmu_core.runner.resolve import make_benchmark, shipped_presets
 from salmu_core.runner.run import Settings
 from salmu_core.testing import report_benchmark
 from salmu_core.toy import Toy
@@ -255,6 +256,25 @@ def test_suggestions_are_short_numbers_inside_the_space():
     kinds = {name: type(kind).__name__ for name, kind in distributions(Whole).items()}
     assert kinds == {"accumulate": "IntDistribution", "weight_decay": "FloatDistribution"}
     assert suggest(Draws(), Tunable) == {"lr": 0.0123, "batch_size": 16, "beta1": 0.9}
+
+
+def test_shipped_presets_are_those_of_benchmarks_that_need_no_options():
+    class WithPreset(Toy):
+        name = "with-preset"
+
+        def presets(self):
+            return {"delete": {"lr": 1e-2}, "none": {}}
+
+    class Plugin:
+        @hookimpl
+        def register_benchmarks(self):
+            return [WithPreset]
+
+    plugins = toy_plugins()
+    add_plugin(plugins, Plugin(), Package(name="presets", version="1"), "presets")
+    assert shipped_presets("delete", plugins) == {"with-preset": {"lr": 1e-2}}
+    assert shipped_presets("none", plugins) == {"with-preset": {}}
+    assert shipped_presets("other", plugins) == {}
 
 
 def test_presets_give_way_to_what_is_asked_for(tmp_path):

@@ -91,7 +91,7 @@ def _complete_any(ctx: click.Context, parameter: click.Parameter, incomplete: st
 @click.argument("name", shell_complete=_complete_any)
 @_json_flag
 def describe_command(name: str, as_json: bool) -> int:
-    """Show the card of a method, metric, benchmark or audit and its options with types, defaults and bounds."""
+    """Show the card of a method, metric, benchmark or audit, its options with types, defaults and bounds, and presets."""
     from rich.markdown import Markdown
 
     from salmu_core.cli import render
@@ -99,6 +99,7 @@ def describe_command(name: str, as_json: bool) -> int:
     from salmu_core.options import describe_options, describe_space
     from salmu_core.plugins import load_plugins
     from salmu_core.registry import card_of
+    from salmu_core.runner.resolve import shipped_presets
 
     plugins = load_plugins()
     kinds = ("method", "metric", "benchmark", "audit")
@@ -108,6 +109,7 @@ def describe_command(name: str, as_json: bool) -> int:
         raise UnknownName("method, metric, benchmark or audit", name, known)
     options = describe_options(entry.cls.Options)
     space = describe_space(getattr(entry.cls, "search", {}))
+    presets = shipped_presets(name, plugins) if entry.kind == "method" else {}
     card = card_of(entry)
     if as_json:
         render.print_json(
@@ -119,6 +121,7 @@ def describe_command(name: str, as_json: bool) -> int:
                 "paper": entry.cls.paper,
                 "options": [vars(option) for option in options],
                 "search": space,
+                "presets": presets,
                 "card": card,
             }
         )
@@ -131,6 +134,13 @@ def describe_command(name: str, as_json: bool) -> int:
     if space:
         render.out.print()
         render.out.print(render.make_table(("salmu tune varies", "over"), space.items()))
+    if presets:
+        listed = [
+            (benchmark, ", ".join(f"{option}={value}" for option, value in preset.items()) or "the defaults")
+            for benchmark, preset in presets.items()
+        ]
+        render.out.print()
+        render.out.print(render.make_table(("Preset of", "options"), listed))
     render.out.print()
     render.out.print(Markdown(card) if card else "This package ships no card.")
     return 0

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from salmu_core.benchmark import Benchmark
-from salmu_core.errors import BadData, BadOptions, NotBuilt
+from salmu_core.errors import BadData, BadOptions, NotBuilt, SalmuError
 from salmu_core.method import UnlearningMethod
 from salmu_core.metric import Metric
 from salmu_core.options import parse_options
@@ -86,6 +86,20 @@ def make_benchmark(name: str, options: Mapping[str, Any], plugins: Plugins, cach
     entry = plugins.get("benchmark", name)
     benchmark: Benchmark = entry.cls(parse_options(entry.cls.Options, options, name), cache)
     return benchmark
+
+
+def shipped_presets(method: str, plugins: Plugins) -> dict[str, dict[str, Any]]:
+    """Benchmark name -> the options that it ships for a method; {}: the method's defaults were best. Benchmarks that have to be told
+    their data are left out."""
+    found = {}
+    for name in plugins.benchmarks:
+        try:
+            presets = make_benchmark(name, {}, plugins).presets()
+        except SalmuError:
+            continue
+        if method in presets:
+            found[name] = dict(presets[method])
+    return found
 
 
 def benchmark_of_run(
