@@ -65,7 +65,7 @@ def leaderboard(summaries: Sequence[Summary], references: Mapping[str, Mapping[s
         verdicts = ", ".join(f"{name} {count}" for name, count in item.verdicts.items())
         several = item.cells > 1
         overall = f"{item.overall:.3f} [{item.low:.3f}, {item.high:.3f}]" if several else f"{item.overall:.3f}"
-        spread = f"{item.over_instances:.3f} / {item.over_seeds:.3f}" if several else "–"
+        spread = " / ".join("–" if sd != sd else f"{sd:.3f}" for sd in (item.over_instances, item.over_seeds))
         rows.append([item.method, *cells, verdicts, overall, spread, f"{item.seconds:.1f}"])
     header = ["method", *METRICS, "verdicts of the runs", "overall [95 %]", "sd over instances / seeds", "seconds"]
     return table(header, rows)

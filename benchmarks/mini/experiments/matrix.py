@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import combinations
@@ -125,8 +125,8 @@ def summarise(cells: Sequence[Cell]) -> list[Summary]:
                 overall=float(np.mean(instance_means)) if instance_means else float("nan"),
                 low=low,
                 high=high,
-                over_instances=float(np.std(instance_means, ddof=1)) if len(instance_means) > 1 else 0.0,
-                over_seeds=float(np.mean([np.std(v, ddof=1) if len(v) > 1 else 0.0 for v in by_instance.values()] or [0.0])),
+                over_instances=_mean_sd([instance_means]),
+                over_seeds=_mean_sd(by_instance.values()),
                 verdicts=dict(Counter(cell.verdict for cell in group).most_common()),
                 scores={name: float(np.mean([cell.scores[name] for cell in measured])) for name in names},
                 gaps={name: float(np.mean([cell.gaps[name] for cell in measured])) for name in names},
@@ -134,6 +134,12 @@ def summarise(cells: Sequence[Cell]) -> list[Summary]:
             )
         )
     return sorted(found, key=lambda item: (item.budget, -np.nan_to_num(item.overall, nan=-1e9)))
+
+
+def _mean_sd(groups: Iterable[Sequence[float]]) -> float:
+    """Mean standard deviation of the groups that have one; no number where none has."""
+    found = [float(np.std(values, ddof=1)) for values in groups if len(values) > 1]
+    return float(np.mean(found)) if found else float("nan")
 
 
 def worst_verdict(verdicts: Mapping[str, int]) -> str:

@@ -71,6 +71,12 @@ def test_instances_and_seeds_are_separate_sources_of_variance():
     assert summary.high > 1.6
 
 
+def test_one_seed_an_instance_says_nothing_about_seeds():
+    [summary] = summarise([cell("m", instance, 0, 0.1 * instance) for instance in (0, 1, 2)])
+    assert summary.over_instances == pytest.approx(0.1)
+    assert np.isnan(summary.over_seeds)
+
+
 def test_the_best_is_ranked_and_others_are_paired_with_it():
     noise = {(i, s): 0.01 * (i - s) for i in (0, 1, 2) for s in (0, 1, 2)}
     cells = [cell("best", i, s, 0.5 + e) for (i, s), e in noise.items()]
