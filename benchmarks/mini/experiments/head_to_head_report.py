@@ -275,7 +275,7 @@ def draw(summaries: Sequence[Summary], path: Path) -> None:
         axis.axvspan(0.9, 1.02, ymin=0.92, color="tab:green", alpha=0.12)
         axis.text(1.015, 1.03, "goal", color="tab:green", fontsize=8, ha="right", va="center")
         axis.axhline(LOWEST, color="grey", linewidth=0.8, linestyle=":")
-        axis.set(xlabel="forgotten (1 = as if never learned)", ylabel="holdouts kept (1 = all; dotted: this little or less)", title=f"Budget {budget:g}x (large: on the Pareto front)", xlim=(min(0.2, *xs) - 0.05, 1.05), ylim=(LOWEST - 0.32, 1.05))  # fmt: skip
+        axis.set(xlabel="forgotten (1 = as if never learned)", ylabel="holdouts kept (1 = all; dotted: this little or less)", title=f"Budget {budget:g}x (large: on the Pareto front)", xlim=(min(0.2, *xs) - 0.05, 1.2), ylim=(LOWEST - 0.32, 1.05))  # fmt: skip
         axis.grid(alpha=0.3)
         line = {"arrowstyle": "-", "color": "grey", "lw": 0.5}
         placed = -1.0  # labels on the edge hang from it, in the order of their points
