@@ -84,21 +84,29 @@ def world() -> World:
         which: {name: float(np.mean([one["references"][which][name]["value"] for one in stored])) for name in kinds}
         for which in ("clean", "compromised")
     }
-    scores: dict[str, list[np.ndarray]] = {}  # of each instance: float [seeds, metrics]
-    for one in stored:
-        own: dict[str, list[list[float]]] = {}
-        for run in one["runs"]:
-            if run["scores"] and run["budget"] == BUDGET:
-                own.setdefault(run["method"], []).append([run["scores"][name] for name in kinds])
-        for method, rows in own.items():
-            scores.setdefault(method, []).append(np.array(rows))
-    several = {method: tables for method, tables in scores.items() if any(len(rows) > 1 for rows in tables)}
+    several = {
+        method: [np.array([[cell.scores[name] for name in kinds] for cell in cells]) for cells in groups]
+        for method, groups in cells_with_seeds(stored).items()
+    }
     means = {
         method: dict(zip(kinds, np.concatenate(tables).mean(axis=0).tolist(), strict=True))
         for method, tables in several.items()
     }
     moves = {method: _within(tables) for method, tables in several.items()}
     return World(kinds, sd, references, means, moves)
+
+
+def cells_with_seeds(stored: Sequence[Mapping[str, Any]]) -> dict[str, list[list[Cell]]]:
+    """Method -> its measured runs of each instance, for methods with several training seeds on some instance."""
+    groups: dict[str, list[list[Cell]]] = {}
+    for one in stored:
+        own: dict[str, list[Cell]] = {}
+        for cell in cells_of(one):
+            if cell.scores and cell.budget == BUDGET:
+                own.setdefault(cell.method, []).append(cell)
+        for method, cells in own.items():
+            groups.setdefault(method, []).append(cells)
+    return {method: tables for method, tables in groups.items() if any(len(cells) > 1 for cells in tables)}
 
 
 def _within(tables: Sequence[np.ndarray]) -> np.ndarray:
@@ -224,20 +232,12 @@ def _true_overall(of: World, method: str) -> float:
 
 def stored_noise() -> dict[str, dict[str, Any]]:
     """The largest standard deviations of a method's runs on one instance: of the overall score, and of a distance."""
-    groups: dict[str, list[list[Cell]]] = {}
-    for one in every_stored():
-        own: dict[str, list[Cell]] = {}
-        for cell in cells_of(one):
-            if cell.scores and cell.budget == BUDGET:
-                own.setdefault(cell.method, []).append(cell)
-        for method, cells in own.items():
-            groups.setdefault(method, []).append(cells)
+    groups = cells_with_seeds(every_stored())
 
     def sd(method: str, value: Callable[[Cell], float]) -> float:
         deviations = _within([np.array([value(cell) for cell in cells]) for cells in groups[method]])
         return float(np.sqrt((deviations**2).sum()))
 
-    groups = {method: tables for method, tables in groups.items() if any(len(cells) > 1 for cells in tables)}
     overall = {method: sd(method, lambda cell: cell.overall) for method in groups}
     gaps = {
         (method, name): sd(method, lambda cell, name=name: cell.gaps[name])

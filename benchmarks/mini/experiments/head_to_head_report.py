@@ -65,7 +65,7 @@ def leaderboard(summaries: Sequence[Summary], references: Mapping[str, Mapping[s
         verdicts = ", ".join(f"{name} {count}" for name, count in item.verdicts.items())
         several = item.cells > 1
         overall = f"{item.overall:.3f} [{item.low:.3f}, {item.high:.3f}]" if several else f"{item.overall:.3f}"
-        spread = " / ".join("–" if sd != sd else f"{sd:.3f}" for sd in (item.over_instances, item.over_seeds))
+        spread = " / ".join("–" if np.isnan(sd) else f"{sd:.3f}" for sd in (item.over_instances, item.over_seeds))
         rows.append([item.method, *cells, verdicts, overall, spread, f"{item.seconds:.1f}"])
     header = ["method", *METRICS, "verdicts of the runs", "overall [95 %]", "sd over instances / seeds", "seconds"]
     return table(header, rows)
@@ -284,7 +284,8 @@ def draw(summaries: Sequence[Summary], path: Path) -> None:
             axis.annotate(m, (x, LOWEST), xytext=(placed, LOWEST - 0.05), rotation=-50, ha="left", va="top", rotation_mode="anchor", fontsize=8, arrowprops=line)  # fmt: skip
         labels = [axis.text(*points[m][:2], m, fontsize=8) for m in points if points[m][1] > LOWEST]
         figure.draw_without_rendering()  # the layout decides how much room labels have
-        adjust_text(labels, xs, ys, ax=axis, expand=(1.1, 1.5), ensure_inside_axes=True, arrowprops=line)
+        # A limit on steps, not on time: the same results give the same picture.
+        adjust_text(labels, xs, ys, ax=axis, expand=(1.1, 1.5), ensure_inside_axes=True, iter_lim=300, arrowprops=line)
     figure.colorbar(shown, ax=axes[0].tolist(), label="general knowledge kept", shrink=0.7)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)

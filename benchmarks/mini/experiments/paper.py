@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from matrix import Summary, cells_of, worst_verdict
+from matrix import Summary, cells_of
 from scipy import stats
 
 from salmu_core.benchmark import PublishedRow
@@ -122,16 +122,6 @@ def baseline_rows(summaries: Sequence[Summary], budget: float) -> list[list[str]
                 [item.method, item.reading, item.verdict, listed, agrees, there, f"{holdout_distance(here.gaps):.2f}"]
             )
     return rows
-
-
-def disagreeing(summaries: Sequence[Summary], budget: float) -> list[str]:
-    """Baselines whose worst verdict at a budget is not the paper's."""
-    own = {s.method: s for s in summaries if s.budget == budget and s.scores}
-    return [
-        item.method
-        for item in baselines()
-        if item.method in own and worst_verdict(own[item.method].verdicts) != item.verdict
-    ]
 
 
 def rank_correlations(
