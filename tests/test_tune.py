@@ -275,6 +275,32 @@ def test_shipped_presets_are_those_of_benchmarks_that_need_no_options():
     assert shipped_presets("delete", plugins) == {"with-preset": {"lr": 1e-2}}
     assert shipped_presets("none", plugins) == {"with-preset": {}}
     assert shipped_presets("other", plugins) == {}
+    assert plugins.problems == []
+
+
+def test_a_benchmark_that_fails_when_asked_for_presets_is_noted_and_others_go_on():
+    class WithPreset(Toy):
+        name = "with-preset"
+
+        def presets(self):
+            return {"delete": {"lr": 1e-2}}
+
+    class Broken(Toy):
+        name = "broken"
+
+        def presets(self):
+            raise FileNotFoundError("presets.json")
+
+    class Plugin:
+        @hookimpl
+        def register_benchmarks(self):
+            return [Broken, WithPreset]
+
+    plugins = toy_plugins()
+    add_plugin(plugins, Plugin(), Package(name="presets", version="1"), "presets")
+    assert shipped_presets("delete", plugins) == {"with-preset": {"lr": 1e-2}}
+    [problem] = plugins.problems
+    assert str(problem).endswith("presets of its benchmark 'broken' cannot be read: FileNotFoundError: presets.json")
 
 
 def test_presets_give_way_to_what_is_asked_for(tmp_path):

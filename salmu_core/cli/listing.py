@@ -125,6 +125,7 @@ def describe_command(name: str, as_json: bool) -> int:
                 "card": card,
             }
         )
+        render.show_problems(plugins.problems)
         return 0
     render.out.print(f"[bold]{name}[/] ({entry.kind}, {entry.origin})", highlight=False)
     render.out.print(entry.cls.summary, markup=False, highlight=False)
@@ -143,4 +144,5 @@ def describe_command(name: str, as_json: bool) -> int:
         render.out.print(render.make_table(("Preset of", "options"), listed))
     render.out.print()
     render.out.print(Markdown(card) if card else "This package ships no card.")
+    render.show_problems(plugins.problems)
     return 0

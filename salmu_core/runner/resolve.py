@@ -12,7 +12,7 @@ from salmu_core.errors import BadData, BadOptions, NotBuilt, SalmuError
 from salmu_core.method import UnlearningMethod
 from salmu_core.metric import Metric
 from salmu_core.options import parse_options
-from salmu_core.plugins import Entry, Plugins
+from salmu_core.plugins import Entry, PluginProblem, Plugins
 from salmu_core.records.schema import RunRecord, RunSpec
 
 
@@ -90,12 +90,16 @@ def make_benchmark(name: str, options: Mapping[str, Any], plugins: Plugins, cach
 
 def shipped_presets(method: str, plugins: Plugins) -> dict[str, dict[str, Any]]:
     """Benchmark name -> the options that it ships for a method; {}: the method's defaults were best. Benchmarks that have to be told
-    their data are left out."""
+    their data are left out; one that fails otherwise is noted among the problems."""
     found = {}
-    for name in plugins.benchmarks:
+    for name, entry in plugins.benchmarks.items():
         try:
             presets = make_benchmark(name, {}, plugins).presets()
         except SalmuError:
+            continue
+        except Exception as error:  # the plugin's own code, which a look at a method must not depend on
+            cause = f"presets of its benchmark '{name}' cannot be read: {type(error).__name__}: {error}"
+            plugins.problems.append(PluginProblem(entry.package, entry.entry_point, cause))
             continue
         if method in presets:
             found[name] = dict(presets[method])
