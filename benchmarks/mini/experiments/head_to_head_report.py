@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sklearn.isotonic import IsotonicRegression
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -265,6 +266,15 @@ def readme() -> str:
 
 #: Points that lost more holdouts than this are drawn on the lower edge.
 LOWEST = -0.3
+#: Points that forgot more than this have their names in a column at the side.
+CROWDED = 0.6
+
+
+def spread_out(heights: Sequence[float], step: float) -> list[float]:
+    """Heights in rising order, moved as little as possible (least squares) until neighbours are `step` apart."""
+    offsets = step * np.arange(len(heights))
+    moved = IsotonicRegression().fit_transform(offsets, np.asarray(heights) - offsets)
+    return [float(height) for height in moved + offsets]
 
 
 def draw(summaries: Sequence[Summary], path: Path) -> None:
@@ -273,7 +283,6 @@ def draw(summaries: Sequence[Summary], path: Path) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
-    from adjustText import adjust_text
 
     budgets = sorted({s.budget for s in summaries})
     figure, axes = plt.subplots(1, len(budgets), figsize=(9.5 * len(budgets), 9), squeeze=False, layout="constrained")
@@ -287,17 +296,22 @@ def draw(summaries: Sequence[Summary], path: Path) -> None:
         axis.axvspan(0.9, 1.02, ymin=0.92, color="tab:green", alpha=0.12)
         axis.text(1.015, 1.03, "goal", color="tab:green", fontsize=8, ha="right", va="center")
         axis.axhline(LOWEST, color="grey", linewidth=0.8, linestyle=":")
-        axis.set(xlabel="forgotten (1 = as if never learned)", ylabel="holdouts kept (1 = all; dotted: this little or less)", title=f"Budget {budget:g}x (large: on the Pareto front)", xlim=(min(0.2, *xs) - 0.05, 1.2), ylim=(LOWEST - 0.32, 1.05))  # fmt: skip
+        axis.set(xlabel="forgotten (1 = as if never learned)", ylabel="holdouts kept (1 = all; dotted: this little or less)", title=f"Budget {budget:g}x (large: on the Pareto front)", xlim=(min(0.2, *xs) - 0.15, 1.36), ylim=(LOWEST - 0.32, 1.05))  # fmt: skip
         axis.grid(alpha=0.3)
         line = {"arrowstyle": "-", "color": "grey", "lw": 0.5}
         placed = -1.0  # labels on the edge hang from it, in the order of their points
         for m, x in sorted(((m, points[m][0]) for m in points if points[m][1] <= LOWEST), key=lambda item: item[1]):
             placed = max(x, placed + 0.032)
             axis.annotate(m, (x, LOWEST), xytext=(placed, LOWEST - 0.05), rotation=-50, ha="left", va="top", rotation_mode="anchor", fontsize=8, arrowprops=line)  # fmt: skip
-        labels = [axis.text(*points[m][:2], m, fontsize=8) for m in points if points[m][1] > LOWEST]
-        figure.draw_without_rendering()  # the layout decides how much room labels have
-        # A limit on steps, not on time: the same results give the same picture.
-        adjust_text(labels, xs, ys, ax=axis, expand=(1.1, 1.5), ensure_inside_axes=True, iter_lim=300, arrowprops=line)
+        shown_points = {m: points[m][:2] for m in points if points[m][1] > LOWEST}
+        beside = {m: point for m, point in shown_points.items() if point[0] < CROWDED}
+        for m, (x, y) in beside.items():
+            axis.text(x - 0.015, y, m, fontsize=8, ha="right", va="center")
+        column = sorted(shown_points.keys() - beside.keys(), key=lambda m: (shown_points[m][1], m))
+        for m, height in zip(column, spread_out([shown_points[m][1] for m in column], 0.03), strict=True):
+            axis.annotate(
+                m, shown_points[m], xytext=(1.05, height), ha="left", va="center", fontsize=8, arrowprops=line, zorder=2
+            )
     figure.colorbar(shown, ax=axes[0].tolist(), label="general knowledge kept", shrink=0.7)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)

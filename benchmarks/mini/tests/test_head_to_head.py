@@ -169,6 +169,17 @@ def test_the_reasons_given_for_disagreements_hold_in_the_committed_numbers():
     assert max(reached) > 0.9
 
 
+def test_names_beside_the_picture_keep_their_order_and_distance():
+    from head_to_head_report import spread_out
+
+    assert spread_out([0.0, 0.5, 1.0], 0.1) == pytest.approx([0.0, 0.5, 1.0])
+    # Two at one height part evenly; the third is out of their way.
+    assert spread_out([0.5, 0.5, 0.9], 0.1) == pytest.approx([0.45, 0.55, 0.9])
+    moved = spread_out([0.0, 0.01, 0.02, 0.02], 0.03)
+    assert np.diff(moved).min() > 0.03 - 1e-9
+    assert np.mean(moved) == pytest.approx(0.0125)
+
+
 def test_methods_are_compared_where_all_are_through_while_the_matrix_grows():
     from head_to_head_report import extent, finished_everywhere
 
