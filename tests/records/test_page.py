@@ -182,6 +182,16 @@ def test_a_narrow_screen_scrolls_tables_and_not_the_page(page):
         assert phone.complaints() == []
 
 
+def test_names_are_not_broken_up_where_several_seeds_fill_the_table(tmp_path):
+    name = "selective-synaptic-dampening"
+    several = [record(name, {**COMPROMISED, "RetFail": value}, seed=seed) for seed, value in enumerate((0.01, 0.02, 0.03))]
+    page = _page(tmp_path, [*references(), *several])
+    with Chromium(900, 900) as desktop:
+        desktop.open(page)
+        link = "[...document.querySelectorAll('#board a')].find((a) => a.textContent.startsWith('selective'))"
+        assert desktop.run(f"{link}.getClientRects().length") <= 2
+
+
 def test_an_old_folder_without_exhibits_opens(browser, tmp_path):
     page = write_reports(tmp_path, compare_records([*references(), record("old", COMPROMISED)]))["html"]
     browser.open(page)

@@ -33,11 +33,15 @@ def take_pictures(page: Path, folder: Path, run: str | None = None) -> list[Path
         with Chromium(width, height, dark=dark) as browser:
             browser.open(page)
             if run is not None:
-                browser.run(
+                found = browser.run(
                     "((wanted) => { const list = document.getElementById('run');"
-                    " list.value = [...list.options].find((option) => option.text.startsWith(wanted)).value;"
-                    f" list.dispatchEvent(new Event('change')); }})({run!r})"
+                    " const option = [...list.options].find((option) => option.text.startsWith(wanted));"
+                    " if (!option) return false;"
+                    " list.value = option.value; list.dispatchEvent(new Event('change')); return true; "
+                    f"}})({run!r})"
                 )
+                if not found:
+                    raise click.ClickException(f"No run of '{page}' has a title that begins with '{run}'.")
             browser.draw_everything()
             if section:
                 browser.run(f"document.querySelector('{section}').scrollIntoView()")
