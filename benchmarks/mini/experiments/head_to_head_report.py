@@ -33,6 +33,7 @@ from matrix import (
     worst_verdict,
 )
 from paper import IN_THE_PAPER, REASONS, baseline_rows, gentler_rows, holdout_distance, rank_correlations, table_rows
+from unseen import in_words, without_preset
 
 from salmu_core.files import write_text
 from salmu_core.records.verdict import Thresholds
@@ -200,7 +201,7 @@ def page() -> str:
     parts = [
         "# All methods on mini\n",
         f"Made by `{command_of(stored, budgets)}` and `head_to_head_report.py` from `head_to_head/*.json`. Benchmark seeds {', '.join(str(one['instance']) for one in stored)}; "
-        f"device {', '.join(devices)}. Options are mini's presets, chosen by `salmu tune` on benchmark seed 3, which is none of these.\n",
+        f"device {', '.join(devices)}. Options are mini's presets, chosen by `salmu tune` on benchmark seed 3, which is none of these, but for {', '.join(f'`{m}`' for m in without_preset(s.method for s in summaries)) or 'none'} (see below the tables).\n",
         "In brackets: mean gap to the target (0 reached; 1 for forgetting: nothing forgotten, for holdouts: all lost). The interval resamples instances, then seeds.\n",
     ]
     total = sum(run["seconds"] for one in stored for run in one["runs"])
@@ -211,6 +212,7 @@ def page() -> str:
         parts += [
             f"## Budget {budget:g}x ({extent(stored, budget)})\n",
             leaderboard(summaries, references(stored, budget), budget),
+            f"{in_words(s.method for s in summaries)} More: [selective.md](selective.md).\n",
         ]
         points = {s.method: point_of(s) for s in summaries if s.budget == budget and s.scores}
         front = sorted(pareto_front(points), key=lambda m: -points[m][0])
@@ -257,7 +259,7 @@ def readme() -> str:
     runs = sorted({s.cells for s in summaries if s.budget == budget})
     text = (
         f"`{command_of(stored, [budget])}`, budget {budget:g}x, {' to '.join(map(str, dict.fromkeys((runs[0], runs[-1]))))} runs a method over instances and training seeds, one CPU thread each:\n\n"
-        f"{table(header, rows)}"
+        f"{table(header, rows)}\n{in_words(s.method for s in summaries)}\n"
     )
     before, rest = README.read_text(encoding="utf-8").split(START)
     _, after = rest.split(END)

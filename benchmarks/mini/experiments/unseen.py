@@ -1,0 +1,63 @@
+"""Who runs with options that were not searched like those of the others, and what such a method reaches where nothing was chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from matrix import Cell, Summary, cells_of, summarise
+from selective import BUDGET, Kept
+
+from salmu_mini.benchmark import Mini
+
+#: Methods without a preset: where their options come from. A test fails when one is missing here.
+OTHERWISE = {
+    "selective": "runs with its defaults, chosen by hand on benchmark seeds 0, 1 and 2 (those of these tables) in more trials than a preset has, none of which is kept",
+}
+
+
+def without_preset(methods: Iterable[str]) -> list[str]:
+    """Methods whose options `salmu tune` did not choose."""
+    presets = Mini().presets()
+    return sorted({*methods} - presets.keys())
+
+
+def elsewhere() -> list[Cell]:
+    """Runs of `selective` and its rivals on instances on which nothing was chosen, as `selective.py` keeps them."""
+    content = Kept().content
+    runs = [run for run in content["runs"] if run["part"] == "main"]
+    return [
+        cell
+        for place in dict.fromkeys(run["where"] for run in runs)
+        for cell in cells_of(
+            {
+                "instance": int(place.removeprefix("mini ")),
+                "references": content["references"][place],
+                "runs": [{**run, "seed": 0, "weight_change": None, "error": None} for run in runs if run["where"] == place],
+            }
+        )
+    ]
+
+
+def in_words(methods: Iterable[str]) -> str:
+    """Whose options were chosen otherwise, and how that shows: a paragraph; empty where all have presets."""
+    others = without_preset(methods)
+    if not others:
+        return ""
+    cells = elsewhere()
+    places = sorted({cell.instance for cell in cells})
+    reached = "; ".join(_one(summary, len(places)) for summary in _ordered(summarise(cells)))
+    told = "; ".join(f"`{method}` {OTHERWISE[method]}" for method in others)
+    return (
+        f"**Not searched like the others:** {told}. Its rows above are therefore flattered by an unknown amount. On benchmark seeds "
+        f"{places[0]} to {places[-1]}, on which nothing was chosen, at {BUDGET:g}x: {reached}."
+    )
+
+
+def _ordered(summaries: Sequence[Summary]) -> list[Summary]:
+    return sorted(summaries, key=lambda item: -item.overall)
+
+
+def _one(summary: Summary, instances: int) -> str:
+    verdicts = ", ".join(f"{name} {count}" for name, count in summary.verdicts.items())
+    assert summary.cells == instances
+    return f"`{summary.method}` {summary.overall:.2f} [{summary.low:.2f}, {summary.high:.2f}] ({verdicts})"
