@@ -33,7 +33,7 @@ from matrix import (
     worst_verdict,
 )
 from paper import IN_THE_PAPER, REASONS, baseline_rows, gentler_rows, holdout_distance, rank_correlations, table_rows
-from unseen import in_words, without_preset
+from unseen import in_words
 
 from salmu_core.files import write_text
 from salmu_core.records.verdict import Thresholds
@@ -201,7 +201,7 @@ def page() -> str:
     parts = [
         "# All methods on mini\n",
         f"Made by `{command_of(stored, budgets)}` and `head_to_head_report.py` from `head_to_head/*.json`. Benchmark seeds {', '.join(str(one['instance']) for one in stored)}; "
-        f"device {', '.join(devices)}. Options are mini's presets, chosen by `salmu tune` on benchmark seed 3, which is none of these, but for {', '.join(f'`{m}`' for m in without_preset(s.method for s in summaries)) or 'none'} (see below the tables).\n",
+        f"device {', '.join(devices)}. Options are mini's presets, chosen by `salmu tune` on benchmark seed 3, which is none of these.\n",
         "In brackets: mean gap to the target (0 reached; 1 for forgetting: nothing forgotten, for holdouts: all lost). The interval resamples instances, then seeds.\n",
     ]
     total = sum(run["seconds"] for one in stored for run in one["runs"])
