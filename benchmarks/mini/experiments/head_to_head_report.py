@@ -197,6 +197,7 @@ def page() -> str:
     """The whole page."""
     stored, cells, summaries = results().stored, results().cells, results().summaries
     budgets = sorted({s.budget for s in summaries})
+    chosen = in_words({s.method for s in summaries})
     devices = sorted({run["device"] for one in stored for run in one["runs"]})
     parts = [
         "# All methods on mini\n",
@@ -212,8 +213,9 @@ def page() -> str:
         parts += [
             f"## Budget {budget:g}x ({extent(stored, budget)})\n",
             leaderboard(summaries, references(stored, budget), budget),
-            f"{in_words(s.method for s in summaries)} More: [selective.md](selective.md).\n",
         ]
+        if chosen:
+            parts.append(f"{chosen} More: [selective.md](selective.md).\n")
         points = {s.method: point_of(s) for s in summaries if s.budget == budget and s.scores}
         front = sorted(pareto_front(points), key=lambda m: -points[m][0])
         parts.append(

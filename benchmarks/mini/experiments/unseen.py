@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from matrix import Cell, Summary, cells_of, summarise
 from selective import BUDGET, Kept
-
-from salmu_mini.benchmark import Mini
 
 #: Methods whose defaults were chosen on the instances of the tables, and how. Others take theirs from papers or other code.
 CHOSEN_HERE = {
     "selective": "was written on benchmark seeds 0, 1 and 2 (those of these tables), and its defaults were chosen there by hand, in trials that are not kept; the search that every method got, on seed 3, found none better than these defaults",
 }
-
-
-def without_preset(methods: Iterable[str]) -> list[str]:
-    """Methods whose options `salmu tune` did not choose."""
-    presets = Mini().presets()
-    return sorted({*methods} - presets.keys())
 
 
 def elsewhere() -> list[Cell]:
@@ -45,7 +37,7 @@ def in_words(methods: Iterable[str]) -> str:
         return ""
     cells = elsewhere()
     places = sorted({cell.instance for cell in cells})
-    reached = "; ".join(_one(summary, len(places)) for summary in _ordered(summarise(cells)))
+    reached = "; ".join(map(_one, summarise(cells)))
     told = "; ".join(f"`{method}` {CHOSEN_HERE[method]}" for method in others)
     return (
         f"**Chosen here:** {told}. Its rows above are therefore flattered by an unknown amount. On benchmark seeds "
@@ -53,11 +45,6 @@ def in_words(methods: Iterable[str]) -> str:
     )
 
 
-def _ordered(summaries: Sequence[Summary]) -> list[Summary]:
-    return sorted(summaries, key=lambda item: -item.overall)
-
-
-def _one(summary: Summary, instances: int) -> str:
+def _one(summary: Summary) -> str:
     verdicts = ", ".join(f"{name} {count}" for name, count in summary.verdicts.items())
-    assert summary.cells == instances
     return f"`{summary.method}` {summary.overall:.2f} [{summary.low:.2f}, {summary.high:.2f}] ({verdicts})"
