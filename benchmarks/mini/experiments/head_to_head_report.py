@@ -46,6 +46,13 @@ NEAR = 0.05  # gaps that count as equal
 Point = tuple[float, float, float]
 
 
+#: What a review found, on top of a page whose rows flatter. Numbers: the notice in the README.
+WARNING = (
+    "**Do not trust this ranking.** On mini 1 a control that only overwrites the tokens of forgotten names scores above every published method, and cheap attacks undo its winner. "
+    "The notice in the [README](../../../README.md#what-it-shows) has the numbers. Mini 2 replaces data, score and statistics.\n"
+)
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
@@ -200,7 +207,8 @@ def page() -> str:
     chosen = in_words({s.method for s in summaries})
     devices = sorted({run["device"] for one in stored for run in one["runs"]})
     parts = [
-        "# All methods on mini\n",
+        "# All methods on mini 1\n",
+        WARNING,
         f"Made by `{command_of(stored, budgets)}` and `head_to_head_report.py` from `head_to_head/*.json`. Benchmark seeds {', '.join(str(one['instance']) for one in stored)}; "
         f"device {', '.join(devices)}. Options are mini's presets, chosen by `salmu tune` on benchmark seed 3, which is none of these.\n",
         "In brackets: mean gap to the target (0 reached; 1 for forgetting: nothing forgotten, for holdouts: all lost). The interval resamples instances, then seeds.\n",
