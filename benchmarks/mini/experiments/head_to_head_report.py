@@ -49,7 +49,7 @@ Point = tuple[float, float, float]
 #: What a review found, on top of a page whose rows flatter. Numbers: the notice in the README.
 WARNING = (
     "**Do not trust this ranking.** On mini 1 a control that only overwrites the tokens of forgotten names scores above every published method, and cheap attacks undo its winner. "
-    "The notice in the [README](../../../README.md#what-it-shows) has the numbers. Mini 2 replaces data, score and statistics.\n"
+    "The notice in the [README](../../../README.md) has the numbers. Mini 2 replaces data, score and statistics.\n"
 )
 
 
