@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from salmu_core.options import AnyOptions, Options
+from salmu_core.records.schema import Target
 
 if TYPE_CHECKING:
     from salmu_core.runner.audit_context import AuditContext
@@ -38,6 +39,12 @@ class Audit(ABC):
     summary: ClassVar[str]  # one sentence: what is done, and what is then measured
     paper: ClassVar[str | None] = None
     bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    version: ClassVar[str] = "1"  # results kept from another version are not used: change it with what is computed
+    # Options with which it is cheap enough for every comparison ({}: its defaults); None: only `--audits all` runs it.
+    quick: ClassVar[Mapping[str, Any] | None] = None
+    # Reference models that the attacker has to hold. Nobody outside has them, so such an audit explains a result but is left out of
+    # `recovered`, the most that an attack on the model alone gets.
+    references: ClassVar[tuple[Target, ...]] = ()
     Options: ClassVar[type[Options]] = Options
 
     def __init__(self, options: AnyOptions | None = None) -> None:

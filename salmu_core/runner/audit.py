@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from pydantic import BaseModel, ConfigDict, Field
 
 from salmu_core.audit import Audit
 from salmu_core.benchmark import Benchmark
@@ -21,6 +22,11 @@ from salmu_core.metric import NotMeasurable
 from salmu_core.model import DualEncoder, load_model
 from salmu_core.options import parse_options
 from salmu_core.plugins import Plugins, load_plugins
+from salmu_core.records.attacks import AUDITS_FILE as AUDITS_FILE
+from salmu_core.records.attacks import AuditResult as AuditResult
+from salmu_core.records.attacks import merged, read_attacks, write_attacks
+from salmu_core.records.schema import Target
+from salmu_core.records.store import RECORD_FILE, read_record
 from salmu_core.runner.accelerate_setup import open_accelerator
 from salmu_core.runner.audit_context import AuditContext
 from salmu_core.runner.evaluate import given_model
@@ -28,38 +34,7 @@ from salmu_core.runner.progress import Progress
 from salmu_core.runner.resolve import make_benchmark
 from salmu_core.runner.run import Settings, ensure_built
 
-AUDITS_FILE = "audits.json"
-
-
-class AuditResult(BaseModel):
-    """One attack on one model, beside what the same attack gets from Clean and Compromised."""
-
-    model_config = ConfigDict(frozen=True)
-
-    audit: str
-    summary: str
-    package: str
-    options: dict[str, Any]
-    value: float | None = Field(description="what it got from the model; none where it could not be measured")
-    clean: float | None
-    compromised: float | None
-    extras: dict[str, float] = Field(default_factory=dict)
-    seconds: float = 0.0
-    reason: str | None = Field(None, description="why it could not be measured")
-
-    @property
-    def recovered(self) -> float | None:
-        """`(value - Clean) / (Compromised - Clean)`: 0 when the attack gets no more than from a model that never learned, 1
-        when it gets all that was ever there. None where Clean and Compromised do not differ."""
-        if self.value is None or self.clean is None or self.compromised is None:
-            return None
-        scale = self.compromised - self.clean
-        return (self.value - self.clean) / scale if abs(scale) > 1e-6 else None
-
-    @property
-    def times_clean(self) -> float | None:
-        """`value / Clean`: how many times as much as from a model that never learned."""
-        return None if self.value is None or not self.clean else self.value / self.clean
+_REFERENCES: tuple[Target, Target] = ("clean", "compromised")
 
 
 def audit(
@@ -80,7 +55,8 @@ def audit(
         model: `clean`, `compromised`, a run directory, a checkpoint, or a `DualEncoder`.
         audits: names; default: all that are installed.
         options: audit name -> options.
-        out: folder for `audits.json`; None: nothing is written, unless `model` is a run directory, which then gets it.
+        out: folder for `audits.json`; None: nothing is written, unless `model` is a run directory, which then gets it. What
+            stands there of the same model stays.
 
     Raises:
         UnknownName, BadOptions, BadCheckpoint: before anything is attacked.
@@ -89,78 +65,183 @@ def audit(
     plugins, settings = plugins or load_plugins(), settings or Settings()
     if not plugins.audits:
         raise SalmuError("No audit is installed.", "pip install salmu-audits")
-    chosen = list(audits) if audits else list(plugins.audits)
     given = dict(options or {})
-    entries = {name: plugins.get("audit", name) for name in [*chosen, *given]}
-    made = {name: entries[name].cls(parse_options(entries[name].cls.Options, given.get(name, {}), name)) for name in chosen}
+    made = make_audits(plugins, list(audits) if audits else list(plugins.audits), given)
     base = make_benchmark(benchmark, dict(benchmark_options or {}), plugins, settings.cache_folder)
     title = "model" if isinstance(model, DualEncoder) else str(model)
-    folder = Path(out) if out is not None else Path(title) if (Path(title) / "record.json").is_file() else None
+    folder = Path(out) if out is not None else Path(title) if (Path(title) / RECORD_FILE).is_file() else None
     if folder is not None:
         check_writable(folder)
     with open_accelerator(cpu=settings.cpu) as accelerator:
-        words = title in ("clean", "compromised")
+        words = title in _REFERENCES
         loaded = None if words else given_model(model)
         ensure_built(
             base,
             accelerator,
             lambda step: plugins.tell("run_progress", event=Progress(title, step.stage, step.done, step.total)),
         )
-        encoders: dict[str, DualEncoder] = {which: base.load_model(which) for which in ("clean", "compromised")}
+        instance = AttackedInstance(base, accelerator, plugins, settings, seed)
         if words:
-            encoders["model"] = encoders[title]
+            encoder = instance.reference("clean" if title == "clean" else "compromised")
         else:  # a bare checkpoint must fit the benchmark's own architecture
-            encoders["model"] = loaded or load_model(title, like=encoders["compromised"].config)
-        data_fingerprint = base.fingerprint()
-        fingerprints = {which: encoder.fingerprint() for which, encoder in encoders.items()}
-        results = []
-        for name, attack in made.items():
-            leaks: dict[str, dict[str, Any]] = {}
-            for which in ("clean", "compromised", "model"):
-                encoder = encoders[which]
-                key = digest_of(
-                    "audit", name, json.dumps(attack.options.model_dump(mode="json"), sort_keys=True), str(seed),
-                    entries[name].package.version, data_fingerprint, *fingerprints[which].values(),
-                )  # fmt: skip
-                place = settings.cache_folder / "audits" / f"{key}.json"
-                leaks[which] = _read(place) or _measure(
-                    attack,
-                    encoder,
-                    base,
-                    accelerator,
-                    seed,
-                    settings,
-                    plugins,
-                    f"{name} on {which if which != 'model' else title}",
-                    place,
-                )
-            found, reason = leaks["model"], next((leak["reason"] for leak in leaks.values() if leak.get("reason")), None)
-            results.append(
-                AuditResult(
-                    audit=name,
-                    summary=attack.summary,
-                    package=entries[name].origin,
-                    options=attack.options.model_dump(mode="json"),
-                    value=found["value"],
-                    clean=leaks["clean"]["value"],
-                    compromised=leaks["compromised"]["value"],
-                    extras=found["extras"],
-                    seconds=found["seconds"],
-                    reason=reason,
-                )
-            )
+            encoder = loaded or load_model(title, like=instance.reference("compromised").config)
+        results = [instance.attack(attack, encoder, title) for attack in made]
+        fingerprint = {str(tower): digest for tower, digest in encoder.fingerprint().items()}
     if folder is not None and accelerator.is_main_process:
-        write_json(
-            folder / AUDITS_FILE,
-            {
-                "model_fingerprint": fingerprints["model"],
-                "benchmark": benchmark,
-                "benchmark_options": base.options.model_dump(mode="json"),
-                "seed": seed,
-                "audits": [{**item.model_dump(mode="json"), "recovered": item.recovered} for item in results],
-            },
-        )
+        kept = [item for item in _kept(folder) if not any(item.same_attack(new) for new in results)]
+        write_attacks(folder, fingerprint, [*kept, *results], instance.about)
     return results
+
+
+def make_audits(plugins: Plugins, names: Sequence[str], options: Mapping[str, Mapping[str, Any]]) -> list[Audit]:
+    """Audits by name, with their options.
+
+    Raises:
+        UnknownName, BadOptions: of an audit, or options for one that is not installed.
+    """
+    entries = {name: plugins.get("audit", name) for name in [*names, *options]}
+    return [entries[name].cls(parse_options(entries[name].cls.Options, options.get(name, {}), name)) for name in names]
+
+
+def _kept(folder: Path) -> Sequence[AuditResult]:
+    return read_attacks(read_record(folder), folder).results if (folder / RECORD_FILE).is_file() else ()
+
+
+@dataclass
+class AttackedInstance:
+    """One benchmark with its reference models, loaded once for all attacks. What they get from these is kept in the cache folder, by
+    attack and content of weights and data, for every later comparison on the same instance."""
+
+    benchmark: Benchmark
+    accelerator: Accelerator
+    plugins: Plugins
+    settings: Settings
+    seed: int = 0
+    _models: dict[Target, DualEncoder] = field(default_factory=dict)
+    _fingerprints: dict[int, dict[str, str]] = field(default_factory=dict)
+
+    def reference(self, which: Target) -> DualEncoder:
+        """Clean or Compromised."""
+        if which not in self._models:
+            self._models[which] = self.benchmark.load_model(which)
+        return self._models[which]
+
+    @cached_property
+    def data_fingerprint(self) -> str:
+        """Of the benchmark's data."""
+        return self.benchmark.fingerprint()
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What `audits.json` says of the data."""
+        return {
+            "benchmark": self.benchmark.name,
+            "benchmark_options": self.benchmark.options.model_dump(mode="json"),
+            "data_fingerprint": self.data_fingerprint,
+            "seed": self.seed,
+        }
+
+    def attack(self, audit: Audit, model: DualEncoder, title: str) -> AuditResult:
+        """One attack on one model, beside what it gets from both references.
+
+        Raises:
+            PluginFailure: the audit raised.
+        """
+        entry = self.plugins.get("audit", audit.name)
+        leaks = {which: self._leak(audit, self.reference(which), which) for which in _REFERENCES}
+        found = self._leak(audit, model, title)
+        reason = next((leak["reason"] for leak in (found, *leaks.values()) if leak.get("reason")), None)
+        return AuditResult(
+            audit=audit.name,
+            summary=audit.summary,
+            package=entry.origin,
+            options=audit.options.model_dump(mode="json"),
+            value=found["value"],
+            clean=leaks["clean"]["value"],
+            compromised=leaks["compromised"]["value"],
+            extras=found["extras"],
+            seconds=found["seconds"],
+            samples=found["samples"],
+            reason=reason,
+            version=audit.version,
+            seed=self.seed,
+            bounds=audit.bounds,
+            references=audit.references,
+        )
+
+    def _leak(self, audit: Audit, model: DualEncoder, title: str) -> dict[str, Any]:
+        if id(model) not in self._fingerprints:
+            self._fingerprints[id(model)] = {str(tower): digest for tower, digest in model.fingerprint().items()}
+        entry = self.plugins.get("audit", audit.name)
+        key = digest_of(
+            "audit", audit.name, json.dumps(audit.options.model_dump(mode="json"), sort_keys=True), str(self.seed), audit.version,
+            entry.package.version, self.data_fingerprint, *self._fingerprints[id(model)].values(),
+        )  # fmt: skip
+        place = self.settings.cache_folder / "audits" / f"{key}.json"
+        return _read(place) or self._measure(audit, model, title, place)
+
+    def _measure(self, audit: Audit, model: DualEncoder, title: str, place: Path) -> dict[str, Any]:
+        name = f"{audit.name} on {title}"
+
+        def tell(stage: str, done: int, total: int) -> None:
+            self.plugins.tell("run_progress", event=Progress(name, stage, done, total))
+
+        started = time.perf_counter()
+        victim = copy.deepcopy(model).to(self.accelerator.device)
+        data = self.settings.data_cache(self.plugins, name)
+        ctx = AuditContext(victim, self.benchmark, self.accelerator, self.seed, audit.name, data, tell, self.reference)
+        try:
+            leak = audit.attack(ctx)
+            content: dict[str, Any] = {"value": float(leak.value), "extras": dict(leak.extras)}
+        except NotMeasurable as reason:
+            content = {"value": None, "extras": {}, "reason": str(reason)}
+        except SalmuError as error:
+            raise type(error)(f"The audit {audit.name}: {error.message}", error.hint) from error
+        except Exception as error:
+            raise PluginFailure(f"The audit {audit.name} failed: {type(error).__name__}: {error}") from error
+        content |= {"seconds": round(time.perf_counter() - started, 2), "samples": ctx.samples}
+        write_json(place, content)
+        return content
+
+
+def attack_folder(
+    instance: AttackedInstance, folder: Path, audits: Sequence[Audit], model: Callable[[], DualEncoder], title: str
+) -> Iterator[AuditResult]:
+    """Run what a run's `audits.json` lacks, and write the file after each attack, so that a kill costs one attack.
+
+    An attack that fails is written down with its reason and tried again the next time: it ends no comparison.
+
+    Args:
+        model: called once, and only where something is lacking.
+    """
+    record = read_record(folder)
+    results = list(read_attacks(record, folder).results)
+    lacking = [audit for audit in audits if not any(_is(item, audit, instance) for item in results)]
+    loaded = model() if lacking else None
+    for audit in lacking:
+        assert loaded is not None
+        try:
+            found = instance.attack(audit, loaded, title)
+        except PluginFailure as error:
+            options = audit.options.model_dump(mode="json")
+            found = AuditResult(
+                audit=audit.name, summary=audit.summary, package=instance.plugins.get("audit", audit.name).origin,
+                options=options, value=None, clean=None, compromised=None, reason=str(error), version=audit.version,
+                seed=instance.seed, references=audit.references, failed=True,
+            )  # fmt: skip
+        results = merged(results, found)
+        write_attacks(folder, record.provenance.model_fingerprint, results, instance.about)
+        yield found
+
+
+def _is(result: AuditResult, audit: Audit, instance: AttackedInstance) -> bool:
+    origin = instance.plugins.get("audit", audit.name).origin
+    return (
+        not result.failed
+        and (result.audit, result.version, result.seed) == (audit.name, audit.version, instance.seed)
+        and result.package == origin
+        and result.options == audit.options.model_dump(mode="json")
+    )
 
 
 def _read(place: Path) -> dict[str, Any] | None:
@@ -168,35 +249,4 @@ def _read(place: Path) -> dict[str, Any] | None:
         content: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return content if {"value", "extras", "seconds"} <= content.keys() else None
-
-
-def _measure(
-    attack: Audit,
-    encoder: DualEncoder,
-    benchmark: Benchmark,
-    accelerator: Accelerator,
-    seed: int,
-    settings: Settings,
-    plugins: Plugins,
-    title: str,
-    place: Path,
-) -> dict[str, Any]:
-    def tell(stage: str, done: int, total: int) -> None:
-        plugins.tell("run_progress", event=Progress(title, stage, done, total))
-
-    started = time.perf_counter()
-    victim = copy.deepcopy(encoder).to(accelerator.device)
-    ctx = AuditContext(victim, benchmark, accelerator, seed, attack.name, settings.data_cache(plugins, title), tell)
-    try:
-        leak = attack.attack(ctx)
-        content: dict[str, Any] = {"value": float(leak.value), "extras": dict(leak.extras)}
-    except NotMeasurable as reason:
-        content = {"value": None, "extras": {}, "reason": str(reason)}
-    except SalmuError as error:
-        raise type(error)(f"The audit {attack.name}: {error.message}", error.hint) from error
-    except Exception as error:
-        raise PluginFailure(f"The audit {attack.name} failed: {type(error).__name__}: {error}") from error
-    content["seconds"] = round(time.perf_counter() - started, 2)
-    write_json(place, content)
-    return content
+    return content if {"value", "extras", "seconds", "samples"} <= content.keys() else None

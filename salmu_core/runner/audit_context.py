@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from accelerate import Accelerator
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from salmu_core.benchmark import Benchmark
 from salmu_core.data import Split, View
@@ -18,7 +18,8 @@ from salmu_core.model import DualEncoder
 from salmu_core.pixels import PairStore
 from salmu_core.records.schema import Target
 from salmu_core.runner.budget import SampleMeter
-from salmu_core.runner.fit import Fit, Loss, fit, plan_steps
+from salmu_core.runner.fit import AfterStep, Fit, Loss, fit, plan_steps
+from salmu_core.runner.gradients import OnGradients
 from salmu_core.seeding import derive_seed
 
 
@@ -28,6 +29,7 @@ class AuditContext:
     Attributes:
         model: a copy that the attack may change, on the audit's device.
         benchmark: all of its splits can be read.
+        samples: pairs that `train` handed to a loss so far.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class AuditContext:
         name: str,
         data: DataCache | None = None,
         tell: Callable[[str, int, int], None] = lambda stage, done, total: None,
+        load_reference: Callable[[Target], DualEncoder] | None = None,
     ) -> None:
         self.model = model
         self.benchmark = benchmark
@@ -48,14 +51,19 @@ class AuditContext:
         self._data = data
         self._tell = tell
         self._fits = 0
+        self._load_reference = load_reference or benchmark.load_model
+        self.samples = 0
 
     def split(self, name: str) -> Split:
         """A split of the benchmark."""
         return self.benchmark.split(name)
 
     def reference(self, which: Target) -> DualEncoder:
-        """The Clean or the Compromised model, on the audit's device."""
-        model = self.benchmark.load_model(which).to(self.model.device)
+        """The Clean or the Compromised model, on the audit's device: not to be changed.
+
+        An audit whose attacker needs it names it in `references`. As a yardstick it may be read by any.
+        """
+        model = self._load_reference(which).to(self.model.device)
         model.autocast = self.model.autocast
         return model
 
@@ -75,25 +83,46 @@ class AuditContext:
         found = embed_views(model or self.model, _OneSplit(split), [view], None, self._tell, data=self._data)  # type: ignore[arg-type]
         return found[view].vectors
 
-    def train(self, split: Split, loss: Loss, options: FitOptions) -> None:
-        """Train `model` on a split, through salmu's one training loop; batches are `batch.forget`, whatever the split."""
-        store = PairStore(split, self.model.processor, self.model.device, self._data)
+    def train(
+        self,
+        split: Split,
+        loss: Loss,
+        options: FitOptions,
+        *,
+        model: DualEncoder | None = None,
+        params: Sequence[nn.Parameter] | None = None,
+        on_gradients: OnGradients | None = None,
+        after_step: AfterStep | None = None,
+    ) -> None:
+        """Train a model on a split, through salmu's one training loop; batches are `batch.forget`, whatever the split.
+
+        Args:
+            model: default: the audited one.
+            params: what is trained; default: the tower of `options`.
+            on_gradients: changes the gradients in place before they are used.
+            after_step: called after every step with its number, counted from 1; True ends the training.
+        """
+        model = self.model if model is None else model
+        store = PairStore(split, model.processor, model.device, self._data)
         meter = SampleMeter({}, self._name)
+        steps = plan_steps(options, {"forget": len(store)}, meter)
         job = Fit(
             accelerator=self.accelerator,
-            model=self.model,
+            model=model,
             loss=loss,
             stores={"forget": store},
             options=options,
-            steps=plan_steps(options, {"forget": len(store)}, meter),
-            params=self.model.tower_parameters(options.tower),
+            steps=steps,
+            params=model.tower_parameters(options.tower) if params is None else params,
             meter=meter,
             seed=derive_seed(self._seed, "audit", self._name),
             number=self._fits,
             on_step=lambda step, steps, values: self._tell("attack", step, steps),
+            on_gradients=on_gradients,
+            after_step=after_step,
         )
         self._fits += 1
-        fit(job)
+        self.samples += fit(job) * min(options.batch_size, len(store))
 
     def generator(self, *purpose: object) -> torch.Generator:
         """A CPU generator for one purpose, seeded from the audit's seed."""

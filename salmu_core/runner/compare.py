@@ -14,6 +14,7 @@ from salmu_core.records.compare import Comparison, compare_records
 from salmu_core.records.report import write_reports
 from salmu_core.records.schema import RunRecord, RunSpec
 from salmu_core.records.store import RECORD_FILE
+from salmu_core.runner.attack_runs import AuditChoice, attack_runs
 from salmu_core.runner.presets import FROM_BENCHMARK, with_preset
 from salmu_core.runner.resolve import Resolved, make_benchmark, resolve
 from salmu_core.runner.run import Settings, finished_record, run_resolved
@@ -140,6 +141,7 @@ def compare(
     settings: Settings | None = None,
     plugins: Plugins | None = None,
     workers: int | None = 1,
+    audits: AuditChoice = "fast",
 ) -> ComparisonResult:
     """Run methods over a benchmark (all installed ones by default), then compare.
 
@@ -150,7 +152,7 @@ def compare(
         seeds, budgets: every combination is run, on every instance of `bench_seeds`.
         options: method name -> options.
         preset: see `run`.
-        workers: see `run_planned`.
+        workers, audits: see `run_planned`.
         out: holds `runs/`, `leaderboard.json`, `leaderboard.md` and `report.html`.
 
     Raises:
@@ -172,16 +174,23 @@ def compare(
         settings=settings,
         plugins=plugins,
     )
-    return run_planned(planned, out, settings, plugins, workers)
+    return run_planned(planned, out, settings, plugins, workers, audits)
 
 
 def run_planned(
-    planned: Sequence[PlannedRun], out: str | Path, settings: Settings, plugins: Plugins, workers: int | None = 1
+    planned: Sequence[PlannedRun],
+    out: str | Path,
+    settings: Settings,
+    plugins: Plugins,
+    workers: int | None = 1,
+    audits: AuditChoice = "none",
 ) -> ComparisonResult:
     """Carry out what `plan_comparison` planned, then compare and write the reports to `out`.
 
     Args:
         workers: runs at a time, each in a process of its own that loads the installed plugins; None: what suits this machine.
+        audits: what every run is attacked with once all are done: what is cheap, all that are installed, or nothing. Attacks that
+            lie beside a run are kept and shown whatever is chosen.
     """
     check_writable(Path(out), needed_bytes=64_000_000)
     # The references first: they build the benchmark, and everything is measured against them.
@@ -203,15 +212,21 @@ def run_planned(
         ]
     else:
         records += [run_resolved(item.resolved, item.folder, settings, plugins) for item in runs]
-    return compared(records, [item.folder for item in [*references, *runs]], Path(out))
+    attacked = [(item.resolved.benchmark, item.folder, item.resolved.title) for item in runs]
+    notes = attack_runs(attacked, audits, settings, plugins)
+    return compared(records, [item.folder for item in [*references, *runs]], Path(out), notes)
 
 
-def compared(records: Sequence[RunRecord], folders: Sequence[Path], out: Path) -> ComparisonResult:
+def compared(
+    records: Sequence[RunRecord], folders: Sequence[Path], out: Path, notes: Sequence[str] = ()
+) -> ComparisonResult:
     """The leaderboard of finished runs, written to `out`.
 
     Args:
         folders: where each record lies.
+        notes: sentences for whoever reads it, beside those of the comparison.
     """
     comparison = compare_records(records, folders)
+    comparison = comparison.model_copy(update={"notes": (*comparison.notes, *notes)})
     places = [folder / RECORD_FILE for folder in folders]
     return ComparisonResult(comparison, list(records), write_reports(out, comparison, zip(records, places, strict=True)))

@@ -54,6 +54,31 @@ def told_apart(members: Float[np.ndarray, " n"], others: Float[np.ndarray, " m"]
     return max(area, 1 - area)
 
 
+def found_at(members: Float[np.ndarray, " n"], others: Float[np.ndarray, " m"], false_alarms: float) -> float:
+    """True positive rate: the share of members above the score that at most `false_alarms` of the others reach (Carlini et al. 2022,
+    arXiv 2112.03570). What an attacker is sure of, where the area under the curve averages over guesses.
+
+    >>> found_at(np.array([0.9, 0.8, 0.3]), np.array([0.7, 0.2, 0.1, 0.0]), 0.25)
+    1.0
+    >>> round(found_at(np.array([0.9, 0.8, 0.3]), np.array([0.7, 0.2, 0.1, 0.0]), 0.0), 3)
+    0.667
+    """
+    allowed = int(false_alarms * len(others) + 1e-9)
+    threshold = np.sort(others)[::-1][allowed] if allowed < len(others) else -np.inf
+    return float((members > threshold).mean())
+
+
+def reciprocal_ranks(similarity: Float[Tensor, "n m"], own: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """1 / rank of each row's own candidate, ties in its favour: 1 + the number that is strictly more similar. Candidates that a row
+    does not have are -inf.
+
+    >>> reciprocal_ranks(torch.tensor([[0.2, 0.9, 0.1]]), torch.tensor([0]))
+    tensor([0.5000], dtype=torch.float64)
+    """
+    mine = similarity.gather(1, own[:, None])
+    return 1.0 / (1 + (similarity > mine).sum(dim=1)).double()
+
+
 def strangers(split: Split, generator: torch.Generator) -> tuple[Int[Tensor, " rows"], Int[Tensor, " rows"]]:
     """Rows, and for each another row of the same field and another identity, drawn at random: pairs that nobody learned.
 

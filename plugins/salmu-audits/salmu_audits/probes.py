@@ -13,11 +13,12 @@ from salmu_core import Audit, AuditContext, Field, Leak, Options
 from salmu_core.metric import NotMeasurable
 
 
-def ridge_map(source: Float[Tensor, "n dim"], target: Float[Tensor, "n dim"], strength: float) -> Float[Tensor, "dim dim"]:
+def ridge_map(source: Float[Tensor, "n a"], target: Float[Tensor, "n b"], strength: float) -> Float[Tensor, "a b"]:
     """`argmin_A sum |x A - y|^2 + strength n |A|^2`, in closed form and double precision."""
     x, y = source.double(), target.double()
     gram = x.T @ x + strength * len(x) * torch.eye(x.shape[1], dtype=torch.double)
-    return torch.linalg.solve(gram, x.T @ y).to(source.dtype)
+    found: Tensor = torch.linalg.solve(gram, x.T @ y)
+    return found.to(source.dtype)
 
 
 class LinearMapOptions(Options):

@@ -1,0 +1,127 @@
+"""Giving forgotten names their faces back, by their token rows alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from salmu_audits.measures import distinct, mean_reciprocal_rank
+from salmu_core import Audit, AuditContext, Batch, DualEncoder, Field, FitOptions, Leak, Options, Split
+from salmu_core.errors import Diverged
+from salmu_core.losses import pair_losses
+from salmu_core.metric import NotMeasurable
+
+
+def token_table(model: DualEncoder) -> nn.Embedding:
+    """The text encoder's table of tokens: its largest embedding.
+
+    Raises:
+        NotMeasurable: it has none.
+    """
+    tables = _tables(model)
+    if not tables:
+        raise NotMeasurable("the text encoder has no table of tokens")
+    return max(tables, key=lambda table: table.num_embeddings)
+
+
+def rows_of(table: nn.Embedding) -> nn.Parameter:
+    """The rows of a table."""
+    assert isinstance(table.weight, nn.Parameter)
+    return table.weight
+
+
+def _tables(model: DualEncoder) -> list[nn.Embedding]:
+    named = model.clip.named_modules()
+    return [module for name, module in named if isinstance(module, nn.Embedding) and not name.startswith("visual.")]
+
+
+def has_token_table(model: DualEncoder) -> bool:
+    """Does its text encoder have a table of tokens?"""
+    return bool(_tables(model))
+
+
+def tokens_of(model: DualEncoder, texts: list[str]) -> Int[Tensor, " tokens"]:
+    """Tokens of the given texts and of no empty one: what starts, ends and pads a text is left out."""
+    processor = model.processor
+    empty = set(processor.tokenize([""]).unique().tolist())
+    return torch.tensor(sorted(set(processor.tokenize(texts).unique().tolist()) - empty), dtype=torch.long)
+
+
+class InversionOptions(Options):
+    """Options of name-inversion."""
+
+    lrs: tuple[float, ...] = Field((3e-3, 1e-2, 3e-2), description="learning rates, each tried; the best one counts")
+    steps: int = Field(150, ge=1, description="optimiser steps at each rate")
+    batch_size: int = Field(64, ge=2, description="photos per step")
+    rows: int = Field(2000, ge=2, description="photos that are trained on, drawn at random where there are more")
+
+
+class NameInversion(Audit):
+    """Optimise only the token rows of forgotten names, then ask for the other facts."""
+
+    name = "name-inversion"
+    summary = (
+        "Token rows of forgotten names are fitted to faces, all else frozen; reciprocal rank of the people's other facts."
+    )
+    paper = "https://arxiv.org/abs/2208.01618"
+    quick = {"lrs": (1e-2,), "rows": 800}
+    Options = InversionOptions
+
+    def attack(self, ctx: AuditContext) -> Leak:
+        """The attacker has names and photos, and none of the facts that are asked for afterwards."""
+        forget = ctx.split("forget")
+        if "name" not in forget.columns or "value" not in forget.columns:
+            raise NotMeasurable("the forget split has no columns name and value")
+        names, values = ([str(value) for value in forget.columns[column]] for column in ("name", "value"))
+        facts = forget.take([row for row in range(len(forget)) if names[row] != values[row]], "facts")
+        if not len(facts):
+            raise NotMeasurable("nothing but names was to be forgotten")
+        known = _name_captions(forget, names, values)
+        photos = torch.randperm(len(forget), generator=ctx.generator("photos"))[: self.options.rows].sort().values.tolist()
+        shown = forget.take(photos, "photos")
+        seen = Split("photos", shown.images, [known[name] for name in shown.columns["name"]], shown.columns)
+        of_photos, of_facts = ctx.images(seen), ctx.images(facts)
+        captions, own = distinct(facts.render(None))
+        table = token_table(ctx.model)
+        start = table.weight.detach().clone()
+        free = torch.zeros(table.num_embeddings, 1)
+        free[tokens_of(ctx.model, sorted(set(names)))] = 1.0
+        free = free.to(table.weight.device)
+        of_photos = of_photos.to(table.weight.device)
+
+        def loss(model: DualEncoder, batch: Batch) -> Tensor:
+            person = batch.forget.columns["identity"]
+            same = (person[:, None] == person[None, :]).to(of_photos.device)
+            image = of_photos[batch.forget.index.to(of_photos.device)]
+            return pair_losses(image, model.encode_text(batch.forget.text), model.scale, same).mean()
+
+        def only_names(gradients: Mapping[str, Tensor]) -> None:
+            for gradient in gradients.values():
+                gradient.mul_(free)
+
+        extras = {"before": mean_reciprocal_rank(of_facts, ctx.texts(captions), own), "tokens": float(free.sum())}
+        for lr in self.options.lrs:
+            with torch.no_grad():
+                table.weight.copy_(start)
+            epochs = (self.options.steps + 0.5) * min(self.options.batch_size, len(seen)) / len(seen)
+            how = FitOptions(lr=lr, epochs=epochs, batch_size=self.options.batch_size, weight_decay=0.0, warmup=0.0)
+            try:
+                ctx.train(seen, loss, how, params=[rows_of(table)], on_gradients=only_names)
+            except Diverged:
+                continue
+            extras[f"lr {lr:g}"] = mean_reciprocal_rank(of_facts, ctx.texts(captions), own)
+        found = [value for key, value in extras.items() if key.startswith("lr ")]
+        return Leak(max(found, default=extras["before"]), extras)
+
+
+def _name_captions(forget: Split, names: list[str], values: list[str]) -> dict[str, str]:
+    """A caption that says nothing but the name: the split's own where it has some, else the name itself."""
+    captions = forget.render(None)
+    found: dict[str, str] = {}
+    for row, (name, value) in enumerate(zip(names, values, strict=True)):
+        if name == value:
+            found.setdefault(name, captions[row])
+    return {name: found.get(name, name) for name in dict.fromkeys(names)}

@@ -1,0 +1,126 @@
+"""What attacks got back from a run's model: the file beside its record, the most that any of them got, and a verdict on it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from salmu_core.files import write_json
+from salmu_core.records.schema import RunRecord
+
+AUDITS_FILE = "audits.json"
+#: An attack that gets hardly more from Compromised than from Clean, measured by the width of its bounds, cannot tell them apart: a
+#: share of so small a difference would be noise.
+LEAST_DIFFERENCE = 0.03
+
+
+class AuditResult(BaseModel):
+    """One attack on one model, beside what the same attack gets from Clean and Compromised."""
+
+    model_config = ConfigDict(frozen=True)
+
+    audit: str
+    summary: str
+    package: str
+    options: dict[str, Any]
+    value: float | None = Field(description="what it got from the model; none where it could not be measured")
+    clean: float | None
+    compromised: float | None
+    extras: dict[str, float] = Field(default_factory=dict)
+    seconds: float = 0.0
+    reason: str | None = Field(None, description="why it could not be measured")
+    version: str = Field("1", description="of the audit: results of another one are not comparable")
+    seed: int = Field(0, description="seed of what the attack drew")
+    bounds: tuple[float, float] = (0.0, 1.0)
+    references: tuple[str, ...] = Field((), description="reference models that the attacker has to hold")
+    samples: int = Field(0, description="pairs that the attack trained on, counted as often as they were seen")
+    failed: bool = Field(False, description="the attack itself failed: it is tried again")
+
+    @property
+    def recovered(self) -> float | None:
+        """`(value - Clean) / (Compromised - Clean)`: 0 when the attack gets no more than from a model that never learned, 1
+        when it gets all that was ever there. None where Clean and Compromised do not differ."""
+        if self.value is None or self.clean is None or self.compromised is None:
+            return None
+        scale = self.compromised - self.clean
+        return (self.value - self.clean) / scale if abs(scale) > 1e-6 else None
+
+    @property
+    def times_clean(self) -> float | None:
+        """`value / Clean`: how many times as much as from a model that never learned."""
+        return None if self.value is None or not self.clean else self.value / self.clean
+
+    @property
+    def counts(self) -> bool:
+        """Does it count for the most that is recovered? It was measured, needs the model alone, and tells Compromised from Clean."""
+        if self.references or self.recovered is None or self.clean is None or self.compromised is None:
+            return False
+        low, high = self.bounds
+        return self.compromised - self.clean >= LEAST_DIFFERENCE * (high - low)
+
+    def same_attack(self, other: AuditResult) -> bool:
+        """Was it made by the same attack, with the same options?"""
+        return (self.audit, self.options, self.seed) == (other.audit, other.options, other.seed)
+
+    def as_json(self) -> dict[str, Any]:
+        """For files and other programs: with the share that was recovered, and whether it counts."""
+        return {**self.model_dump(mode="json"), "recovered": self.recovered, "counts": self.counts}
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """Everything that was tried on one model.
+
+    Attributes:
+        problem: why a file of results was left out, in a sentence.
+    """
+
+    results: tuple[AuditResult, ...] = ()
+    problem: str = ""
+
+    @property
+    def most(self) -> AuditResult | None:
+        """The attack on the model alone that got most back; None where none of them counts: not attacked."""
+        return max((item for item in self.results if item.counts), key=lambda item: item.recovered or 0.0, default=None)
+
+
+def read_attacks(record: RunRecord, folder: Path | None) -> Attacked:
+    """The attacks that lie beside a record; none where there are none, or where they are of another model."""
+    path = None if folder is None else folder / AUDITS_FILE
+    if path is None or not path.is_file():
+        return Attacked()
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        results = tuple(AuditResult(**item) for item in content["audits"])
+    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
+        return Attacked(problem=f"'{path}' cannot be read ({type(error).__name__}): its attacks are left out.")
+    if content.get("model_fingerprint") != record.provenance.model_fingerprint:
+        return Attacked(problem=f"'{path}' is about another model: its attacks are left out.")
+    return Attacked(results)
+
+
+def write_attacks(
+    folder: Path, fingerprint: Mapping[str, str], results: Iterable[AuditResult], about: Mapping[str, Any]
+) -> Path:
+    """Write `audits.json` atomically.
+
+    Args:
+        fingerprint: of the model that was attacked.
+        about: the benchmark and its options.
+    """
+    path = folder / AUDITS_FILE
+    write_json(
+        path, {"model_fingerprint": dict(fingerprint), **about, "audits": [item.as_json() for item in results]}
+    )  # fmt: skip
+    return path
+
+
+def merged(old: Sequence[AuditResult], new: AuditResult) -> list[AuditResult]:
+    """`old` with `new` in the place of the same attack, or at the end."""
+    found = [new if item.same_attack(new) else item for item in old]
+    return found if any(item is new for item in found) else [*found, new]
