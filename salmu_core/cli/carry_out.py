@@ -90,7 +90,7 @@ def carry_out(
         display.skip(done)
         result: ComparisonResult | None
         if study.launcher is None:
-            result, problem = run_planned(planned, out, how, plugins, study.execution.workers), False
+            result, problem = run_planned(planned, out, how, plugins, study.execution.workers, study.audits), False
         else:
             result, problem = _launch(planned, out, how, plugins, study, wait=not no_wait)
     if process_index() != 0:
@@ -166,6 +166,11 @@ def _launch(
     for job in launched.dead:
         render.err.print(
             f"The job {job.job} of {job.run} ended without a record; its log: {job.log}", style="red", markup=False
+        )
+    if launched.result is not None and study.audits != "none":
+        render.err.print(
+            "Runs that were launched as jobs are not attacked. The same command without --launcher attacks those that are done.",
+            highlight=False,
         )
     if launched.dead:
         render.err.print("The same command again goes on from the last checkpoints.", highlight=False)

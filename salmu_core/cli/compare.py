@@ -26,6 +26,7 @@ Examples:
   salmu compare
   salmu compare gradient-ascent delete --seeds 0,1,2 --budget 1,5
   salmu compare slug scrub --seeds 0,1,2,3,4 --bench-seeds 0,1,2
+  salmu compare slug delete --audits all
   salmu compare delete --fail-if verdict=catastrophic --require 'overall>=0.1'
   salmu compare --set gradient-ascent.lr=1e-4 --out results/trial
   salmu compare --benchmark salmubench --data-dir snapshot
@@ -45,6 +46,13 @@ Examples:
 @click.option("--budget", "budgets", default="1", show_default=True, metavar="X,X,...", help="Multiples of the budget.")
 @click.option("--set", "settings", multiple=True, metavar="METHOD.NAME=VALUE", help="An option of a method; repeatable.")
 @preset_option
+@click.option(
+    "--audits",
+    type=click.Choice(["fast", "all", "none"]),
+    default="fast",
+    show_default=True,
+    help="Attack every finished run: by audits that are cheap (seconds for a small model), by all that are installed, or by none.",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Results directory. Default: results/BENCHMARK.")
 @click.option("--overwrite", is_flag=True, help="Do finished runs again.")
 @click.option("--dry-run", is_flag=True, help="Check everything and list the runs and their cost; run nothing.")
@@ -78,6 +86,7 @@ def compare_command(
     budgets: str,
     settings: tuple[str, ...],
     preset: str,
+    audits: Any,
     out: Path | None,
     overwrite: bool,
     dry_run: bool,
@@ -120,6 +129,7 @@ def compare_command(
         seeds=tuple(parse_numbers(seeds, "--seeds", int)),
         budgets=tuple(parse_numbers(budgets, "--budget", float)),
         preset=preset,
+        audits=audits,
         metrics=metric_options(flags["metric_set"]),
         out=None if out is None else str(out),
         execution=StudyExecution(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Int
@@ -50,6 +51,9 @@ def tokens_of(model: DualEncoder, texts: list[str]) -> Int[Tensor, " tokens"]:
     return torch.tensor(sorted(set(processor.tokenize(texts).unique().tolist()) - empty), dtype=torch.long)
 
 
+_FREE = "rows_of_names"  # the name under which a model holds them for a while
+
+
 class InversionOptions(Options):
     """Options of name-inversion."""
 
@@ -85,12 +89,7 @@ class NameInversion(Audit):
         seen = Split("photos", shown.images, [known[name] for name in shown.columns["name"]], shown.columns)
         of_photos, of_facts = ctx.images(seen), ctx.images(facts)
         captions, own = distinct(facts.render(None))
-        table = token_table(ctx.model)
-        start = table.weight.detach().clone()
-        free = torch.zeros(table.num_embeddings, 1)
-        free[tokens_of(ctx.model, sorted(set(names)))] = 1.0
-        free = free.to(table.weight.device)
-        of_photos = of_photos.to(table.weight.device)
+        of_photos = of_photos.to(ctx.model.device)
 
         def loss(model: DualEncoder, batch: Batch) -> Tensor:
             person = batch.forget.columns["identity"]
@@ -98,23 +97,50 @@ class NameInversion(Audit):
             image = of_photos[batch.forget.index.to(of_photos.device)]
             return pair_losses(image, model.encode_text(batch.forget.text), model.scale, same).mean()
 
-        def only_names(gradients: Mapping[str, Tensor]) -> None:
-            for gradient in gradients.values():
-                gradient.mul_(free)
-
-        extras = {"before": mean_reciprocal_rank(of_facts, ctx.texts(captions), own), "tokens": float(free.sum())}
+        extras = {"before": mean_reciprocal_rank(of_facts, ctx.texts(captions), own)}
+        tokens = tokens_of(ctx.model, sorted(set(names)))
+        extras["tokens"] = float(len(tokens))
+        steps, size = self.options.steps, min(self.options.batch_size, len(seen))
         for lr in self.options.lrs:
-            with torch.no_grad():
-                table.weight.copy_(start)
-            epochs = (self.options.steps + 0.5) * min(self.options.batch_size, len(seen)) / len(seen)
-            how = FitOptions(lr=lr, epochs=epochs, batch_size=self.options.batch_size, weight_decay=0.0, warmup=0.0)
-            try:
-                ctx.train(seen, loss, how, params=[rows_of(table)], on_gradients=only_names)
-            except Diverged:
-                continue
-            extras[f"lr {lr:g}"] = mean_reciprocal_rank(of_facts, ctx.texts(captions), own)
+            how = FitOptions(lr=lr, epochs=(steps + 0.5) * size / len(seen), batch_size=size, weight_decay=0.0)
+            with freed_rows(ctx.model, tokens) as free:
+                try:
+                    ctx.train(seen, loss, how, params=[rows_of(free)])
+                except Diverged:
+                    continue
+                extras[f"lr {lr:g}"] = mean_reciprocal_rank(of_facts, ctx.texts(captions), own)
         found = [value for key, value in extras.items() if key.startswith("lr ")]
         return Leak(max(found, default=extras["before"]), extras)
+
+
+@contextmanager
+def freed_rows(model: DualEncoder, tokens: Int[Tensor, " tokens"]) -> Iterator[nn.Embedding]:
+    """The rows of some tokens as a small table of their own, which is read in their place: an optimiser then has a few hundred rows to
+    move and not a whole vocabulary. Afterwards the model is as it was.
+
+    Yields:
+        Row i is that of token `tokens[i]`.
+    """
+    table = token_table(model)
+    device = table.weight.device
+    place = torch.full((table.num_embeddings,), -1, dtype=torch.long)
+    place[tokens] = torch.arange(len(tokens))
+    place = place.to(device)
+    free = nn.Embedding(len(tokens), table.embedding_dim, device=device)
+    with torch.no_grad():
+        free.weight.copy_(table.weight[tokens.to(device)])
+
+    def read(module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        at = place[given[0]]
+        return torch.where((at >= 0)[..., None], free(at.clamp(min=0)).to(output.dtype), output)
+
+    model.add_module(_FREE, free)
+    handle = table.register_forward_hook(read)
+    try:
+        yield free
+    finally:
+        handle.remove()
+        delattr(model, _FREE)
 
 
 def _name_captions(forget: Split, names: list[str], values: list[str]) -> dict[str, str]:

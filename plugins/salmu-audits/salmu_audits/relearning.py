@@ -15,6 +15,8 @@ from salmu_core.errors import Diverged
 from salmu_core.losses import contrastive_loss
 from salmu_core.metric import NotMeasurable
 
+_MEASURED = {2 * 4**power for power in range(12)}  # steps after which the curve has a point
+
 Tower = Literal["both", "image", "text"]
 
 
@@ -22,9 +24,9 @@ class RelearningOptions(Options):
     """Options of all relearning audits."""
 
     lrs: tuple[float, ...] = Field(
-        (1e-5, 1e-4, 3e-4, 1e-3, 3e-3), description="peak learning rates, each tried with each tower; the best one counts"
+        (1e-5, 1e-4, 1e-3, 3e-3), description="peak learning rates, each tried with each tower; the best one counts"
     )
-    towers: tuple[Tower, ...] = Field(("text", "image", "both"), description="which encoders are trained: text, image, both")
+    towers: tuple[Tower, ...] = Field(("text", "both"), description="which encoders are trained: text, image, both")
     epochs: float = Field(15, gt=0, description="passes over what is trained on")
     batch_size: int = Field(64, ge=2, description="pairs per step")
     curve: bool = Field(True, description="measure on the way as well, and say after how many pairs half is back")
@@ -41,7 +43,6 @@ class BenignOptions(RelearningOptions):
     """Options of benign-relearning."""
 
     lrs: tuple[float, ...] = Field((1e-5, 1e-4, 1e-3), description="peak learning rates, each tried with each tower")
-    towers: tuple[Tower, ...] = Field(("text", "both"), description="which encoders are trained: text, image, both")
     epochs: float = Field(3, gt=0, description="passes over the retain split")
 
 
@@ -140,7 +141,7 @@ class Relearning(Audit):
         points: list[tuple[int, float]] = []
 
         def on_the_way(step: int) -> bool:
-            if self.options.curve and step & (step - 1) == 0:  # after 1, 2, 4, 8, ... steps
+            if self.options.curve and step in _MEASURED:
                 points.append((step * batch_size, measured()))
             return False
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import install_import_hook
 
-from salmu_core import FitOptions, Leak, SalmuError
+from salmu_core import Leak, SalmuError
 from salmu_core.data import Split
 from salmu_core.metric import NotMeasurable
 from salmu_core.plugins import load_plugins
@@ -34,7 +33,6 @@ with install_import_hook(["salmu_audits.measures", "salmu_audits.weights", "salm
     )
     from salmu_audits.membership import views
     from salmu_audits.probes import ridge_map
-    from salmu_audits.relearning import pairs_loss
     from salmu_audits.weights import round_model, rounded
 
 NAMES = [cls.name for cls in AUDITS]
@@ -120,33 +118,28 @@ def test_views_change_the_picture_and_nothing_else():
 # ---------------------------------------------------------------- on models
 
 
-class Memorised(Toy):
-    """The toy benchmark with a Compromised model that was trained on forget."""
-
-    def load_model(self, which):
-        if which == "clean":
-            return super().load_model("clean")
-        if "trained" not in self.__dict__:
-            model = super().load_model("compromised")
-            with open_accelerator(cpu=True) as accelerator:
-                options = FitOptions(lr=3e-3, epochs=60, batch_size=36)
-                AuditContext(model, self, accelerator, 0, "memorise").train(self.split("forget"), pairs_loss, options)
-            self.__dict__["trained"] = model
-        return copy.deepcopy(self.__dict__["trained"])
-
-
-@pytest.fixture(scope="module")
-def memorised():
-    return Memorised(Toy.Options(identities=6))
+# Grids are for models that somebody wants to attack; one cell of each says the same of the toy.
+SMALL = {
+    "few-shot-relearning": {"lrs": (3e-4,), "towers": ("both",)},
+    "one-photo-relearning": {"lrs": (1e-3,), "towers": ("text",)},
+    "benign-relearning": {"lrs": (3e-4,), "towers": ("both",)},
+    "name-inversion": {"lrs": (1e-2,), "steps": 60},
+    "identity-inference": {"names": 30},
+}
 
 
 def leak(cls, benchmark, which):
     with open_accelerator(cpu=True) as accelerator:
-        return cls().attack(AuditContext(benchmark.load_model(which), benchmark, accelerator, 0, cls.name))
+        ctx = AuditContext(benchmark.load_model(which), benchmark, accelerator, 0, cls.name)
+        return cls(cls.Options(**SMALL.get(cls.name, {}))).attack(ctx)
 
 
 @pytest.mark.parametrize("cls", AUDITS, ids=NAMES)
 def test_each_audit_is_repeatable_within_bounds_and_gets_more_from_a_model_that_memorised(cls, memorised):
+    if cls.name == "deja-vu-attributes":  # on the toy nobody shares an attribute: see test_attacks.py
+        with pytest.raises(NotMeasurable, match="share no attribute"):
+            leak(cls, memorised, "clean")
+        return
     clean, compromised = leak(cls, memorised, "clean"), leak(cls, memorised, "compromised")
     assert leak(cls, memorised, "compromised") == compromised
     low, high = cls.bounds
@@ -157,6 +150,7 @@ def test_each_audit_is_repeatable_within_bounds_and_gets_more_from_a_model_that_
         "pair-probe",
         "few-shot-relearning",
         "membership-augmented",
+        "identity-inference",
     ):  # what the toy's squares share is chance
         assert compromised.value > clean.value
 
@@ -166,11 +160,12 @@ def test_the_original_tower_gives_back_what_only_the_other_one_forgot(memorised)
 
     model = memorised.load_model("compromised")
     with torch.no_grad():
-        model.clip.visual.proj.copy_(-model.clip.visual.proj)  # the image tower alone is undone
+        model.clip.visual.proj.copy_(-model.clip.visual.proj)  # the image tower is undone, the text tower hardly touched
+        model.clip.ln_final.bias.add_(1e-6)
     with open_accelerator(cpu=True) as accelerator:
         ctx = AuditContext(model, memorised, accelerator, 0, "swap")
         original = leak(OriginalImageTower, memorised, "compromised").value
-        assert OriginalImageTower().attack(ctx).value == pytest.approx(original, abs=1e-6)
+        assert OriginalImageTower().attack(ctx).value == pytest.approx(original, abs=1e-3)
         assert OriginalTextTower().attack(ctx).value < 0.5 * original
 
 
