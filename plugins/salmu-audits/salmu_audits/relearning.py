@@ -39,6 +39,12 @@ class FewShotOptions(RelearningOptions):
     share: float = Field(0.1, gt=0, lt=1, description="share of the forgotten associations that is trained on")
 
 
+class OnePhotoOptions(RelearningOptions):
+    """Options of one-photo-relearning."""
+
+    epochs: float = Field(8, gt=0, description="passes over the photos that are trained on")
+
+
 class BenignOptions(RelearningOptions):
     """Options of benign-relearning."""
 
@@ -189,6 +195,7 @@ class OnePhotoRelearning(Relearning):
     summary = "Fine-tune on one photo of every association, best of a grid; reciprocal rank of the other photos' captions."
     paper = "https://arxiv.org/abs/2505.22310"
     quick = {"lrs": (1e-3,), "towers": ("text",), "epochs": 5, "curve": False}
+    Options = OnePhotoOptions
 
     def splits(self, ctx: AuditContext) -> tuple[Split, Split]:
         """Other photos, and where captions are paraphrased other wordings, of the same associations."""
