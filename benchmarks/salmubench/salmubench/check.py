@@ -19,26 +19,17 @@ from PIL import Image, UnidentifiedImageError
 from salmu_core.benchmark import BuildStep, Report
 from salmu_core.errors import SalmuError
 from salmu_core.layout import Finding
-from salmu_core.model import load_model
-from salmubench import hub, layout, rules
+from salmubench import layout, rules
+from salmubench.published_check import (
+    ReadTable,
+    checksum_findings,
+    claims_to_be_published,
+    count_findings,
+    model_findings,
+)
 from salmubench.snapshot import Snapshot, split_of, with_identities
 
 SHOWN = 20  # findings of one rule; the rest are counted
-
-
-@dataclass(frozen=True)
-class _Table:
-    """A table as far as it could be read."""
-
-    texts: Sequence[Any]
-    columns: Mapping[str, Sequence[Any]]
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    @property
-    def identities(self) -> set[str]:
-        return {identity for identity in self.columns["identity_id"] if identity is not None}
 
 
 @dataclass
@@ -80,14 +71,16 @@ def check_snapshot(folder: Path, report: Report | None = None, *, decode: bool =
     findings += _identity_findings(tables)
     findings += _metadata_findings(tables, metadata)
     findings += _genknow_findings(snapshot, tables, metadata)
-    findings += _count_facts(snapshot, tables)
+    findings += count_findings(snapshot, tables)
     if decode:
         pictures = _read_pictures(snapshot, tables, tell)
         findings += [finding for part in pictures for finding in part.findings]
         findings += _picture_facts(pictures)
         findings += _duplicates(pictures, tables)
-    findings += _model_findings(folder, tell)
-    findings += _checksum_findings(folder, tell)
+    findings += model_findings(
+        folder, tell, claimed=claims_to_be_published(folder, {split: len(table) for split, table in tables.items()})
+    )
+    findings += checksum_findings(folder, tell)
     order = {"error": 0, "warning": 1, "fact": 2}
     return sorted(_shortened(findings), key=lambda finding: order[finding.severity])
 
@@ -102,7 +95,7 @@ def _read_metadata(snapshot: Snapshot, findings: list[Finding]) -> dict[str, Any
     return metadata
 
 
-def _read_tables(snapshot: Snapshot, findings: list[Finding], tell: Report) -> dict[str, _Table]:
+def _read_tables(snapshot: Snapshot, findings: list[Finding], tell: Report) -> dict[str, ReadTable]:
     present = sorted({split_of(shard) for shard in (snapshot.folder / layout.DATA).glob("*.parquet")})
     known = [*layout.SPLITS, *(split for split in layout.OPTIONAL_SPLITS if split in present)]
     for split in present:
@@ -120,12 +113,12 @@ def _read_tables(snapshot: Snapshot, findings: list[Finding], tell: Report) -> d
         if not texts:
             findings.append(Finding("error", f"The split '{split}' has no rows.", rule="table"))
         findings += rules.table_findings(split, texts, columns)
-        tables[split] = _Table(texts, columns)
+        tables[split] = ReadTable(texts, columns)
     tell(BuildStep("read tables", len(known), len(known)))
     return tables
 
 
-def _identity_findings(tables: Mapping[str, _Table]) -> Iterator[Finding]:
+def _identity_findings(tables: Mapping[str, ReadTable]) -> Iterator[Finding]:
     """Who is in which split: what the derived splits and the meaning of the holdouts rest on."""
     if "forget" not in tables:
         return
@@ -143,12 +136,6 @@ def _identity_findings(tables: Mapping[str, _Table]) -> Iterator[Finding]:
             "is not in forget; these are other rows of its people",
             "error",
         ),
-        (
-            "retain_synth",
-            lambda who: who not in forget,
-            "is not in forget; only its people have an identity here",
-            "warning",
-        ),
     ):
         for identity in sorted(who for who in (tables[split].identities if split in tables else ()) if wrong(who)):
             row = list(tables[split].columns["identity_id"]).index(identity)
@@ -159,12 +146,12 @@ def _identity_findings(tables: Mapping[str, _Table]) -> Iterator[Finding]:
         yield Finding("fact", f"{len(both)} pairs of identity and caption are in both forget and holdout_association.")
 
 
-def _associations(tables: Mapping[str, _Table], split: str) -> set[tuple[Any, Any]]:
+def _associations(tables: Mapping[str, ReadTable], split: str) -> set[tuple[Any, Any]]:
     table = tables.get(split)
     return set() if table is None else set(zip(table.columns["identity_id"], table.texts, strict=True))
 
 
-def _metadata_findings(tables: Mapping[str, _Table], metadata: Mapping[str, Any]) -> Iterator[Finding]:
+def _metadata_findings(tables: Mapping[str, ReadTable], metadata: Mapping[str, Any]) -> Iterator[Finding]:
     """Entries of the metadata files that fit no row."""
     if layout.RETAIN in tables and layout.FRAGILE_IDS in metadata:
         columns = tables[layout.RETAIN].columns
@@ -185,7 +172,7 @@ def _metadata_findings(tables: Mapping[str, _Table], metadata: Mapping[str, Any]
                 yield Finding("fact", f"{file} has {spare} entries for files that are in no sensitive split.")
 
 
-def _genknow_findings(snapshot: Snapshot, tables: Mapping[str, _Table], metadata: Mapping[str, Any]) -> Iterator[Finding]:
+def _genknow_findings(snapshot: Snapshot, tables: Mapping[str, ReadTable], metadata: Mapping[str, Any]) -> Iterator[Finding]:
     """Our own extra: zero-shot pictures and the captions of their classes."""
     if layout.GENKNOW not in tables:
         return
@@ -204,35 +191,7 @@ def _genknow_findings(snapshot: Snapshot, tables: Mapping[str, _Table], metadata
             yield Finding("error", f"{place}: {layout.PROMPTS} has no caption for label {label!r}.", rule="labels")
 
 
-def _count_facts(snapshot: Snapshot, tables: Mapping[str, _Table]) -> Iterator[Finding]:
-    for split, table in tables.items():
-        people = len(table.identities)
-        size = sum(shard.stat().st_size for shard in snapshot.shards(split))
-        words = f"{split}: {len(table):,} rows{_of_published(layout.PUBLISHED_ROWS.get(split), len(table))}"
-        if people:
-            words += f", {people:,} identities{_of_published(layout.PUBLISHED_IDENTITIES.get(split), people)}"
-        yield Finding("fact", f"{words}, {size / 1e6:,.1f} MB in {len(snapshot.shards(split))} files.", rule="counts")
-    if layout.RETAIN in tables:
-        joint = sum(identity is not None for identity in tables[layout.RETAIN].columns["identity_id"])
-        rest = len(tables[layout.RETAIN]) - joint
-        yield Finding("fact", f"retain_joint: {joint:,} rows; retain_disjoint: {rest:,} rows.", rule="counts")
-    if "forget" in tables and "holdout_association" in tables:
-        partly = tables["holdout_association"].identities
-        rows = sum(identity in partly for identity in tables["forget"].columns["identity_id"])
-        yield Finding(
-            "fact",
-            f"forget_association: {rows:,} rows; forget_identity: {len(tables['forget']) - rows:,} rows.",
-            rule="counts",
-        )
-
-
-def _of_published(published: int | None, found: int) -> str:
-    if published is None:
-        return ""
-    return " (as published)" if published == found else f" (published: {published:,})"
-
-
-def _read_pictures(snapshot: Snapshot, tables: Mapping[str, _Table], tell: Report) -> list[_Pictures]:
+def _read_pictures(snapshot: Snapshot, tables: Mapping[str, ReadTable], tell: Report) -> list[_Pictures]:
     """Decode every picture of the tables that could be read, a row group per task."""
     tasks: list[tuple[str, Path, int, int, int]] = []
     for split in tables:
@@ -309,7 +268,7 @@ def _picture_facts(parts: Sequence[_Pictures]) -> Iterator[Finding]:
             )
 
 
-def _duplicates(parts: Sequence[_Pictures], tables: Mapping[str, _Table]) -> Iterator[Finding]:
+def _duplicates(parts: Sequence[_Pictures], tables: Mapping[str, ReadTable]) -> Iterator[Finding]:
     """Equal pictures in several splits or rows. `forget_target` repeats the pictures of forget by design."""
     places: dict[bytes, list[tuple[str, int]]] = defaultdict(list)
     for part in parts:
@@ -331,35 +290,6 @@ def _duplicates(parts: Sequence[_Pictures], tables: Mapping[str, _Table]) -> Ite
             hint = "A pair cannot be forgotten and kept at the same time." if leak else None
             severity = "error" if leak else "warning"
             yield Finding(severity, f"{first} and {second} hold {what}.", hint, f"{what} {across}")  # type: ignore[arg-type]
-
-
-def _model_findings(folder: Path, tell: Report) -> Iterator[Finding]:
-    present = [which for which in layout.MODELS if (folder / which).is_dir()]
-    for number, which in enumerate(present):
-        tell(BuildStep("load models", number, len(present)))
-        try:
-            parameters = sum(parameter.numel() for parameter in load_model(folder / which).parameters())
-            yield Finding("fact", f"{which}: a model of {parameters / 1e6:.1f} M parameters.", rule="models")
-        except SalmuError as error:
-            yield Finding("error", error.message, error.hint, "models")
-    if not present:
-        yield Finding("fact", "No models lie beside the data; the published pair is used.", rule="models")
-
-
-def _checksum_findings(folder: Path, tell: Report) -> Iterator[Finding]:
-    """A copy of the pinned dataset against the checksums kept from the hub: every byte, without a network."""
-    if not hub.is_copy(folder):
-        return
-    damaged = hub.damaged_files(folder, tell)
-    for name in damaged or ():
-        yield Finding(
-            "warning",
-            f"'{folder / name}' differs from the checksum that the hub states for {hub.pinned()['dataset']}.",
-            "Unless you changed it on purpose, fetch it again: numbers on other data cannot be compared.",
-            "checksums",
-        )
-    if damaged == []:
-        yield Finding("fact", f"Every file is that of {hub.pinned()['dataset']}, byte for byte.", rule="checksums")
 
 
 def _shortened(findings: Iterable[Finding]) -> list[Finding]:

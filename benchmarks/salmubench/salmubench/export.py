@@ -203,5 +203,5 @@ def _require_equal(benchmark: Benchmark, folder: Path) -> None:
                 f"{benchmark.name} cannot be told in SALMUBench's layout: its split '{name}' reads back with other"
                 f" {', '.join(different)} ({len(source)} rows against {len(found)}).",
                 "The layout derives splits from identities: forget_identity are the people without rows in"
-                " holdout_association, retain_joint the rows with an identity.",
+                " holdout_association, retain_joint the portraits of people in forget.",
             )

@@ -79,7 +79,7 @@ class Salmubench(SnapshotBenchmark):
     """SALMUBench, from the hub or from a folder."""
 
     name = "salmubench"
-    version = "1"
+    version = "2"  # 1: retain_joint had every portrait with an identity
     summary = "SALMUBench: 60K pairs of synthetic faces and fictitious private data, ViT-B/16 trained with and without them."
     paper = "https://arxiv.org/abs/2603.26316"
     Options = SalmubenchOptions

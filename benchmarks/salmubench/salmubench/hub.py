@@ -6,10 +6,11 @@ import re
 import tomllib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from salmu_core import hub
 from salmu_core.benchmark import BuildStep, Download, Report
@@ -31,9 +32,14 @@ _SPLITS = (*layout.SENSITIVE_SPLITS, "retain_synth")
 
 
 @cache
+def _pinned_content() -> Mapping[str, Any]:
+    return tomllib.loads((files("salmubench") / "pinned.toml").read_text(encoding="utf-8"))
+
+
+@cache
 def pinned() -> Mapping[Part, hub.Repository]:
     """The dataset and both models at the revisions that this version of the benchmark is defined by."""
-    content = tomllib.loads((files("salmubench") / "pinned.toml").read_text(encoding="utf-8"))
+    content = _pinned_content()
     dataset = content["dataset"]
     parts: dict[Part, hub.Repository] = {
         "dataset": hub.Repository("dataset", dataset["name"], dataset["revision"], (*_METADATA, f"{layout.DATA}/*.parquet"))
@@ -42,6 +48,33 @@ def pinned() -> Mapping[Part, hub.Repository]:
         model = content[which]
         parts[which] = hub.Repository("model", model["name"], model["revision"], (hub.OPEN_CLIP_CONFIG, model["weights"]))
     return parts
+
+
+@dataclass(frozen=True)
+class KnownWeights:
+    """What is known of a published file of weights.
+
+    Attributes:
+        name: of the file.
+        begins, ends: of its SHA-256 in hex. Whole (and `ends` empty) where the hub's listing was read here before; else as far
+            as it is known from a public report; None where nothing is known.
+    """
+
+    name: str
+    begins: str | None
+    ends: str = ""
+
+
+def known_weights(which: Which) -> KnownWeights:
+    """The published file of weights of a model. Needs no network."""
+    repository = pinned()[which]
+    name = repository.wanted[-1]
+    listing = hub.read_manifest(repository)
+    for file in listing.files if listing is not None else ():
+        if file.path == name and file.sha256 is not None:
+            return KnownWeights(name, file.sha256)
+    known = _pinned_content()[which].get("sha256")
+    return KnownWeights(name, None) if known is None else KnownWeights(name, *known)
 
 
 def fetch_snapshot(report: Report | None = None, revision: str | None = None, *, again: bool = False) -> Path:
