@@ -56,6 +56,10 @@ class Metric(ABC):
     bounds: ClassVar[tuple[float, float]] = (-1.0, 1.0)
     chance: ClassVar[float] = 0.0
     tolerance: ClassVar[float | None] = None  # of a general metric: the fall that is catastrophic, where it is not 0.02
+    scored: ClassVar[bool] = True  # counts in the overall score; others are shown beside it
+    #: Convention -> options that it sets: "official" for a benchmark's official evaluator, "official-fp16" for what it does besides
+    #: where its encoders compute in half precision. Options that somebody sets win.
+    conventions: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     Options: ClassVar[type[Options]] = Options
 
     def __init__(self, options: AnyOptions | None = None) -> None:

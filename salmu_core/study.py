@@ -29,9 +29,10 @@ class StudyMethod(_Part):
 
 
 class StudyExecution(_Part):
-    """How runs are carried out. Only `precision` changes what they are; the rest changes time and memory."""
+    """How runs are carried out. Only `precision` and `protocol` change what they are; the rest changes time and memory."""
 
     precision: Literal["no", "bf16", "fp16"] = "no"
+    protocol: Literal["seeded", "official"] = Field("seeded", description="conventions of the evaluation")
     cpu: bool = False
     workers: int | None = Field(None, ge=1, description="runs at a time; left out: what suits the machine")
     checkpoint_seconds: float = Field(30.0, ge=0)

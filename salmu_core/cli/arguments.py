@@ -165,6 +165,15 @@ precision_choice = click.option(
 )
 
 
+protocol_choice = click.option(
+    "--protocol",
+    type=click.Choice(["seeded", "official"]),
+    default="seeded",
+    show_default=True,
+    help="Conventions of the evaluation: salmu's own, by which equal models get equal numbers, or the official evaluator's.",
+)
+
+
 def run_settings(command: F) -> F:
     """Flags that say how runs are carried out."""
     for decorate in (

@@ -61,6 +61,7 @@ def carry_out(
         options=given,
         benchmark_options=study.benchmark_options,
         precision=study.execution.precision,
+        protocol=study.execution.protocol,
         preset=study.preset,
         out=out,
         settings=how,

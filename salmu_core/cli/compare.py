@@ -16,6 +16,7 @@ from salmu_core.cli.arguments import (
     parse_settings,
     parse_values,
     preset_option,
+    protocol_choice,
     run_settings,
 )
 from salmu_core.cli.showing import Showing, showing
@@ -73,6 +74,7 @@ Examples:
     help="What a job is given, by submitit's names: timeout_min=240, gpus_per_node=1, slurm_partition=gpu, ...; repeatable.",
 )
 @click.option("--no-wait", is_flag=True, help="Come back once the jobs are submitted; the same command waits and compares.")
+@protocol_choice
 @run_settings
 @showing
 def compare_command(
@@ -95,6 +97,7 @@ def compare_command(
     launcher_set: tuple[str, ...],
     no_wait: bool,
     precision: Any,
+    protocol: Any,
     **flags: Any,
 ) -> int:
     """Run every METHOD (default: all that are installed) over a benchmark and rank them.
@@ -134,6 +137,7 @@ def compare_command(
         out=None if out is None else str(out),
         execution=StudyExecution(
             precision=precision,
+            protocol=protocol,
             cpu=flags["cpu"],
             workers=workers,
             checkpoint_seconds=flags["checkpoint_seconds"],

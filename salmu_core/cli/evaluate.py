@@ -7,7 +7,7 @@ from typing import Literal
 
 import click
 
-from salmu_core.cli.arguments import benchmark_choice, benchmark_options, metric_options, precision_choice
+from salmu_core.cli.arguments import benchmark_choice, benchmark_options, metric_options, precision_choice, protocol_choice
 
 _EXAMPLES = """\b
 Examples:
@@ -29,6 +29,7 @@ Examples:
 )
 @click.option("--cpu", is_flag=True, help="Stay on the CPU even where there is an accelerator.")
 @precision_choice
+@protocol_choice
 @click.option("--no-cache", is_flag=True, help="Do not keep decoded images in the cache.")
 @click.option("--metric-set", multiple=True, metavar="METRIC.NAME=VALUE", help="An option of a metric; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
@@ -41,6 +42,7 @@ def evaluate_command(
     out: Path | None,
     cpu: bool,
     precision: Literal["no", "bf16", "fp16"],
+    protocol: Literal["seeded", "official"],
     no_cache: bool,
     metric_set: tuple[str, ...],
     as_json: bool,
@@ -67,6 +69,7 @@ def evaluate_command(
             benchmark_options=benchmark_options(bench_set, bench_seed, data_dir),
             out=out,
             precision=precision,
+            protocol=protocol,
             settings=Settings(cpu=cpu, keep_pixels=not no_cache, metric_options=metric_options(metric_set)),
             plugins=plugins,
         )

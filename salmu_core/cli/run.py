@@ -14,6 +14,7 @@ from salmu_core.cli.arguments import (
     make_settings,
     parse_settings,
     preset_option,
+    protocol_choice,
     results_folder,
     run_settings,
 )
@@ -51,6 +52,7 @@ Examples:
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory. Default: results/BENCHMARK/runs/NAME.")
 @click.option("--dry-run", is_flag=True, help="Check everything and print the plan and the cost; run nothing.")
 @click.option("--overwrite", is_flag=True, help="Do a finished run again.")
+@protocol_choice
 @run_settings
 @click.option("--json", "as_json", is_flag=True, help="Print the record (or the plan) as JSON.")
 def run_command(
@@ -68,6 +70,7 @@ def run_command(
     dry_run: bool,
     overwrite: bool,
     precision: Any,
+    protocol: Any,
     as_json: bool,
     **flags: Any,
 ) -> int:
@@ -99,6 +102,7 @@ def run_command(
         seed=seed,
         budget=budget,
         precision=precision,
+        protocol=protocol,
     )
     resolved = resolve(spec, plugins, how.cache_folder, shared)
     folder = out or results_folder(benchmark, spec.benchmark_options) / "runs" / resolved.folder_name

@@ -55,7 +55,7 @@ def evaluate_model(
         PluginFailure: a metric raised, or returned a value that does not fit its own declaration; the metric is named.
         BadData, Diverged, OutputError: see `embed_views`.
     """
-    plan = plan_evaluation(metrics, benchmark)
+    plan = plan_evaluation(metrics, benchmark, read=True)
     started = time.perf_counter()
     embedded = embed_views(model, benchmark, plan.all_views(), cache, tell, data=data, fingerprint=fingerprint)
     embedding_seconds = time.perf_counter() - started
@@ -108,7 +108,7 @@ def _numbered(clusters: Mapping[str, list[str]]) -> dict[str, np.ndarray]:
 
 def described(metric: Metric) -> dict[str, Any]:
     """What a record says of a score's metric, whoever measured it."""
-    names = ("target", "aspect", "primary", "bounds", "summary", "tolerance")
+    names = ("target", "aspect", "primary", "bounds", "summary", "tolerance", "scored")
     return {name: getattr(metric, name) for name in names}
 
 

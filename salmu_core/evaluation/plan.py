@@ -24,8 +24,12 @@ class EvaluationPlan:
         return list(dict.fromkeys(view for views in self.views.values() for view in views.values()))
 
 
-def plan_evaluation(metrics: Iterable[Metric], benchmark: Benchmark) -> EvaluationPlan:
-    """Match what metrics need with what the benchmark has."""
+def plan_evaluation(metrics: Iterable[Metric], benchmark: Benchmark, *, read: bool = False) -> EvaluationPlan:
+    """Match what metrics need with what the benchmark has.
+
+    Args:
+        read: the benchmark is built: read the splits whose columns are not known before, for templates that name columns.
+    """
     known = benchmark.splits()
     usable: list[Metric] = []
     views: dict[str, Mapping[str, View]] = {}
@@ -38,7 +42,12 @@ def plan_evaluation(metrics: Iterable[Metric], benchmark: Benchmark) -> Evaluati
                 reasons.append(f"{benchmark.name} has no split '{view.split}'")
             elif view.side not in known[view.split].sides and view.template is None:
                 reasons.append(f"the split '{view.split}' of {benchmark.name} has no {view.side}s")
-            elif view.template is not None and (columns := known[view.split].columns) is not None:
+            elif view.template is not None:
+                columns = known[view.split].columns
+                if columns is None and read:
+                    columns = frozenset(benchmark.split(view.split).columns)
+                if columns is None:
+                    continue
                 named = sorted({name for _, name, _, _ in string.Formatter().parse(view.template) if name})
                 absent = [name for name in named if name not in columns]
                 if absent:

@@ -157,7 +157,9 @@ def open_run(run: str | Path, settings: Settings | None = None, plugins: Plugins
         )
     plugins, settings = plugins or load_plugins(), settings or Settings()
     benchmark = benchmark_of_run(record, folder, plugins, settings.cache_folder)
-    views = plan_evaluation(make_metrics(plugins, settings.metric_options, benchmark), benchmark).all_views()
+    views = plan_evaluation(
+        make_metrics(plugins, settings.metric_options, benchmark, record.spec), benchmark, read=True
+    ).all_views()
     embedded = {(view.split, view.side) for view in views if view.template is None}
     splits = [
         name

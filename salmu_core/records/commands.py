@@ -17,6 +17,8 @@ def run_command(spec: RunSpec) -> str:
         words += ["--budget", f"{spec.budget:g}"]
     if spec.precision != "no":
         words += ["--precision", spec.precision]
+    if spec.protocol != "seeded":
+        words += ["--protocol", spec.protocol]
     if spec.start != "compromised":
         words += ["--start", spec.start]
     words += _settings("--bench-set", spec.benchmark_options)
@@ -42,6 +44,8 @@ def row_command(records: Sequence[RunRecord]) -> str:
         words += ["--budget", f"{spec.budget:g}"]
     if spec.precision != "no":
         words += ["--precision", spec.precision]
+    if spec.protocol != "seeded":
+        words += ["--protocol", spec.protocol]
     options = dict(spec.benchmark_options)
     if len(instances) > 1:
         words += ["--bench-seeds", ",".join(map(str, instances))]

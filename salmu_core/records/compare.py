@@ -260,19 +260,21 @@ def _by_instance(records: Iterable[RunRecord]) -> dict[Any, list[RunRecord]]:
     for record in records:
         identity = dict(record.provenance.benchmark_identity or record.spec.benchmark_options)
         seed = identity.pop("seed", None)
-        shared = json.dumps([record.spec.benchmark, record.provenance.benchmark_version, identity], sort_keys=True)
+        of = [record.spec.benchmark, record.provenance.benchmark_version, identity, record.spec.protocol]
+        shared = json.dumps(of, sort_keys=True)
         same.add(shared)
         found.setdefault(json.dumps([shared, seed, record.provenance.data_fingerprint]), record)
         groups.setdefault(seed, []).append(record)
     if len(same) > 1 or len(found) > len(groups):
         listed = "; ".join(
             f"{r.spec.benchmark} version {r.provenance.benchmark_version} {r.spec.benchmark_options} data"
-            f" {r.provenance.data_fingerprint[:8]} (e.g. {r.spec.method})"
+            f" {r.provenance.data_fingerprint[:8]} protocol {r.spec.protocol} (e.g. {r.spec.method})"
             for r in found.values()
         )
         raise BadRecord(
             f"These records are of {len(found)} different benchmarks and cannot share a table: {listed}.",
-            "Give each its own directory: --out. Only instances that differ in nothing but their seed are pooled.",
+            "Give each its own directory: --out. Only instances that differ in nothing but their seed are pooled, and one protocol of"
+            " evaluation is shown at a time.",
         )
     return dict(sorted(groups.items(), key=lambda item: (item[0] is not None, item[0])))
 

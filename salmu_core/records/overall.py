@@ -13,10 +13,10 @@ from salmu_core.records.schema import ScoreRecord
 
 def metric_weights(scores: Mapping[str, ScoreRecord]) -> dict[str, float]:
     """Half for the forgetting metrics, half for all others, equal inside each half; they sum to 1. Where one half has no metric
-    the other has all the weight."""
+    the other has all the weight. Metrics that are only shown have none."""
     halves: list[list[str]] = [
-        [name for name, score in scores.items() if score.aspect == "forgetting"],
-        [name for name, score in scores.items() if score.aspect != "forgetting"],
+        [name for name, score in scores.items() if score.scored and score.aspect == "forgetting"],
+        [name for name, score in scores.items() if score.scored and score.aspect != "forgetting"],
     ]
     present = [half for half in halves if half]
     return {name: 1 / len(present) / len(half) for half in present for name in half}

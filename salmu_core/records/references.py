@@ -34,7 +34,8 @@ def reference(found: list[RunRecord], which: Target) -> RunRecord | None:
 def _same_data(record: RunRecord, place: Path) -> list[RunRecord]:
     def data(item: RunRecord) -> tuple[object, ...]:
         spec, provenance = item.spec, item.provenance
-        return (spec.benchmark, spec.benchmark_options, provenance.benchmark_version, provenance.data_fingerprint)
+        options = spec.benchmark_options
+        return (spec.benchmark, options, provenance.benchmark_version, provenance.data_fingerprint, spec.protocol)
 
     found = load_records(place).records
     return [item for item in found if item.kind == "reference" and item.status == "ok" and data(item) == data(record)]

@@ -22,6 +22,11 @@ Aspect = Literal["forgetting", "holdout", "general", "retained"]
 Status = Literal["ok", "diverged", "failed"]
 
 
+#: seeded: every draw of the evaluation from a generator of its own, so that equal models get equal numbers; official: the draws
+#: and conventions of the benchmark's official evaluator, as far as they are known.
+Protocol = Literal["seeded", "official"]
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -37,10 +42,15 @@ class RunSpec(_Frozen):
     seed: int = Field(0, ge=0, description="seed of everything the method draws")
     budget: float = Field(1.0, gt=0, description="multiple of the benchmark's sample budget")
     precision: Literal["no", "bf16", "fp16"] = Field("no", description="autocast; weights stay fp32")
+    protocol: Protocol = Field(
+        "seeded", description="conventions of the evaluation: salmu's own, or the official evaluator's"
+    )
 
     def identity(self, **versions: str) -> str:
         """A 16-hex-digit hash of the spec (options resolved) and of the versions that the outcome depends on."""
         content = {**self.model_dump(mode="json"), "versions": versions}
+        if self.protocol == "seeded":  # as before there was a choice, so that finished runs are found again
+            del content["protocol"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -57,6 +67,7 @@ class ScoreRecord(_Frozen):
     tolerance: float | None = Field(
         None, description="a general metric's fall beyond which a run is catastrophic; none: 0.02"
     )
+    scored: bool = Field(True, description="counts in the overall score; others are shown beside it")
     n: int = Field(0, description="rows behind the value")
     clusters: int = Field(0, description="identities (or other clusters) that the interval resamples")
     low: float | None = Field(None, description="lower end of the 95 % bootstrap interval")

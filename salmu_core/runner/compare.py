@@ -12,7 +12,7 @@ from salmu_core.files import check_writable
 from salmu_core.plugins import Plugins, load_plugins
 from salmu_core.records.compare import Comparison, compare_records
 from salmu_core.records.report import write_reports
-from salmu_core.records.schema import RunRecord, RunSpec
+from salmu_core.records.schema import Protocol, RunRecord, RunSpec
 from salmu_core.records.store import RECORD_FILE
 from salmu_core.runner.attack_runs import AuditChoice, attack_runs
 from salmu_core.runner.presets import FROM_BENCHMARK, with_preset
@@ -60,6 +60,7 @@ def plan_comparison(
     options: Mapping[str, Mapping[str, Any]] | None = None,
     benchmark_options: Mapping[str, Any] | None = None,
     precision: Literal["no", "bf16", "fp16"] = "no",
+    protocol: Protocol = "seeded",
     preset: str | Path = FROM_BENCHMARK,
     out: str | Path,
     settings: Settings | None = None,
@@ -102,7 +103,10 @@ def plan_comparison(
     ]
     planned: list[PlannedRun] = []
     for shared in instances:
-        specs = [RunSpec(method="none", benchmark=benchmark, start=start, precision=precision) for start in _STARTS]
+        specs = [
+            RunSpec(method="none", benchmark=benchmark, start=start, precision=precision, protocol=protocol)
+            for start in _STARTS
+        ]
         specs += [
             RunSpec(
                 method=choice.name,
@@ -111,6 +115,7 @@ def plan_comparison(
                 seed=seed,
                 budget=budget,
                 precision=precision,
+                protocol=protocol,
             )
             for budget in budgets
             for seed in seeds
@@ -136,6 +141,7 @@ def compare(
     options: Mapping[str, Mapping[str, Any]] | None = None,
     benchmark_options: Mapping[str, Any] | None = None,
     precision: Literal["no", "bf16", "fp16"] = "no",
+    protocol: Protocol = "seeded",
     preset: str | Path = FROM_BENCHMARK,
     out: str | Path,
     settings: Settings | None = None,
@@ -169,6 +175,7 @@ def compare(
         options=options,
         benchmark_options=benchmark_options,
         precision=precision,
+        protocol=protocol,
         preset=preset,
         out=out,
         settings=settings,

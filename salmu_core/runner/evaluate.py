@@ -13,7 +13,7 @@ from salmu_core.evaluation.evaluate import evaluate_model
 from salmu_core.files import write_json, write_tensors
 from salmu_core.model import DualEncoder, load_model
 from salmu_core.plugins import Plugins, load_plugins
-from salmu_core.records.schema import RunRecord, RunSpec
+from salmu_core.records.schema import Protocol, RunRecord, RunSpec
 from salmu_core.records.store import RECORD_FILE, write_record
 from salmu_core.runner.accelerate_setup import AUTOCAST, open_accelerator
 from salmu_core.runner.progress import Progress
@@ -27,6 +27,7 @@ def evaluate(
     benchmark: str = "mini",
     benchmark_options: Mapping[str, Any] | None = None,
     precision: Literal["no", "bf16", "fp16"] = "no",
+    protocol: Protocol = "seeded",
     out: str | Path | None = None,
     settings: Settings | None = None,
     plugins: Plugins | None = None,
@@ -54,6 +55,7 @@ def evaluate(
         benchmark_options=dict(benchmark_options or {}),
         start=start,
         precision=precision,
+        protocol=protocol,
     )
     resolved = resolve(spec, plugins, settings.cache_folder)
     title = str(model) if not isinstance(model, DualEncoder) else "model"
@@ -73,7 +75,7 @@ def evaluate(
         encoder = (loaded or reference).to(accelerator.device)
         encoder.autocast = AUTOCAST[precision]
         fingerprint = encoder.fingerprint()
-        metrics = make_metrics(plugins, settings.metric_options, where)
+        metrics = make_metrics(plugins, settings.metric_options, where, spec)
         evaluation = evaluate_model(
             encoder,
             where,
@@ -101,6 +103,7 @@ def evaluate(
         )
     if not words:
         content = title + "".join(facts["model_fingerprint"].values()) + ("" if precision == "no" else precision)
+        content += "" if protocol == "seeded" else protocol
         record = record.model_copy(
             update={
                 "id": hashlib.sha256(content.encode()).hexdigest()[:16],
@@ -125,6 +128,8 @@ def _command(title: str, spec: RunSpec) -> str:
     words += [f"--bench-set {name}={value}" for name, value in spec.benchmark_options.items()]
     if spec.precision != "no":
         words.append(f"--precision {spec.precision}")
+    if spec.protocol != "seeded":
+        words.append(f"--protocol {spec.protocol}")
     return " ".join(words)
 
 

@@ -87,7 +87,7 @@ def plan_run(
     """
     check_writable(folder.parent if not folder.exists() else folder)
     benchmark = resolved.benchmark
-    evaluation = plan_evaluation(make_metrics(plugins, settings.metric_options, benchmark), benchmark)
+    evaluation = plan_evaluation(make_metrics(plugins, settings.metric_options, benchmark, resolved.spec), benchmark)
     method = resolved.new_method()
     rows: dict[str, int] = {}
     allowed: dict[str, int] = {}

@@ -140,17 +140,30 @@ def make_method(name: str, options: Mapping[str, Any], plugins: Plugins) -> Unle
 
 
 def make_metrics(
-    plugins: Plugins, options: Mapping[str, Mapping[str, Any]] | None = None, benchmark: Benchmark | None = None
+    plugins: Plugins,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    benchmark: Benchmark | None = None,
+    spec: RunSpec | None = None,
 ) -> list[Metric]:
     """Every installed metric, in the order of registration, then the benchmark's own.
 
     Args:
         options: metric name -> options, for installed metrics.
+        spec: of what is evaluated: its protocol and precision say which of a metric's conventions hold.
     """
     given = dict(options or {})
     for name in given:
         plugins.get("metric", name)
-    installed = [
-        entry.cls(parse_options(entry.cls.Options, given.get(name, {}), name)) for name, entry in plugins.metrics.items()
-    ]
+    words = () if spec is None else conventions_of(spec)
+    installed = []
+    for name, entry in plugins.metrics.items():
+        by_convention = {key: value for word in words for key, value in entry.cls.conventions.get(word, {}).items()}
+        installed.append(entry.cls(parse_options(entry.cls.Options, {**by_convention, **given.get(name, {})}, name)))
     return [*installed, *(benchmark.metrics() if benchmark is not None else ())]
+
+
+def conventions_of(spec: RunSpec) -> tuple[str, ...]:
+    """Which conventions of metrics hold in an evaluation."""
+    if spec.protocol == "seeded":
+        return ()
+    return ("official", "official-fp16") if spec.precision == "fp16" else ("official",)

@@ -33,7 +33,7 @@ from salmu_core.processes import process_index
 from salmu_core.records.commands import run_command
 from salmu_core.records.evidence import HISTORY_FILE
 from salmu_core.records.exhibits import EXHIBITS_FILE, SCENE_FILE, beside, write_exhibit
-from salmu_core.records.schema import Cost, Provenance, PublishedResult, RunRecord, RunSpec, ScoreRecord, Status
+from salmu_core.records.schema import Cost, Protocol, Provenance, PublishedResult, RunRecord, RunSpec, ScoreRecord, Status
 from salmu_core.records.store import RECORD_FILE, read_record, write_record
 from salmu_core.runner.accelerate_setup import AUTOCAST, open_accelerator
 from salmu_core.runner.budget import SampleMeter
@@ -120,6 +120,7 @@ def run(
     benchmark_options: Mapping[str, Any] | None = None,
     budget: float = 1.0,
     precision: Literal["no", "bf16", "fp16"] = "no",
+    protocol: Protocol = "seeded",
     start: Literal["compromised", "clean"] = "compromised",
     preset: str | Path = FROM_BENCHMARK,
     out: str | Path,
@@ -131,6 +132,8 @@ def run(
     Args:
         method: a registered name, or a whole `RunSpec` (the other arguments that describe the run are then ignored).
         options, benchmark_options: as after `--set` and `--bench-set`.
+        protocol: conventions of the evaluation. `seeded`: salmu's own, equal numbers for equal models; `official`: those of the
+            benchmark's official evaluator, as far as they are known.
         preset: where options that are not given come from: "benchmark" for those it ships for the method, "none" for the
             method's defaults, or the path of a preset or of a folder of presets.
         out: the run directory: `record.json`, `model.safetensors`, `open_clip_config.json`, `rows.safetensors`,
@@ -154,6 +157,7 @@ def run(
             seed=seed,
             budget=budget,
             precision=precision,
+            protocol=protocol,
         )
     )
     plugins = plugins or load_plugins()
@@ -369,7 +373,7 @@ def _evaluate_and_record(
     status: Status = facts["status"]
     error: str | None = facts["error"]
     where, _ = resolved.benchmark.reference(resolved.spec.start)
-    metrics = make_metrics(plugins, settings.metric_options, where)
+    metrics = make_metrics(plugins, settings.metric_options, where, resolved.spec)
     if status != "failed" and facts["finite"]:
         try:
             evaluation = evaluate_model(
@@ -405,7 +409,7 @@ def write_exhibits(
         return
     write_exhibit(beside(record_file, EXHIBITS_FILE), evaluation.exhibits)
     if record.kind == "reference" and record.spec.start == "compromised":
-        write_exhibit(beside(record_file, SCENE_FILE), make_scene(benchmark, plan_evaluation(metrics, benchmark)))
+        write_exhibit(beside(record_file, SCENE_FILE), make_scene(benchmark, plan_evaluation(metrics, benchmark, read=True)))
 
 
 def write_result_files(benchmark: Benchmark, record: RunRecord, evaluation: Evaluation, folder: Path) -> RunRecord:
@@ -468,7 +472,7 @@ def make_record(
     reference = spec.method == "none"
     has_model = not reference and status != "failed" and bool(facts.get("finite", True)) and kind is None
     kind = kind or ("reference" if reference else "run")
-    metrics = make_metrics(plugins, settings.metric_options, resolved.benchmark)
+    metrics = make_metrics(plugins, settings.metric_options, resolved.benchmark, spec)
     return RunRecord(
         id=resolved.id,
         kind=kind,
