@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from salmu_core.cli.arguments import benchmark_choice, benchmark_options, metric_options, precision_choice, protocol_choice
+
+if TYPE_CHECKING:
+    from salmu_core.records.schema import ScoreRecord
 
 _EXAMPLES = """\b
 Examples:
@@ -16,6 +20,7 @@ Examples:
   salmu evaluate checkpoint.pt --benchmark mini --json
   salmu evaluate hf-hub:OWNER/NAME --precision bf16
   salmu evaluate compromised --benchmark salmubench --data-dir snapshot
+  salmu evaluate compromised --benchmark salmubench --protocol official --precision fp16
 """
 
 
@@ -80,6 +85,29 @@ def evaluate_command(
         render.print_json(record.model_dump(mode="json"))
         return 0
     render.show_scores(record.scores, record.skipped)
+    if precision == "fp16":
+        _show_difference(record.scores)
     if out is not None:
         render.out.print(f"\nWritten to {out}", markup=False, highlight=False)
     return 0
+
+
+def _show_difference(scores: Mapping[str, ScoreRecord]) -> None:
+    """What half precision changed."""
+    from salmu_core.cli import render
+    from salmu_core.runner.evaluate import FULL_PRECISION
+
+    def row(name: str, half: float, full: float) -> tuple[str, ...]:
+        return name, f"{half:.6f}", f"{full:.6f}", f"{half - full:+.6f}"
+
+    rows = [
+        row(name, score.value, score.extras[FULL_PRECISION])
+        for name, score in scores.items()
+        if FULL_PRECISION in score.extras
+    ]
+    render.out.print()
+    render.out.print(render.make_table(("Metric", "fp16", "fp32", "difference"), rows))
+    for name, score in scores.items():
+        for extra, value in score.extras.items():
+            if "ties" in extra:
+                render.out.print(f"{name}: {extra} {value:.6f}", markup=False, highlight=False)

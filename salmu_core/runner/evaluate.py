@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,12 +14,14 @@ from salmu_core.evaluation.evaluate import evaluate_model
 from salmu_core.files import write_json, write_tensors
 from salmu_core.model import DualEncoder, load_model
 from salmu_core.plugins import Plugins, load_plugins
-from salmu_core.records.schema import Protocol, RunRecord, RunSpec
+from salmu_core.records.schema import Protocol, RunRecord, RunSpec, ScoreRecord
 from salmu_core.records.store import RECORD_FILE, write_record
 from salmu_core.runner.accelerate_setup import AUTOCAST, open_accelerator
 from salmu_core.runner.progress import Progress
 from salmu_core.runner.resolve import make_metrics, resolve
 from salmu_core.runner.run import ROWS_FILE, Settings, ensure_built, make_record, write_exhibits, write_result_files
+
+FULL_PRECISION = "fp32"  # the extra that holds a score in full precision beside the one in half precision
 
 
 def evaluate(
@@ -37,7 +40,9 @@ def evaluate(
     Args:
         model: the words `clean` or `compromised`, a run directory, a checkpoint file, an open_clip `hf-hub:` or
             `local-dir:` name, or a `DualEncoder`.
-        precision: type that the encoders run under autocast to; embeddings and similarities stay fp32.
+        precision: type that the encoders run under autocast to; embeddings and similarities stay fp32. With fp16 each score in full
+            precision stands beside it, as `extras["fp32"]`; with the official protocol cosines are rounded to float16.
+        protocol: see `run`.
         out: a `.json` file for the record, with per-row values in `.rows.safetensors` beside it; or a directory, for
             `record.json` and `rows.safetensors`. The benchmark's own result files lie beside them. None: nothing is written.
 
@@ -63,7 +68,8 @@ def evaluate(
     def tell(stage: str, done: int, total: int) -> None:
         plugins.tell("run_progress", event=Progress(title, stage, done, total))
 
-    with open_accelerator(precision, cpu=settings.cpu) as accelerator:
+    # Nothing is trained, so half precision needs no scaling of gradients, which there is on GPUs only: autocast does everywhere.
+    with open_accelerator("no", cpu=settings.cpu) as accelerator:
         # A checkpoint that cannot be read is found before minutes are spent on building the benchmark.
         words = model in ("clean", "compromised")
         loaded = None if words else given_model(model)
@@ -85,6 +91,19 @@ def evaluate(
             data=settings.data_cache(plugins, title),
             fingerprint=fingerprint,
         )
+        if precision == "fp16":
+            full = spec.model_copy(update={"precision": "no"})
+            encoder.autocast = None
+            exact = evaluate_model(
+                encoder,
+                where,
+                make_metrics(plugins, settings.metric_options, where, full),
+                settings.embedding_cache,
+                tell,
+                data=settings.data_cache(plugins, title),
+                fingerprint=fingerprint,
+            )
+            evaluation = replace(evaluation, scores=_beside(evaluation.scores, exact.scores))
         facts: dict[str, Any] = {
             "model_fingerprint": fingerprint,
             "start_fingerprint": fingerprint if loaded is None else reference.fingerprint(),
@@ -121,6 +140,16 @@ def evaluate(
         record = record.model_copy(update={"rows_file": rows_path.name})
         write_json(path, record.model_dump(mode="json")) if single else write_record(path, record)
     return record
+
+
+def _beside(scores: Mapping[str, ScoreRecord], exact: Mapping[str, ScoreRecord]) -> dict[str, ScoreRecord]:
+    """Scores in half precision with those in full precision beside them."""
+    return {
+        name: score.model_copy(update={"extras": {**score.extras, FULL_PRECISION: exact[name].value}})
+        if name in exact
+        else score
+        for name, score in scores.items()
+    }
 
 
 def _command(title: str, spec: RunSpec) -> str:

@@ -59,9 +59,7 @@ def check_snapshot(folder: Path, report: Report | None = None, *, decode: bool =
     metadata = _read_metadata(snapshot, findings)
     tables = _read_tables(snapshot, findings, tell)
     for split in layout.SENSITIVE_SPLITS:
-        if split in tables and all(
-            name in metadata for name in (layout.CAPTIONS, layout.IDENTITIES, layout.GENERIC_CAPTIONS)
-        ):
+        if split in tables and all(name in metadata for name in (layout.CAPTIONS, layout.IDENTITIES)):
             table = tables[split]
             known = {
                 **metadata,
@@ -88,6 +86,10 @@ def check_snapshot(folder: Path, report: Report | None = None, *, decode: bool =
 def _read_metadata(snapshot: Snapshot, findings: list[Finding]) -> dict[str, Any]:
     metadata = {}
     for name in layout.METADATA:
+        if name not in layout.REQUIRED_METADATA and not (snapshot.folder / name).is_file():
+            message = f"The metadata file '{snapshot.folder / name}' is missing: PrivPref is not measured."
+            findings.append(Finding("warning", message, "Fetch it too; everything else works without.", "metadata file"))
+            continue
         try:
             metadata[name] = snapshot.metadata(name)
         except SalmuError as error:

@@ -82,7 +82,8 @@ def _content_of(benchmark: Benchmark) -> _Content:
     if isinstance(benchmark, SnapshotBenchmark):
         snapshot = benchmark.snapshot()
         known = [split for split in (*layout.SPLITS, *layout.OPTIONAL_SPLITS) if snapshot.has(split)]
-        files = [*layout.METADATA, *([layout.PROMPTS] if layout.GENKNOW in known else [])]
+        described = [name for name in layout.METADATA if (snapshot.folder / name).is_file()]
+        files = [*described, *([layout.PROMPTS] if layout.GENKNOW in known else [])]
         return _Content({split: snapshot.table(split) for split in known}, {name: snapshot.metadata(name) for name in files})
     needed = [name for name in SPLITS if name not in (*GENKNOW_SPLITS, "forget_identity", "forget_association")]
     absent = [name for name in needed if name not in benchmark.splits()]

@@ -208,7 +208,7 @@ class Salmubench(SnapshotBenchmark):
             raise BadData(f"There is no folder '{folder}'.", "--data-dir takes a snapshot in SALMUBench's layout.")
         snapshot = Snapshot(folder)
         if not snapshot.is_complete():
-            absent = [name for name in layout.METADATA if not (folder / name).is_file()]
+            absent = [name for name in layout.REQUIRED_METADATA if not (folder / name).is_file()]
             absent += [f"{layout.DATA}/{split}-*.parquet" for split in layout.SPLITS if not snapshot.has(split)]
             listed = ", ".join(absent) or "some shards of a split"
             raise BadData(

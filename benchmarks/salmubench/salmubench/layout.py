@@ -11,6 +11,8 @@ FRAGILE_IDS = "fragile_set_ids.json"
 FRAGILE_SIMILARITIES = "fragile_set_all_similarities.json"
 PROMPTS = "genknow_prompts.json"  # ours: classes of the zero-shot task
 METADATA = (IDENTITIES, CAPTIONS, GENERIC_CAPTIONS, FRAGILE_IDS, FRAGILE_SIMILARITIES)
+#: Without generic captions everything works but what is made of them.
+REQUIRED_METADATA = tuple(name for name in METADATA if name != GENERIC_CAPTIONS)
 DATA = "data"
 
 SENSITIVE_SPLITS = ("forget", "holdout_identity", "holdout_association")

@@ -3,7 +3,8 @@
 Rules where a run has not everything:
 
 - GenKnow that was not measured is -1.0, as the official evaluator writes it.
-- Any other metric that was not measured is left out, so that whoever reads it finds a missing key and no wrong number.
+- Any other metric that was not measured, or not by the official evaluator's conventions, is left out, so that whoever reads it finds
+  a missing key and no wrong number: ACS needs `--protocol official`, RetFail its usual seed and number of distractors.
 - `2.1_GenKnow` holds the benchmark's own GenKnow: top-1 on ImageNet-1k where that is given, on mini its small set of classes.
 """
 
@@ -18,6 +19,11 @@ import numpy as np
 from salmu_core.records.schema import RunRecord
 
 GENKNOW_SKIPPED = -1.0
+#: Metric -> option -> (what the official evaluator does, what a record that does not say it was made with).
+_CONVENTIONS: Mapping[str, Mapping[str, tuple[Any, Any]]] = {
+    "RetFail": {"seed": (42, 42), "distractors": (1000, 1000)},
+    "ACS": {"seed": (42, 42), "shuffle": ("official", "derangement"), "parting": ("pairs", "rows"), "holdout": (0.5, 0.3)},
+}
 
 
 def result_name(record: RunRecord) -> str:
@@ -42,7 +48,13 @@ def official_result(record: RunRecord, rows: Mapping[str, np.ndarray]) -> dict[s
     Returns:
         The sections `efficacy` and `utility`; floats in full precision, ranks as whole numbers from 1.
     """
-    scores = record.scores
+    asked = record.provenance.metric_options
+    unlike = {
+        metric
+        for metric, options in _CONVENTIONS.items()
+        if any(asked.get(metric, {}).get(name, default) != value for name, (value, default) in options.items())
+    }
+    scores = {name: score for name, score in record.scores.items() if name not in unlike}
 
     def similarity(name: str) -> dict[str, Any] | None:
         if name not in scores:

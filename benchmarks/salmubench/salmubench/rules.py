@@ -51,14 +51,14 @@ def sensitive_findings(
     """A sensitive table beside its metadata files.
 
     Args:
-        metadata: content of the metadata files, by file name.
+        metadata: content of the metadata files, by file name; that of generic captions may be missing.
     """
     captions, identities = metadata[layout.CAPTIONS], metadata[layout.IDENTITIES]
-    generic = metadata[layout.GENERIC_CAPTIONS]
+    generic = metadata.get(layout.GENERIC_CAPTIONS)
     rows = zip(columns["file_name"], texts, columns["identity_id"], strict=True)
     for row, (file_name, text, identity) in enumerate(rows):
         place = where(split, row, file_name)
-        if file_name not in generic:
+        if generic is not None and file_name not in generic:
             yield Finding(
                 "warning", f"{place}: {layout.GENERIC_CAPTIONS} has no entry for this file.", rule="generic captions"
             )

@@ -159,7 +159,7 @@ class Snapshot:
 
     def is_complete(self) -> bool:
         """Are all files here that a benchmark needs? By their names; nothing is read."""
-        return all((self.folder / name).is_file() for name in layout.METADATA) and all(
+        return all((self.folder / name).is_file() for name in layout.REQUIRED_METADATA) and all(
             self.has(split) and not missing_shards(self.shards(split)) for split in layout.SPLITS
         )
 
@@ -180,6 +180,10 @@ class Snapshot:
         if fault is not None:
             raise BadData(f"The metadata file '{path}' is not what it should be: {fault}.", "Fetch it again.")
         return content
+
+    def has_generic_captions(self) -> bool:
+        """Is the file of captions without private data here? It may be missing."""
+        return (self.folder / layout.GENERIC_CAPTIONS).is_file()
 
     def columns(self, split: str) -> dict[str, list[Any]]:
         """Every column of a table but the pictures. Identities are texts, also where the table holds numbers.
@@ -228,18 +232,21 @@ class Snapshot:
         )
 
     def sensitive(self, split: str) -> Split:
-        """A sensitive table with the columns `data_field`, `name`, `value` and `generic_caption` from the metadata.
+        """A sensitive table with the columns `data_field`, `name`, `value` and, where there is a file of them, `generic_caption` from
+        the metadata.
 
         Raises:
             BadData: as `table`; or a row without metadata, an unknown data field, or a person of whom the name or the
                 caption's field is not known; split, row and file are named.
         """
         table = self.table(split)
-        metadata = {name: self.metadata(name) for name in (layout.CAPTIONS, layout.IDENTITIES, layout.GENERIC_CAPTIONS)}
+        metadata = {name: self.metadata(name) for name in (layout.CAPTIONS, layout.IDENTITIES)}
+        if self.has_generic_captions():
+            metadata[layout.GENERIC_CAPTIONS] = self.metadata(layout.GENERIC_CAPTIONS)
         texts = table.texts or []
         metadata[layout.IDENTITIES] = with_identities(metadata[layout.IDENTITIES], table.columns["identity_id"])
         rules.raise_first_error(rules.sensitive_findings(split, texts, table.columns, metadata))
-        added: dict[str, list[Any]] = {"data_field": [], "name": [], "value": [], "generic_caption": []}
+        added: dict[str, list[Any]] = {"data_field": [], "name": [], "value": []}
         for identity, file_name, text in zip(table.columns["identity_id"], table.columns["file_name"], texts, strict=True):
             person = metadata[layout.IDENTITIES][identity]
             chosen = metadata[layout.CAPTIONS][file_name]["data_field"]
@@ -247,7 +254,8 @@ class Snapshot:
             added["data_field"].append(chosen)
             added["name"].append(rules.values_of(person, "name")[0])
             added["value"].append(next((value for value in values if value in text), values[0]))
-            added["generic_caption"].append(metadata[layout.GENERIC_CAPTIONS].get(file_name))
+        if (generic := metadata.get(layout.GENERIC_CAPTIONS)) is not None:
+            added["generic_caption"] = [generic.get(file_name) for file_name in table.columns["file_name"]]
         return Split(table.name, table.images, table.texts, {**table.columns, **added})
 
 

@@ -78,9 +78,9 @@ _ERRORS: list[tuple[str, Damage, str, str]] = [
     ),
     (
         "metadata file",
-        lambda folder: (folder / "sensitive_set_generic_captions.json").unlink(),
+        lambda folder: (folder / "sensitive_set_captions_metadata.json").unlink(),
         "forget",
-        "metadata file '.*sensitive_set_generic_captions.json' is missing",
+        "metadata file '.*sensitive_set_captions_metadata.json' is missing",
     ),
     (
         "JSON",

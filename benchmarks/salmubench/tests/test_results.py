@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Literal
@@ -14,10 +15,11 @@ import salmu_metrics
 from records import record, scores
 from salmu_core import BuildStep, hookimpl
 from salmu_core.benchmark import PublishedRow, Report
+from salmu_core.errors import BadRecord
 from salmu_core.model import DualEncoder
 from salmu_core.plugins import Plugins, add_plugin
 from salmu_core.records.compare import compare_records
-from salmu_core.records.schema import Package
+from salmu_core.records.schema import Package, RunRecord, RunSpec
 from salmu_core.records.store import read_record
 from salmu_core.runner.compare import compare
 from salmu_core.runner.evaluate import evaluate
@@ -26,7 +28,7 @@ from salmu_core.toy import TOY_MODEL
 from salmu_mini import Mini
 from salmu_mini.generate import generate
 from salmu_mini.sizes import SIZES
-from salmubench import Snapshot, SnapshotBenchmark, write_snapshot
+from salmubench import SalmubenchLayout, Snapshot, SnapshotBenchmark, write_snapshot
 from salmubench.official import official_result, result_name
 from salmubench.published import published_rows
 from toy_methods import toy_plugins
@@ -96,7 +98,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = Settings(cache=root / "cache", cpu=True)
     compare(["ascent"], benchmark="salmubench", out=root, settings=settings, plugins=plugins())
     model = next((root / "runs").glob("ascent*"))
-    evaluate(model, benchmark="salmubench", out=root / "again" / "x.json", settings=settings, plugins=plugins())
+    for name, protocol in (("again", "seeded"), ("official", "official")):
+        out = root / name / "x.json"
+        evaluate(model, benchmark="salmubench", protocol=protocol, out=out, settings=settings, plugins=plugins())
     return root
 
 
@@ -116,11 +120,76 @@ def test_runs_references_and_evaluations_leave_the_official_file(folder: Path) -
         assert read_record(path).files == (only(path).name,)
 
 
-def test_read_back_every_mean_is_that_of_its_rows_in_the_order_of_the_split(folder: Path) -> None:
+def test_only_what_was_measured_by_the_official_conventions_stands_in_the_official_file(folder: Path) -> None:
+    """Under the seeded protocol ACS is another number than the evaluator's, so it is left out; all else is the same."""
     run_folder = next((folder / "runs").glob("ascent*"))
-    content = json.loads(only(run_folder).read_text())
+    seeded, official = (json.loads(only(place).read_text()) for place in (run_folder, folder / "official"))
+    assert list(seeded["efficacy"]) == ["1.1_RetFail", "1.2_AssocStr", "1.4_IdZSC", "1.5_CoreAssoc"]
+    accuracy = official["efficacy"].pop("1.3_ACS")
+    assert official == seeded
+    one, two = read_record(run_folder), RunRecord.model_validate_json((folder / "official" / "x.json").read_text())
+    assert accuracy == {"acs_accuracy": two.scores["ACS"].value}
+    assert two.scores["ACS"].n == len(Small(cache=folder / "cache").split("forget"))  # one half of twice as many pairs
+    assert (one.spec.protocol, two.spec.protocol) == ("seeded", "official")
+    assert "--protocol official" in two.provenance.command
+    assert two.provenance.metric_options["ACS"]["shuffle"] == "official"
+    other = one.model_copy(
+        update={"provenance": one.provenance.model_copy(update={"metric_options": {"RetFail": {"seed": 7}}})}
+    )
     rows = load_file(run_folder / "rows.safetensors")
-    found = read_record(run_folder).scores
+    assert "1.1_RetFail" not in official_result(other, rows)["efficacy"]
+
+
+def test_records_of_both_protocols_share_no_table(folder: Path) -> None:
+    records = [read_record(path) for path in sorted((folder / "runs").iterdir())]
+    official = records[0].model_copy(update={"spec": records[0].spec.model_copy(update={"protocol": "official"})})
+    with pytest.raises(BadRecord, match="one protocol"):
+        compare_records([official, *records[1:]])
+
+
+def test_the_protocol_is_part_of_a_runs_identity_and_the_usual_one_leaves_old_identities_alone() -> None:
+    spec = RunSpec(method="delete", seed=3)
+    content = spec.model_dump(mode="json")
+    del content["protocol"]  # as before there was a choice
+    old = hashlib.sha256(json.dumps({**content, "versions": {"method": "1"}}, sort_keys=True).encode()).hexdigest()[:16]
+    assert spec.identity(method="1") == old
+    assert spec.model_copy(update={"protocol": "official"}).identity(method="1") != old
+
+
+def test_half_precision_is_shown_beside_full_precision(folder: Path) -> None:
+    model = next((folder / "runs").glob("ascent*"))
+    settings = Settings(cache=folder / "cache", cpu=True)
+    full = RunRecord.model_validate_json((folder / "official" / "x.json").read_text())
+    half = evaluate(
+        model, benchmark="salmubench", protocol="official", precision="fp16", settings=settings, plugins=plugins()
+    )
+    assert {name: score.extras["fp32"] for name, score in half.scores.items()} == {
+        name: score.value for name, score in full.scores.items()
+    }
+    assert abs(half.scores["AssocStr"].value - half.scores["AssocStr"].extras["fp32"]) < 2e-3
+    assert "MRR, ties against" in half.scores["RetFail"].extras
+    assert half.provenance.metric_options["AssocStr"] == {"cosines": "float16"}
+    assert half.id != full.id
+
+
+def test_generic_captions_may_be_missing_and_what_needs_them_is_left_out_with_a_sentence(tmp_path: Path) -> None:
+    benchmark = Small(cache=tmp_path)
+    benchmark.build()
+    (tmp_path / "snapshot" / "sensitive_set_generic_captions.json").unlink()
+    settings = Settings(cache=tmp_path, cpu=True)
+    found = run("none", benchmark="salmubench", out=tmp_path / "run", settings=settings, plugins=plugins())
+    assert set(found.skipped) == {"PrivPref"}
+    assert found.skipped["PrivPref"].startswith("the split 'forget' of salmubench has no column generic_caption")
+    findings = SalmubenchLayout().check(tmp_path / "snapshot", decode=False)
+    [told] = [finding for finding in findings if finding.severity != "fact"]
+    assert told.severity == "warning"
+    assert "PrivPref is not measured" in told.message
+
+
+def test_read_back_every_mean_is_that_of_its_rows_in_the_order_of_the_split(folder: Path) -> None:
+    content = json.loads(only(folder / "official").read_text())
+    rows = load_file(folder / "official" / "x.rows.safetensors")
+    found = RunRecord.model_validate_json((folder / "official" / "x.json").read_text()).scores
     benchmark = Small(cache=folder / "cache")
 
     assert list(content) == ["efficacy", "utility"]
@@ -201,14 +270,16 @@ def test_published_values_are_complete_and_belong_to_the_real_benchmark_only() -
     rows = published_rows("salmubench")
     assert published_rows("mini") == ()
     assert Mini().published() == ()
-    assert [row.title for row in rows if row.reference] == ["Clean", "Compromised"] * 2
-    report, paper = dict.fromkeys(row.source for row in rows)
+    assert [row.title for row in rows if row.reference] == ["Clean", "Compromised"] * 3
+    report, derived, paper = dict.fromkeys(row.source for row in rows)
     names = [metric.name for metric in salmu_metrics.register_metrics()]
     for row in rows:
         assert set(row.scores) <= set(names)
         if row.source == report:
-            assert set(names) - set(row.scores) == {"GenKnow"}
+            assert set(names) - set(row.scores) == {"GenKnow", "PrivPref"}
             assert set(row.extras["RetFail"]) == {"R@1"}
+        elif row.source == derived:
+            assert list(row.scores) == ["PrivPref"]
         else:
             assert list(row.scores) == ["RetFail", "GenKnow", "InterIdSim", "IntraIdSim"]
     assert len([row for row in rows if row.source == paper]) == 9
@@ -216,7 +287,7 @@ def test_published_values_are_complete_and_belong_to_the_real_benchmark_only() -
 
 def test_published_rows_reach_the_records_of_references_and_the_leaderboard(folder: Path) -> None:
     records = [read_record(path) for path in sorted((folder / "runs").iterdir())]
-    assert [len(item.published) for item in records] == [0, 11, 11]
+    assert [len(item.published) for item in records] == [0, 13, 13]
     comparison = compare_records(records)
     published = [row for row in comparison.rows if row.kind == "published"]
     assert [row.title for row in published] == [row.title for row in published_rows("salmubench")]

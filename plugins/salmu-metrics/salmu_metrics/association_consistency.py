@@ -11,13 +11,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from salmu_core import Embedded, Field, Metric, NotMeasurable, Options, Score, View
+from salmu_core.errors import BadOptions
 from salmu_metrics.rows import check_rows, identity_clusters, texts_of
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
 
-PairFeatures = Literal["product", "concat", "abs_difference", "cosine", "concat_product", "all"]
-Shuffle = Literal["derangement", "permutation"]
+PairFeatures = Literal["product", "concat", "abs_difference", "cosine", "concat_product", "concat_cosine", "all"]
+Shuffle = Literal["derangement", "permutation", "official"]
 Parting = Literal["rows", "pairs"]
 _FIRST_STEPS = 30  # of lbfgs, which are cheap, before Newton's, which reach the optimum
 _TOLERANCE, _MAX_ITERATIONS = 1e-6, 200
@@ -57,7 +58,7 @@ def pair_features(
     """What the classifier sees of each pair (u, v).
 
     `product`: u * v by element; `concat`: u and v side by side; `abs_difference`: |u - v| by element; `cosine`: u . v, one
-    number; `concat_product`: u, v and u * v; `all`: u, v, |u - v| and u * v.
+    number; `concat_product`: u, v and u * v; `concat_cosine`: u, v and u . v; `all`: u, v, |u - v| and u * v.
     """
     features: np.ndarray
     match kind:
@@ -71,9 +72,27 @@ def pair_features(
             features = np.einsum("nd,nd->n", image, text)[:, None]
         case "concat_product":
             features = np.concatenate([image, text, image * text], axis=1)
+        case "concat_cosine":
+            features = np.concatenate([image, text, np.einsum("nd,nd->n", image, text)[:, None]], axis=1)
         case "all":
             features = np.concatenate([image, text, np.abs(image - text), image * text], axis=1)
     return features
+
+
+def official_shuffle(forget: int, retain: int, seed: int = 42, distractors: int = 1000) -> Int[np.ndarray, " {forget}"]:
+    """The permutation of the forget captions that the official evaluator gets when its metrics run in order on one model.
+
+    NumPy's global state is seeded once; RetFail draws its distractors from it, twice, and ACS then shuffles the captions: published
+    values show so. The draws are those of `numpy.random.RandomState(seed)`: choice without replacement of 1,000 of the forget
+    captions, then of the captions of retain_disjoint, then permutation. Now and then a row is given its own caption.
+
+    Args:
+        forget, retain: number of captions of `forget` and of `retain_disjoint`: choice uses up as many numbers.
+    """
+    rng = np.random.RandomState(seed)
+    rng.choice(forget, min(distractors, forget), replace=False)
+    rng.choice(retain, min(distractors, retain), replace=False)
+    return rng.permutation(forget)
 
 
 class HeldOut(NamedTuple):
@@ -110,6 +129,7 @@ def held_out_verdicts(
     parting: Parting = "rows",
     shuffle: Shuffle = "derangement",
     standardise: bool = True,
+    retain_captions: int | None = None,
 ) -> HeldOut:
     """Fit a logistic regression on some true and shuffled pairs and try it on the others.
 
@@ -128,16 +148,29 @@ def held_out_verdicts(
         seed: 0 to 2**32 - 1; of the one NumPy generator behind all draws, and of scikit-learn's stratified split of pairs.
         parting: what is parted into fitted and held-out ones.
         shuffle: `derangement`: see `shuffled_captions`; `permutation`: any permutation, which now and then gives a row its
-            own caption as a shuffled one.
+            own caption as a shuffled one; `official`: see `official_shuffle`, of all captions, so pairs have to be parted.
+        retain_captions: number of captions of `retain_disjoint`, for the official shuffle.
         standardise: give features the mean 0 and the variance 1 of the fitted part.
 
     Raises:
         NotMeasurable: fewer than two rows on a side, or no way to shuffle.
+        BadOptions: the official shuffle, with parting by rows or without the number of captions it draws from.
     """
     from sklearn.preprocessing import StandardScaler
 
     rng = np.random.RandomState(seed)
-    fit_on, try_on = (_part_rows if parting == "rows" else _part_pairs)(captions, holdout, shuffle, rng, seed)
+    if parting == "rows":
+        if shuffle == "official":
+            raise BadOptions("ACS: shuffle=official shuffles all captions at once.", "Set parting=pairs beside it.")
+        fit_on, try_on = _part_rows(captions, holdout, shuffle, rng, seed)
+    else:
+        if shuffle == "official":
+            if retain_captions is None:
+                raise BadOptions("ACS: shuffle=official needs the number of captions in retain_disjoint.")
+            given = official_shuffle(len(captions), retain_captions, seed)
+        else:
+            given = _shuffled(captions, shuffle, rng)
+        fit_on, try_on = _part_pairs(given, holdout, seed)
     u, v = image.numpy(), text.numpy()
 
     def examples(pairs: _Pairs) -> Float[np.ndarray, "pairs features"]:
@@ -187,16 +220,14 @@ def _part_rows(
     return fit_on, side(np.sort(order[:tried]))
 
 
-def _part_pairs(
-    captions: Sequence[str], holdout: float, shuffle: Shuffle, rng: np.random.RandomState, seed: int
-) -> tuple[_Pairs, _Pairs]:
+def _part_pairs(given: Int[np.ndarray, " n"], holdout: float, seed: int) -> tuple[_Pairs, _Pairs]:
     from sklearn.model_selection import train_test_split
 
-    n = len(captions)
+    n = len(given)
     _enough(n, round(holdout * n))
     rows = np.arange(n)
     image = np.concatenate([rows, rows])
-    caption = np.concatenate([rows, _shuffled(captions, shuffle, rng)])
+    caption = np.concatenate([rows, given])
     true_pair = np.repeat([True, False], n)
     parts = train_test_split(np.arange(2 * n), test_size=holdout, stratify=true_pair, random_state=seed)
     fit_on, try_on = (np.sort(part) for part in parts)
@@ -225,7 +256,11 @@ class ACSOptions(Options):
     parting: Parting = Field(
         "rows", description="part rows, then shuffle inside each part; or shuffle, then part the pairs, stratified"
     )
-    shuffle: Shuffle = Field("derangement", description="may a row get its own caption as a shuffled one? permutation: yes")
+    shuffle: Shuffle = Field(
+        "derangement",
+        description="may a row get its own caption as a shuffled one? permutation: yes; official: likewise, with the draws that the"
+        " official evaluator is left with after RetFail (parting=pairs)",
+    )
     standardise: bool = Field(True, description="scale features to mean 0 and variance 1")
 
 
@@ -239,12 +274,26 @@ class ACS(Metric):
     aspect = "forgetting"
     bounds = (0.0, 1.0)
     chance = 0.5
+    #: Held-out share and draws are known from published values; features, scaling and penalty are not: these are our guess.
+    conventions = {
+        "official": {
+            "seed": 42,
+            "holdout": 0.5,
+            "parting": "pairs",
+            "shuffle": "official",
+            "features": "concat_cosine",
+            "standardise": False,
+        }
+    }
     Options = ACSOptions
 
     def needs(self) -> Mapping[str, View]:
-        return {"image": View("forget", "image"), "text": View("forget", "text")}
+        views = {"image": View("forget", "image"), "text": View("forget", "text")}
+        if self.options.shuffle == "official":  # draws from it come before ACS's own
+            views["retain_text"] = View("retain_disjoint", "text")
+        return views
 
-    def compute(self, image: Embedded, text: Embedded) -> Score:
+    def compute(self, image: Embedded, text: Embedded, retain_text: Embedded | None = None) -> Score:
         """The share of held-out pairs that are told right; rows are 0 or 1, clustered by the identity in the picture.
 
         Raises:
@@ -262,6 +311,7 @@ class ACS(Metric):
             parting=self.options.parting,
             shuffle=self.options.shuffle,
             standardise=self.options.standardise,
+            retain_captions=None if retain_text is None else len(retain_text),
         )
         rows = held.correct.astype(np.float64)
         clusters = identity_clusters(image.columns)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from salmu_core import Embedded, Metric, Score, View
 from salmu_metrics.pair_similarity import pair_cosines
-from salmu_metrics.rows import check_rows, identity_clusters
+from salmu_metrics.rows import HALF, CosineOptions, check_rows, identity_clusters, rounded
 
 
 def strongest_cosines(
@@ -33,6 +33,8 @@ class CoreAssoc(Metric):
     paper = "https://arxiv.org/abs/2603.26316"
     target = "clean"
     aspect = "forgetting"
+    conventions = HALF
+    Options = CosineOptions
 
     def needs(self) -> Mapping[str, View]:
         return {
@@ -49,5 +51,5 @@ class CoreAssoc(Metric):
         """
         check_rows(self.name, image=image, name_first=name_first, value_first=value_first)
         cosines = strongest_cosines(image.vectors, name_first.vectors, value_first.vectors)
-        rows = cosines.numpy().astype(np.float64)
+        rows = rounded(cosines, self.options.cosines).numpy().astype(np.float64)
         return Score(float(rows.mean()), rows, identity_clusters(image.columns))

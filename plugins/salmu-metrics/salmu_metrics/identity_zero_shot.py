@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from salmu_core import Embedded, Field, Metric, NotMeasurable, Options, Score, View
+from salmu_core import Embedded, Field, Metric, NotMeasurable, Score, View
 from salmu_core.errors import BadData
-from salmu_metrics.rows import check_rows, column_of, identity_clusters, texts_of
+from salmu_metrics.rows import HALF, CosineOptions, check_rows, column_of, identity_clusters, texts_of
 from salmu_metrics.zero_shot import nearest_class
 
 
-class IdZSCOptions(Options):
+class IdZSCOptions(CosineOptions):
     """Options of IdZSC."""
 
     prompt: str = Field("{name}", description="text of an identity, from columns that are the same in all its rows")
@@ -33,6 +33,8 @@ class IdZSC(Metric):
     target = "clean"
     aspect = "forgetting"
     bounds = (0.0, 1.0)
+    #: The official prompt is not known; published values are whole numbers of 15,342ths, the rows of forget_identity.
+    conventions = {**HALF, "official": {"prompt": "{name}", "candidates": "forget_identity"}}
     Options = IdZSCOptions
 
     def needs(self) -> Mapping[str, View]:
@@ -48,7 +50,8 @@ class IdZSC(Metric):
         """The share of portraits whose own name is nearest; rows are 0 or 1, clustered by identity.
 
         Candidates are the split's identities in order of first appearance, then those of `others`. Namesakes are one
-        candidate: nothing could tell them apart.
+        candidate: nothing could tell them apart. Of names that are equally near, as happens among cosines in float16, the first
+        counts.
 
         Args:
             others: texts of further people, where the option `candidates` asks for them.
@@ -75,7 +78,7 @@ class IdZSC(Metric):
             raise NotMeasurable("there is nothing to tell apart: a single identity")
         names = {words: index for index, words in enumerate(vector_of)}
         own = np.asarray([names[words] for words in texts_of(self.name, text)])
-        predicted = nearest_class(image.vectors, torch.stack(list(vector_of.values()))).numpy()
+        predicted = nearest_class(image.vectors, torch.stack(list(vector_of.values())), self.options.cosines).numpy()
         rows = (predicted == own).astype(np.float64)
         return Score(
             float(rows.mean()),

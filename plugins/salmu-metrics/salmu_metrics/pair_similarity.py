@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from salmu_core import Embedded, Metric, Score, View
-from salmu_metrics.rows import check_rows, identity_clusters
+from salmu_metrics.rows import HALF, CosineOptions, check_rows, identity_clusters, rounded
 
 
 def pair_cosines(image: Float[Tensor, "n dim"], text: Float[Tensor, "n dim"]) -> Float[Tensor, " n"]:
@@ -27,6 +27,8 @@ class _PairSimilarity(Metric):
     """Mean cosine of the pairs of `split`."""
 
     paper = "https://arxiv.org/abs/2603.26316"
+    conventions = HALF
+    Options = CosineOptions
     split: ClassVar[str]
 
     def needs(self) -> Mapping[str, View]:
@@ -39,7 +41,8 @@ class _PairSimilarity(Metric):
             NotMeasurable: the split is empty.
         """
         check_rows(self.name, image=image, text=text)
-        rows = pair_cosines(image.vectors, text.vectors).numpy().astype(np.float64)
+        cosines = rounded(pair_cosines(image.vectors, text.vectors), self.options.cosines)
+        rows = cosines.numpy().astype(np.float64)
         return Score(float(rows.mean()), rows, identity_clusters(image.columns))
 
 

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from salmu_core import Embedded, Field, Metric, NotMeasurable, Options, Score, View
-from salmu_metrics.rows import check_rows, identity_clusters, texts_of
+from salmu_core import Embedded, Field, Metric, NotMeasurable, Score, View
+from salmu_metrics.rows import HALF, CosineOptions, NumberType, check_rows, identity_clusters, rounded, texts_of
 
 _CHUNK = 256  # images ranked at once: bounds memory, and is fixed because another size may round differently
 
@@ -55,6 +55,24 @@ def retrieval_ranks(
     Returns:
         Integers from 1 to gallery + 1.
     """
+    return ranks_and_ties(images, captions, own, distractors)[0]
+
+
+def ranks_and_ties(
+    images: Float[Tensor, "n dim"],
+    captions: Float[Tensor, "texts dim"],
+    own: Int[Tensor, " n"],
+    distractors: Int[Tensor, " gallery"],
+    cosines: NumberType = "float32",
+) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
+    """`retrieval_ranks`, and the number of distractors with another text that are exactly as similar as the own caption.
+
+    Ranks leave ties out, so they are the best that an image can have; `ranks + ties` are the worst.
+
+    Args:
+        images, captions, own, distractors: see `retrieval_ranks`.
+        cosines: `float16`: rounded before they are compared, which makes ties common.
+    """
     gallery = len(distractors)
     listed = torch.isin(own, distractors)
     # The gallery's vectors, then those of a chunk's own captions: one product gives both kinds of similarity, so captions
@@ -63,20 +81,25 @@ def retrieval_ranks(
     columns[:gallery] = captions[distractors]
     products = torch.empty(_CHUNK, len(columns))
     ranks = torch.ones(len(images), dtype=torch.long)
+    ties = torch.zeros(len(images), dtype=torch.long)
     for start in range(0, len(images), _CHUNK):
         rows = slice(start, start + _CHUNK)
         mine = own[rows]
         columns[gallery : gallery + len(mine)] = captions[mine]
         used = gallery + len(mine)
-        similarity = torch.mm(images[rows], columns[:used].T, out=products[: len(mine), :used])
-        higher = similarity[:, :gallery] > similarity[:, gallery:].diagonal()[:, None]
+        similarity = rounded(torch.mm(images[rows], columns[:used].T, out=products[: len(mine), :used]), cosines)
+        of_own = similarity[:, gallery:].diagonal()[:, None]
+        higher, equal = similarity[:, :gallery] > of_own, similarity[:, :gallery] == of_own
         among = listed[rows]
-        higher[among] &= distractors != mine[among, None]  # never above itself, however its two columns were rounded
+        other = distractors != mine[among, None]
+        higher[among] &= other  # never above itself, however its two columns were rounded
+        equal[among] &= other
         ranks[rows] += higher.sum(dim=1, dtype=torch.int32)
-    return ranks
+        ties[rows] = equal.sum(dim=1)
+    return ranks, ties
 
 
-class RetFailOptions(Options):
+class RetFailOptions(CosineOptions):
     """Options of RetFail."""
 
     seed: int = Field(42, ge=0, lt=2**32, description="seed of the distractors")
@@ -93,6 +116,7 @@ class RetFail(Metric):
     aspect = "forgetting"
     primary = True
     bounds = (0.0, 1.0)
+    conventions = {**HALF, "official": {"seed": 42, "distractors": 1000}}
     Options = RetFailOptions
 
     def needs(self) -> Mapping[str, View]:
@@ -104,6 +128,9 @@ class RetFail(Metric):
 
     def compute(self, image: Embedded, text: Embedded, retain_text: Embedded) -> Score:
         """The mean reciprocal rank, with R@1 beside it; rows are reciprocal ranks, clustered by identity.
+
+        A caption that is exactly as similar as the own one does not count against it. Among cosines in float16 that happens, so
+        what the score would be if all of them did stands beside it, and how many images it concerns.
 
         Raises:
             NotMeasurable: one of both splits is empty.
@@ -119,14 +146,31 @@ class RetFail(Metric):
 
         of_forget, of_retain = draw_distractors(len(text), len(retain_text), self.options.distractors, self.options.seed)
         drawn = torch.from_numpy(np.concatenate([of_forget, len(text) + of_retain]))
-        ranks = retrieval_ranks(image.vectors, vectors, code_of[: len(text)], code_of[drawn]).numpy()
+        own = code_of[: len(text)]
+        ranks, ties = (
+            found.numpy() for found in ranks_and_ties(image.vectors, vectors, own, code_of[drawn], self.options.cosines)
+        )
         rows = 1.0 / ranks
         gallery = len(drawn) + 1
         return Score(
             float(rows.mean()),
             rows,
             identity_clusters(image.columns),
-            extras={"R@1": float((ranks == 1).mean())},
-            details={"rank": ranks},
+            extras={"R@1": float((ranks == 1).mean()), **(_if_ties_count(ranks, ties) if self._half else {})},
+            details={"rank": ranks, **({"ties": ties} if self._half else {})},
             chance=float((1.0 / np.arange(1, gallery + 1)).mean()),  # every rank equally likely
         )
+
+    @property
+    def _half(self) -> bool:
+        return bool(self.options.cosines == "float16")
+
+
+def _if_ties_count(ranks: Int[np.ndarray, " n"], ties: Int[np.ndarray, " n"]) -> dict[str, float]:
+    """What ties could change."""
+    worst = ranks + ties
+    return {
+        "images with ties": float((ties > 0).mean()),
+        "MRR, ties against": float((1.0 / worst).mean()),
+        "R@1, ties against": float((worst == 1).mean()),
+    }

@@ -3,10 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
-from salmu_core import Embedded, NotMeasurable
+from jaxtyping import Float
+from torch import Tensor
+
+from salmu_core import Embedded, Field, NotMeasurable, Options
 from salmu_core.errors import BadData
+
+NumberType = Literal["float32", "float16"]
+
+
+class CosineOptions(Options):
+    """Options of metrics that are made of cosines."""
+
+    cosines: NumberType = Field(
+        "float32", description="cosines are rounded to float16, as the official evaluator's autocast leaves them, or not"
+    )
+
+
+#: What the official evaluator does where its encoders compute in half precision.
+HALF = {"official-fp16": {"cosines": "float16"}}
+
+
+def rounded(cosines: Float[Tensor, "*shape"], kind: NumberType) -> Float[Tensor, "*shape"]:
+    """Cosines as fp32, where asked after rounding each to the nearest float16 (of two equally near the one with an even last bit).
+
+    Steps of float16 are 2^-12 from 1/4 to 1/2, where cosines of CLIP lie. The official evaluator also takes the products of
+    vectors in float16; sums of 512 of those in fp32, as GPUs do, move a cosine by a step at most.
+
+    >>> import torch
+    >>> rounded(torch.tensor([0.3215]), "float16").item()
+    0.321533203125
+    """
+    return cosines.half().float() if kind == "float16" else cosines
 
 
 def check_rows(metric: str, **views: Embedded) -> None:

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from salmu_metrics.rows import NumberType, rounded
+
 _PROMPTS = 8192  # prompts summed at once: ImageNet has 80,000
 _CHUNK = 1024  # pictures per product: bounds memory, and is fixed because another size may round differently
 
@@ -33,10 +35,15 @@ def class_vectors(
     return F.normalize(means, dim=-1).to(prompts.dtype)
 
 
-def nearest_class(images: Float[Tensor, "n dim"], classes: Float[Tensor, "classes dim"]) -> Int[Tensor, " n"]:
+def nearest_class(
+    images: Float[Tensor, "n dim"], classes: Float[Tensor, "classes dim"], cosines: NumberType = "float32"
+) -> Int[Tensor, " n"]:
     """Index of the class with the largest cosine for each image; of equal ones the first.
 
     Args:
         images, classes: fp32 rows of unit length.
+        cosines: `float16`: rounded before they are compared.
     """
-    return torch.cat([(chunk @ classes.T).argmax(dim=-1) for chunk in images.split(_CHUNK)])
+    # Of equal values argmax may give any one.
+    kinds = (rounded(chunk @ classes.T, cosines) for chunk in images.split(_CHUNK))
+    return torch.cat([(found == found.amax(dim=-1, keepdim=True)).int().argmax(dim=-1) for found in kinds])

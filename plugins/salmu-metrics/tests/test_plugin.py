@@ -18,13 +18,14 @@ from salmu_core.testing import check_metric
 from salmu_core.toy import Toy
 
 FOLDER = Path(__file__).resolve().parents[1]
-#: name -> target, aspect, primary, bounds, splits: the table of SALMUBench.
+#: name -> target, aspect, primary, bounds, splits: the table of SALMUBench, and PrivPref, which is not scored.
 EXPECTED = {
     "RetFail": ("clean", "forgetting", True, (0, 1), {"forget", "retain_disjoint"}),
     "AssocStr": ("clean", "forgetting", False, (-1, 1), {"forget"}),
     "ACS": ("clean", "forgetting", False, (0, 1), {"forget"}),
     "IdZSC": ("clean", "forgetting", False, (0, 1), {"forget_identity"}),
     "CoreAssoc": ("clean", "forgetting", False, (-1, 1), {"forget"}),
+    "PrivPref": ("clean", "forgetting", False, (0, 1), {"forget", "holdout_identity", "holdout_association"}),
     "GenKnow": ("compromised", "general", True, (0, 1), {"genknow", "genknow_prompts"}),
     "InterIdSim": ("compromised", "holdout", True, (-1, 1), {"holdout_identity"}),
     "IntraIdSim": ("compromised", "holdout", False, (-1, 1), {"holdout_association"}),
@@ -40,10 +41,11 @@ def registered() -> Plugins:
     return plugins
 
 
-def test_the_hook_registers_the_ten_metrics_in_the_papers_order() -> None:
+def test_the_hook_registers_the_metrics_in_the_papers_order_and_only_the_ten_are_scored() -> None:
     plugins = registered()
     assert plugins.problems == []
     assert list(plugins.metrics) == list(EXPECTED)
+    assert [name for name, entry in plugins.metrics.items() if not entry.cls.scored] == ["PrivPref"]
 
 
 def test_the_entry_point_names_the_package() -> None:
