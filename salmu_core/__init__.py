@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from salmu_core.benchmark import PublishedRow as PublishedRow
     from salmu_core.benchmark import Report as Report
     from salmu_core.benchmark import SplitInfo as SplitInfo
+    from salmu_core.benchmark import Terms as Terms
     from salmu_core.data import Batch as Batch
     from salmu_core.data import Embedded as Embedded
     from salmu_core.data import EncodedImages as EncodedImages
@@ -100,6 +101,7 @@ _HOMES = {
     "Split": "data",
     "SplitInfo": "benchmark",
     "Target": "records.schema",
+    "Terms": "benchmark",
     "UnlearnContext": "runner.context",
     "UnlearningMethod": "method",
     "View": "data",

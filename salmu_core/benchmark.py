@@ -100,6 +100,25 @@ class PublishedRow:
     reference: Target | None = None
 
 
+@dataclass(frozen=True)
+class Terms:
+    """Conditions under which somebody gives out a model or data. What is made from it carries them on.
+
+    Args:
+        what: e.g. "model OWNER/NAME".
+        page: where they stand, and are accepted.
+        words: the conditions in a sentence or two, as far as they are known.
+        licence: as the page states it; empty where it states none.
+        gated: the page has to be visited and the terms accepted, before anything can be fetched.
+    """
+
+    what: str
+    page: str
+    words: str
+    licence: str = ""
+    gated: bool = False
+
+
 @contextlib.contextmanager
 def evaluation_locked() -> Iterator[None]:
     """While a method runs, evaluation splits cannot be loaded through any benchmark object."""
@@ -183,6 +202,11 @@ class Benchmark(ABC):
         """Where on the hub a model comes from, as OWNER/NAME or OWNER/NAME@REVISION; None where it does not. Needs no built
         data. The cards of published runs name it as the model they start from."""
         return None
+
+    def terms(self) -> Sequence[Terms]:
+        """Conditions of others that come with this data and these models. Needs no built data. `data pull` tells them before anything
+        is fetched; cards and certificates of models that were made from these repeat them."""
+        return ()
 
     def presets(self) -> Mapping[str, Mapping[str, Any]]:
         """Method name -> options that suit this benchmark better than the method's defaults. Needs no built data. They are used

@@ -1,5 +1,6 @@
 """Publishing runs: what is uploaded, what the card says, what is refused. Against a stub of the hub on this machine."""
 
+import dataclasses
 import json
 import shutil
 
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from hub_stub import TOKEN, running_hub, sha256
 from records import COMPROMISED, record, references
 from salmu_core import Settings, evaluate, load_model, push, run
+from salmu_core.benchmark import Terms
 from salmu_core.cli.main import cli, main
 from salmu_core.errors import BadCheckpoint, BadRecord, HubError
 from salmu_core.records.schema import RunRecord
@@ -356,3 +358,41 @@ def test_the_base_model_comes_from_the_benchmark(runs, monkeypatch):
     metadata, body = card_of(push(runs["weight-edit"], NAME, dry_run=True, plugins=toy_plugins()).publication.card)
     assert metadata["base_model"] == "owner/compromised"
     assert "[owner/compromised](https://huggingface.co/owner/compromised) at revision `abc123`" in body
+
+
+TERMS = Terms("model owner/base", "https://huggingface.co/owner/base", "Research only.", gated=True)
+
+
+def test_terms_of_the_origin_stand_on_the_card_and_take_the_place_of_an_unknown_licence():
+    metadata, body = card(record("delete", VALUES), references(), terms=[TERMS])
+    assert (metadata["license"], metadata["license_name"]) == ("other", "terms-of-the-origin")
+    assert metadata["license_link"] == TERMS.page
+    assert "Research only." in metadata["extra_gated_prompt"]
+    assert f"- [model owner/base]({TERMS.page}): Research only." in body
+    assert "accept the gated terms above first" in body
+    metadata, body = card(record("delete", VALUES), references(), license="mit", terms=[TERMS])
+    assert metadata["license"] == "mit"
+    assert "Research only." in body
+    open_terms = dataclasses.replace(TERMS, gated=False)
+    metadata, body = card(record("delete", VALUES), references(), terms=[open_terms])
+    assert "extra_gated_prompt" not in metadata
+    assert "accept the gated" not in body
+
+
+def test_a_model_made_from_a_gated_one_is_offered_a_gate_that_closes_before_anything_is_uploaded(hub, runs, monkeypatch):
+    monkeypatch.setattr(Toy, "terms", lambda self: (TERMS,))
+    words = ["push", str(runs["weight-edit"]), NAME]
+    plain = CliRunner().invoke(cli, words, catch_exceptions=False, standalone_mode=False)
+    assert "Made from what is gated: model owner/base" in " ".join(plain.stderr.split())
+    assert not any(item.startswith("GATE") for item in hub.uploads)
+    hub.uploads.clear()
+    gated = CliRunner().invoke(
+        cli,
+        ["push", str(runs["weight-edit"]), "me/other", "--gated", "manual"],
+        catch_exceptions=False,
+        standalone_mode=False,
+    )
+    assert "--gated" not in gated.stderr
+    assert hub.uploads[0] == "GATE me/other manual"
+    assert hub.uploads[-1] == "COMMIT me/other"
+    assert hub.repositories["model", "me/other"].gate == "manual"

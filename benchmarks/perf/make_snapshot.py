@@ -2,13 +2,16 @@
 
     uv run python benchmarks/perf/make_snapshot.py DIR
     uv run python benchmarks/perf/make_snapshot.py DIR --scale 0.01 --model ViT-B-16
+    uv run python benchmarks/perf/make_snapshot.py DIR --side long
 
-Pictures are blurred colours under a grain, 512 px on the short side, in JPEGs of about the size of the real ones; no two
-are equal. People and captions are invented from syllables and digits. Models have random weights. The numbers of such a
-snapshot mean nothing; what it takes to read, decode, encode and score it is what the real one takes.
+Pictures are blurred colours under a grain, in JPEGs of about the size of the real ones; no two are equal. They have 512 px on the
+short side, as the pictures of the project page, or with `--side long` on the long side, as the data card says. People and captions are
+invented from syllables and digits. Models have random weights. The numbers of such a snapshot mean nothing; what it takes to read,
+decode, encode and score it is what the real one takes.
 
 Row counts are those of SALMUBench (arXiv 2603.26316): 774 people, of whom 387 are to be forgotten in part and 193 whole,
-60,053 sensitive pairs, 16,741 ordinary portraits. Equal arguments give equal bytes.
+60,053 sensitive pairs, 16,741 ordinary portraits, of which 749 show people of forget and 251 people of holdout_identity. Equal
+arguments give equal bytes.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from dataclasses import dataclass
 from functools import cache
 from multiprocessing.pool import Pool
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -33,6 +36,7 @@ from salmu_core.seeding import derive_seed, numpy_generator
 from salmubench import Metadata, Row, write_metadata, write_split
 from salmubench.layout import FIELDS
 
+Side = Literal["short", "long"]
 SPLITS = ("forget", "holdout_identity", "holdout_association", "retain_synth")
 #: Seen in the official file names, with what a short side of 512 makes of them.
 ASPECTS = (1.0, 1.33, 0.75, 0.61, 1.5)
@@ -86,11 +90,12 @@ class Counts:
     whole: int = 193
     partly: int = 387
     outside: int = 194
-    forget_whole: int = 14_977
-    forget_partly: int = 15_491
+    forget_whole: int = 15_342
+    forget_partly: int = 15_126
     holdout_association: int = 14_943
     holdout_identity: int = 14_642
-    joint: int = 1_000
+    joint: int = 749
+    outside_joint: int = 251  # portraits with an identity that is not in forget
     disjoint: int = 15_741
     fragile: int = 2_000
 
@@ -141,10 +146,11 @@ def plan_rows(counts: Counts) -> tuple[dict[str, list[Plan]], Metadata]:
     sensitive("holdout_association", "partly", counts.holdout_association, lambda number: _window(number, 5, 9))
     sensitive("holdout_identity", "outside", counts.holdout_identity, lambda number: FIELDS)
     known = [*groups["whole"], *groups["partly"]]
-    for identity, share in zip(known, _shares(counts.joint, len(known)), strict=True):
-        for copy in range(share):
-            name = _file_name(identity, 500 + copy)
-            plans["retain_synth"].append(Plan(name, _look(identity, 500 + copy), identity))
+    for shown, rows in ((known, counts.joint), (groups["outside"], counts.outside_joint)):
+        for identity, share in zip(shown, _shares(rows, len(shown)), strict=True):
+            for copy in range(share):
+                name = _file_name(identity, 500 + copy)
+                plans["retain_synth"].append(Plan(name, _look(identity, 500 + copy), identity))
     for number in range(counts.disjoint):
         name = _file_name(f"9{number // 100:07d}", number % 100)
         plans["retain_synth"].append(Plan(name, _look("stranger", number), None))
@@ -154,24 +160,30 @@ def plan_rows(counts: Counts) -> tuple[dict[str, list[Plan]], Metadata]:
     return plans, metadata
 
 
-def draw(file_name: str, short_side: int) -> bytes:
+def picture_size(file_name: str, pixels: int, side: Side) -> tuple[int, int]:
+    """Width and height of a file's picture, whose short or long side has so many pixels."""
+    aspect = float(file_name.rsplit("-", 1)[1].removesuffix(".jpg"))
+    ratio = max(aspect, 1 / aspect)
+    short, long = (pixels, round(pixels * ratio)) if side == "short" else (round(pixels / ratio), pixels)
+    return (long, short) if aspect >= 1 else (short, long)
+
+
+def draw(file_name: str, pixels: int, side: Side = "short") -> bytes:
     """The JPEG of a file name: colours that differ from file to file under a piece of a common grain."""
     generator = numpy_generator(0, "picture", file_name)
-    aspect = float(file_name.rsplit("-", 1)[1].removesuffix(".jpg"))
-    longer = round(short_side * max(aspect, 1 / aspect))
-    size = (longer, short_side) if aspect >= 1 else (short_side, longer)
+    size = picture_size(file_name, pixels, side)
     colours = Image.fromarray(generator.integers(0, 256, (6, 5, 3), dtype=np.uint8)).resize(size, Image.Resampling.BICUBIC)
-    grain = _grain(2 * short_side)
-    x, y = (int(generator.integers(grain.width - side + 1)) for side in size)
+    grain = _grain(2 * pixels)
+    x, y = (int(generator.integers(grain.width - extent + 1)) for extent in size)
     picture = Image.blend(colours, grain.crop((x, y, x + size[0], y + size[1])), 0.3)
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
 
 
-def draw_rows(plans: list[Plan], short_side: int, pool: Pool) -> Iterator[Row]:
+def draw_rows(plans: list[Plan], pixels: int, side: Side, pool: Pool) -> Iterator[Row]:
     """Rows with their pictures, drawn by several processes, in order."""
-    jobs = ((plan.file_name, short_side) for plan in plans)
+    jobs = ((plan.file_name, pixels, side) for plan in plans)
     for plan, image in zip(plans, pool.imap(_draw_job, jobs, chunksize=16), strict=True):
         yield Row(image, plan.text, plan.identity_id, plan.file_name)
 
@@ -188,7 +200,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="DIR")
     parser.add_argument("--scale", type=float, default=1.0, help="multiple of SALMUBench's row counts (default 1)")
-    parser.add_argument("--size", type=int, default=512, help="short side of the pictures in pixels (default 512)")
+    parser.add_argument("--size", type=int, default=512, help="pixels on that side (default 512)")
+    parser.add_argument(
+        "--side",
+        choices=("short", "long"),
+        default="short",
+        help="the side of the pictures that --size gives (default short)",
+    )
     parser.add_argument("--model", help="open_clip architecture of the pair, e.g. ViT-B-16 (default: a tiny one)")
     parser.add_argument("--processes", type=int, default=multiprocessing.cpu_count(), help="default: one per core")
     arguments = parser.parse_args()
@@ -196,7 +214,9 @@ def main() -> None:
     plans, metadata = plan_rows(Counts() if arguments.scale == 1 else Counts().scaled(arguments.scale))
     with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
         for split in SPLITS:
-            write_split(arguments.folder, split, draw_rows(plans[split], arguments.size, pool), rows_per_group=100)
+            write_split(
+                arguments.folder, split, draw_rows(plans[split], arguments.size, arguments.side, pool), rows_per_group=100
+            )
             print(f"{split}: {len(plans[split])} rows after {time.monotonic() - started:.0f} s", flush=True)
     write_metadata(arguments.folder, metadata)
     config = ModelConfig.named(arguments.model) if arguments.model else TINY
@@ -258,7 +278,7 @@ def _grain(side: int) -> Image.Image:
     return Image.fromarray(noise).filter(ImageFilter.GaussianBlur(1.0)).convert("RGB")
 
 
-def _draw_job(job: tuple[str, int]) -> bytes:
+def _draw_job(job: tuple[str, int, Side]) -> bytes:
     return draw(*job)
 
 

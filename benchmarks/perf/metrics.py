@@ -31,7 +31,7 @@ from salmu_metrics import association_consistency
 #: split -> rows and identities; None: every row stands for itself. The size of fragile_set is not published: a guess.
 ROWS: dict[str, tuple[int, int | None]] = {
     "forget": (30_468, 580),
-    "forget_identity": (10_139, 193),
+    "forget_identity": (15_342, 193),
     "holdout_identity": (14_642, 194),
     "holdout_association": (14_943, 387),
     "retain_joint": (1_000, 580),

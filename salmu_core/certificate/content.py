@@ -118,6 +118,10 @@ def certificate_content(
             "device": record.provenance.device,
             "commit": record.provenance.git_commit,
         },
+        "terms": [
+            {"what": item.what, "page": item.page, "licence": item.licence, "words": item.words, "gated": item.gated}
+            for item in benchmark.terms()
+        ],
         "limits": list(LIMITS),
     }
 

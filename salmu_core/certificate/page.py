@@ -19,7 +19,7 @@ TITLE = "Report of a deletion from a model"
 
 def render_page(sealed: Mapping[str, Any]) -> str:
     """The page."""
-    return _template().render(title=TITLE, sealed=sealed, key=key_name(sealed), **sealed["content"])
+    return _template().render(title=TITLE, sealed=sealed, key=key_name(sealed), **{"terms": (), **sealed["content"]})
 
 
 def write_pdf(sealed: Mapping[str, Any], path: Path) -> None:
@@ -103,6 +103,11 @@ def write_pdf(sealed: Mapping[str, Any], path: Path) -> None:
         line(f"Model {which}: {digests}", size=8)
     line(f"File of weights after: SHA-256 {content['model']['after_file_sha256']}", size=8)
     line("Packages: " + ", ".join(f"{name} {version}" for name, version in content["run"]["packages"].items()), size=8)
+    if content.get("terms"):
+        heading("Terms of what the model was made from")
+        for item in content["terms"]:
+            licence = f" ({item['licence']})" if item["licence"] else ""
+            line(f"{item['what']}{licence}: {item['words']} {item['page']}", size=8)
     heading("What this does not show")
     for limit in content["limits"]:
         line(f"- {limit}")

@@ -13,7 +13,7 @@ import click
 from salmu_core.cli.arguments import benchmark_options, complete_names, data_dir_option
 
 if TYPE_CHECKING:
-    from salmu_core.benchmark import Download
+    from salmu_core.benchmark import Download, Terms
     from salmu_core.layout import Finding, Layout
     from salmu_core.plugins import Plugins
 
@@ -67,6 +67,7 @@ def pull_command(benchmark: str, bench_seed: int | None, bench_set: Sequence[str
     downloads = pulled.downloads()
     if downloads:
         _announce(downloads)
+        _tell_terms(pulled.terms())
         if not yes and render.err.is_terminal and not click.confirm("Fetch?", default=True, err=True):
             return 1
     started = time.monotonic()
@@ -183,6 +184,23 @@ def export_command(
         f"Wrote {len(written)} files, {render.bytes_text(folder_bytes(folder))}, to {folder}.", markup=False, highlight=False
     )
     return 0
+
+
+def _tell_terms(terms: Sequence[Terms]) -> None:
+    """Under which terms others give out what is to be fetched; what has to be accepted first stands last, nearest to the prompt."""
+    from salmu_core.cli import render
+
+    for item in sorted(terms, key=lambda item: item.gated):
+        render.err.print(f"Terms of {item.what}: {item.words}", markup=False, highlight=False)
+        render.err.print(f"  {item.page}", markup=False, highlight=False, soft_wrap=True)
+    if any(item.gated for item in terms):
+        render.err.print(
+            "Accept the terms on both pages first, with the account of your token (`hf auth login` or HF_TOKEN)."
+            if sum(item.gated for item in terms) == 2
+            else "Accept the terms on the page first, with the account of your token (`hf auth login` or HF_TOKEN).",
+            style="yellow",
+            highlight=False,
+        )
 
 
 def _announce(downloads: Sequence[Download]) -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from salmu_core.benchmark import Terms
 
 _EXAMPLES = """\b
 Examples:
   salmu push results/mini/runs/delete-b1-s0 me/clip-delete --dry-run
   salmu push results/mini/runs/delete-b1-s0 me/clip-delete --private
+  salmu push results/salmubench/runs/delete-b1-s0 me/clip-delete --gated manual
   salmu push results/mini/runs/delete-b1-s1 me/clip-delete --branch seed-1
 """
 
@@ -19,6 +25,11 @@ Examples:
 @click.argument("repository", metavar="OWNER/NAME")
 @click.option("--dry-run", is_flag=True, help="Show the card and what would be uploaded; ask the hub nothing.")
 @click.option("--private", is_flag=True, help="Make the repository private.")
+@click.option(
+    "--gated",
+    type=click.Choice(["auto", "manual"]),
+    help="Ask whoever fetches it to accept the terms first: auto lets everybody in who does, manual those you let in.",
+)
 @click.option("--branch", metavar="NAME", help="A branch other than main; made where it does not exist.")
 @click.option("--message", metavar="TEXT", help="The commit's message.")
 @click.option("--license", default="unknown", show_default=True, metavar="ID", help="A licence by the hub's identifier.")
@@ -38,6 +49,7 @@ def push_command(
     repository: str,
     dry_run: bool,
     private: bool,
+    gated: Any,
     branch: str | None,
     message: str | None,
     license: str,
@@ -71,7 +83,9 @@ def push_command(
         references=references,
         overwrite=overwrite,
         force=force,
+        gated=gated,
     )
+    ungated = gated is None and not private and any(item.gated for item in pushed.publication.terms)
     sizes = pushed.publication.sizes()
     if as_json:
         render.print_json({"url": pushed.url, "commit": pushed.commit, "uploaded": pushed.uploaded, "files": sizes})
@@ -81,9 +95,27 @@ def push_command(
         render.out.print(
             render.make_table(("File", "Size"), ((name, render.bytes_text(size)) for name, size in sizes.items()))
         )
+        if ungated:
+            _offer_gate(pushed.publication.terms)
         render.out.print(f"Nothing was uploaded. It would go to {pushed.url}", markup=False, highlight=False, soft_wrap=True)
         return 0
+    if ungated:
+        _offer_gate(pushed.publication.terms)
     said = f"{len(sizes)} files are at" if pushed.uploaded else "All of it was there already:"
     render.err.print(said, highlight=False)
     render.out.print(pushed.url, markup=False, highlight=False, soft_wrap=True)
     return 0
+
+
+def _offer_gate(terms: Sequence[Terms]) -> None:
+    """The origin asks for consent, and this repository does not."""
+    from salmu_core.cli import render
+
+    names = ", ".join(item.what for item in terms if item.gated)
+    render.err.print(
+        f"Made from what is gated: {names}. Its terms go on to this model. --gated auto or --gated manual asks for them here too;"
+        " --private keeps it to yourself.",
+        style="yellow",
+        markup=False,
+        highlight=False,
+    )

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import field_validator
 
-from salmu_core.benchmark import Benchmark, Budget, BuildStep, Report, SplitInfo
+from salmu_core.benchmark import Benchmark, Budget, BuildStep, Report, SplitInfo, Terms
 from salmu_core.data import Split, content_key
 from salmu_core.errors import BadCheckpoint, BadData, BadOptions, SalmuError
 from salmu_core.file_digests import FileDigests
@@ -217,6 +217,13 @@ class OwnData(Benchmark):
     def hub_model(self, which: Target) -> str | None:
         model = self.options.model
         return model.removeprefix("hf-hub:") if which == "compromised" and model and model.startswith("hf-hub:") else None
+
+    def terms(self) -> Sequence[Terms]:
+        name = self.hub_model("compromised")
+        if name is None:
+            return ()
+        words = "The model that this one was made from has terms of its own, which go on to what is made from it: read them there."
+        return (Terms(f"model {name}", f"https://huggingface.co/{name.partition('@')[0]}", words),)
 
     # ------------------------------------------------------------------ identity
 

@@ -12,6 +12,7 @@ from typing import Any
 import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from salmu_core.benchmark import Terms
 from salmu_core.records.explain import VERDICTS
 from salmu_core.records.gaps import gap_of
 from salmu_core.records.schema import RunRecord, ScoreRecord
@@ -26,6 +27,7 @@ def make_card(
     files: Sequence[str],
     license: str = "unknown",
     base_model: str | None = None,
+    terms: Sequence[Terms] = (),
 ) -> str:
     """README.md of the repository.
 
@@ -36,6 +38,7 @@ def make_card(
         files: names of what lies beside the card.
         license: an identifier that the hub knows.
         base_model: OWNER/NAME or OWNER/NAME@REVISION of the model that the method started from, where it is on the hub.
+        terms: conditions of others on what the model was made from.
     """
     clean = next((item.scores for item in references if item.spec.start == "clean"), {})
     compromised = next((item.scores for item in references if item.spec.start == "compromised"), {})
@@ -43,7 +46,7 @@ def make_card(
     base, _, base_revision = (base_model or "").partition("@")
     data = ModelCardData(
         library_name="open_clip",
-        license=license,
+        **_licence(license, terms),  # type: ignore[arg-type]
         base_model=base or None,
         pipeline_tag="zero-shot-image-classification",
         tags=["machine-unlearning", "clip", "salmu", record.spec.method, record.spec.benchmark],
@@ -56,6 +59,7 @@ def make_card(
         repository=repository,
         files=list(files),
         license=license,
+        terms=list(terms),
         base_model=base,
         base_revision=base_revision,
         rows=[_row(name, score, clean, compromised) for name, score in record.scores.items()],
@@ -68,6 +72,23 @@ def make_card(
         verdict_meaning=_meaning(verdict),
     )  # fmt: skip
     return str(ModelCard(content))
+
+
+def _licence(license: str, terms: Sequence[Terms]) -> dict[str, str]:
+    """The card's metadata on what may be done with the model. What others demand is a licence that the hub has no identifier for.
+
+    The hub shows the text of the gate wherever the repository is gated (`salmu push --gated`).
+    """
+    found = {"license": license}
+    if license == "unknown" and terms:
+        # The strictest are those that have to be accepted.
+        strictest = max(terms, key=lambda item: item.gated)
+        found = {"license": "other", "license_name": "terms-of-the-origin", "license_link": strictest.page}
+    gates = [item for item in terms if item.gated]
+    if gates:
+        found["extra_gated_heading"] = "Accept the terms of the model that this one was made from"
+        found["extra_gated_prompt"] = " ".join(f"{item.what}: {item.words} {item.page}" for item in gates)
+    return found
 
 
 def _eval_result(record: RunRecord, name: str, score: ScoreRecord) -> EvalResult:

@@ -6,8 +6,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from salmu_core.benchmark import Terms
 from salmu_core.errors import BadCheckpoint, BadRecord, HubError, SalmuError
 from salmu_core.hub import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS, HubFile, Repository, explained, is_offline, is_whole
 from salmu_core.model import load_model
@@ -35,12 +36,14 @@ class Publication:
         record: the run's, without paths of this machine.
         card: content of README.md.
         files: name in the repository -> a file of this machine, or its content.
+        terms: conditions of others on what the model was made from.
     """
 
     repository: str
     record: RunRecord
     card: str
     files: Mapping[str, Path | bytes]
+    terms: tuple[Terms, ...] = ()
 
     def sizes(self) -> dict[str, int]:
         """Bytes of each file."""
@@ -81,6 +84,7 @@ def push(
     references: str | Path | None = None,
     overwrite: bool = False,
     force: bool = False,
+    gated: Literal["auto", "manual"] | None = None,
     plugins: Plugins | None = None,
 ) -> Pushed:
     """Publish a finished run: model (as open_clip loads it from the hub), card, record and the benchmark's result files.
@@ -102,6 +106,8 @@ def push(
         references: where the Clean and Compromised records are; default: beside the run.
         overwrite: replace files that are there with another content.
         force: publish a run that diverged; its card opens with a warning.
+        gated: ask whoever fetches the model to accept terms first; `auto` lets everybody in who does, `manual` those you let in. Done
+            before any file is uploaded.
 
     Raises:
         BadRecord: no run directory, a run without a model, or one that did not end well.
@@ -121,7 +127,7 @@ def push(
     url = _url(repository, branch)
     if dry_run:
         return Pushed(url, None, False, publication)
-    commit, uploaded = _upload(publication, private, branch, message, token, overwrite)
+    commit, uploaded = _upload(publication, private, branch, message, token, overwrite, gated)
     return Pushed(url, commit, uploaded, publication)
 
 
@@ -143,8 +149,10 @@ def prepare(
         raise BadRecord(f"'{folder}' is no run directory.", "Give the folder that `salmu run` wrote.")
     record = read_record(folder)
     weights = _model_of(record, folder, force)
+    plugins = plugins or load_plugins()
     if base_model is None:
-        base_model = _base_model(record, plugins or load_plugins())
+        base_model = _base_model(record, plugins)
+    terms = terms_of(record, plugins)
     public = public_record(record)
     if not rows:
         public = public.model_copy(update={"rows_file": None})
@@ -166,8 +174,9 @@ def prepare(
         files=[CARD_FILE, *files],
         license=license,
         base_model=base_model,
+        terms=terms,
     )
-    return Publication(repository, public, card, {CARD_FILE: card.encode(), **files})
+    return Publication(repository, public, card, {CARD_FILE: card.encode(), **files}, terms)
 
 
 def _check_name(repository: str) -> None:
@@ -217,6 +226,14 @@ def _base_model(record: RunRecord, plugins: Plugins) -> str | None:
         return None
 
 
+def terms_of(record: RunRecord, plugins: Plugins) -> tuple[Terms, ...]:
+    """Conditions of others on what a run's model was made from, if the benchmark is installed and says so."""
+    try:
+        return tuple(make_benchmark(record.spec.benchmark, record.spec.benchmark_options, plugins).terms())
+    except SalmuError:
+        return ()
+
+
 def _url(repository: str, branch: str | None) -> str:
     from huggingface_hub import constants
 
@@ -224,7 +241,13 @@ def _url(repository: str, branch: str | None) -> str:
 
 
 def _upload(
-    publication: Publication, private: bool, branch: str | None, message: str | None, token: str | None, overwrite: bool
+    publication: Publication,
+    private: bool,
+    branch: str | None,
+    message: str | None,
+    token: str | None,
+    overwrite: bool,
+    gated: Literal["auto", "manual"] | None,
 ) -> tuple[str, bool]:
     """The commit that holds the publication, and whether it had to be made."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
@@ -240,6 +263,8 @@ def _upload(
     api = HfApi(token=token)
     with explained(Repository("model", name, branch or "main", ())):
         target = _claim(api, name, private, branch)
+        if gated is not None:  # before there is anything to fetch
+            api.update_repo_settings(name, gated=gated)
         same = {
             path
             for path, content in publication.files.items()

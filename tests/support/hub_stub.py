@@ -50,6 +50,7 @@ class Repository:
     branches: dict[str, str] = field(default_factory=dict)
     private: bool = False
     gated: bool = False
+    gate: str | bool = False  # as its owner set it
 
     def resolve(self, revision: str) -> str | None:
         """The commit that a branch or a commit's own name means."""
@@ -198,6 +199,7 @@ class _Handler(BaseHTTPRequestHandler):
     _ROUTES: list[tuple[str, str, str]] = [
         ("GET", r"/api/whoami-v2", "whoami"),
         ("POST", r"/api/repos/create", "create"),
+        ("PUT", r"/api/models/(?P<name>[^/]+/[^/]+)/settings", "settings"),
         ("POST", r"/api/validate-yaml", "validate"),
         ("GET", r"/api/(?P<kind>model|dataset)s/(?P<name>[^/]+/[^/]+)(/revision/(?P<revision>[^/]+))?", "info"),
         ("GET", r"/api/(?P<kind>model|dataset)s/(?P<name>[^/]+/[^/]+)/tree/(?P<revision>[^/]+)", "tree"),
@@ -355,6 +357,12 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is not None and fault.kind == "corrupt":
             data = data[:-1] + bytes([data[-1] ^ 1])
         self._send(data, status, headers)
+
+    def _settings(self, name: str) -> None:
+        repository = self._writable("model", name)
+        repository.gate = json.loads(self.body)["gated"]
+        self.hub.uploads.append(f"GATE {name} {repository.gate}")
+        self._json({})
 
     def _create(self) -> None:
         if not self._logged_in:

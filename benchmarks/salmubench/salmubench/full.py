@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import field_validator
 
-from salmu_core.benchmark import Budget, BuildStep, Download, PublishedRow, Report, SplitInfo
+from salmu_core.benchmark import Budget, BuildStep, Download, PublishedRow, Report, SplitInfo, Terms
 from salmu_core.data import ImagePlaces, Split
 from salmu_core.data_cache import DataCache
 from salmu_core.errors import BadData, NotBuilt
@@ -151,6 +151,12 @@ class Salmubench(SnapshotBenchmark):
         """OWNER/NAME@COMMIT of a model from the hub; None for a folder or file of this machine."""
         source = self._model(which)
         return source.text.removeprefix("hf-hub:") if source.on_hub else None
+
+    def terms(self) -> Sequence[Terms]:
+        """Of the published data and models, where they are used: a folder with other row counts holds other data."""
+        models = [which for which in layout.MODELS if self._model(which).which is not None]
+        published = self.options.data_dir is None or bool(self.published())
+        return [*(hub.terms("dataset") if published else ()), *(item for which in models for item in hub.terms(which))]
 
     def budget(self) -> Budget:
         samples = int(self.options.passes * len(self.split("forget")))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from salmu_core import hub
-from salmu_core.benchmark import BuildStep, Download, Report
+from salmu_core.benchmark import BuildStep, Download, Report, Terms
 from salmu_core.errors import HubError
 from salmubench import layout
 
@@ -48,6 +48,14 @@ def pinned() -> Mapping[Part, hub.Repository]:
         model = content[which]
         parts[which] = hub.Repository("model", model["name"], model["revision"], (hub.OPEN_CLIP_CONFIG, model["weights"]))
     return parts
+
+
+def terms(part: Part) -> tuple[Terms, ...]:
+    """Under which terms its authors give it out."""
+    stated = _pinned_content()[part]
+    page = f"https://huggingface.co/{'datasets/' if part == 'dataset' else ''}{stated['name']}"
+    what = f"{'dataset' if part == 'dataset' else 'model'} {stated['name']}"
+    return (Terms(what, page, stated["terms"], stated.get("licence", ""), gated=stated.get("gated", False)),)
 
 
 @dataclass(frozen=True)

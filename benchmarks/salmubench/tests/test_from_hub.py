@@ -97,6 +97,19 @@ def test_pulling_from_the_command_line_announces_and_fetches(stub, monkeypatch) 
     assert done.return_value == 0
     assert "dataset cvc-mmu/salmubench-512-redistributed at b76aa388" in " ".join(done.stderr.split())
     assert "kB" in done.stderr
+    said = " ".join(done.stderr.split())
+    for which in ("clean", "compromised"):
+        assert f"Terms of model cvc-mmu/clip-vit-b-16-salmu-{which}: Gated: log in and accept" in said
+        assert f"https://huggingface.co/cvc-mmu/clip-vit-b-16-salmu-{which}" in said
+    assert "cc-by-nc-4.0 at one revision and cc-by-4.0 at a later one" in said
+    assert "Accept the terms on both pages first" in said
     assert Salmubench().ready()
     again = CliRunner().invoke(cli, ["data", "pull", "salmubench"], catch_exceptions=False, standalone_mode=False)
     assert "Everything that salmubench needs is here." in again.stdout
+
+
+def test_terms_go_with_what_was_published_and_with_nothing_else(stub, exported: Path) -> None:
+    assert [item.gated for item in Salmubench().terms()] == [False, True, True]
+    assert list(Salmubench(Salmubench.Options(data_dir=exported)).terms()) == []  # its own models lie beside it
+    mixed = Salmubench(Salmubench.Options(data_dir=exported, compromised=f"hf-hub:me/model@{'a' * 40}"))
+    assert list(mixed.terms()) == []  # what a stranger's terms are is not known here
