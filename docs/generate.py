@@ -19,7 +19,19 @@ from salmubench.published import published_rows
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
-_COLUMNS = ("RetFail", "AssocStr", "ACS", "IdZSC", "CoreAssoc", "GenKnow", "InterIdSim", "IntraIdSim", "VisIdInt", "FragSim")
+_COLUMNS = (
+    "RetFail",
+    "AssocStr",
+    "ACS",
+    "IdZSC",
+    "CoreAssoc",
+    "PrivPref",
+    "GenKnow",
+    "InterIdSim",
+    "IntraIdSim",
+    "VisIdInt",
+    "FragSim",
+)
 
 
 def published_table() -> str:
