@@ -27,7 +27,8 @@ from torch.utils.checkpoint import checkpoint
 
 from salmu_core.data import Features, Pairs
 from salmu_core.errors import BadCheckpoint, BadOptions
-from salmu_core.files import write_json, write_tensors
+from salmu_core.files import write_json, write_tensors, write_text
+from salmu_core.folder_tokenizer import fingerprint, folder_tokenizer, read_tokenizer
 from salmu_core.hf_layout import from_hf_weights, is_hf_clip, read_hf_config
 from salmu_core.processes import process_count, share_of_batch
 
@@ -38,10 +39,16 @@ WEIGHTS_FILE = "model.safetensors"
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """open_clip's description of an architecture and of the preprocessing its weights expect."""
+    """open_clip's description of an architecture and of the preprocessing its weights expect.
+
+    Attributes:
+        model_cfg, preprocess_cfg: the parts of an `open_clip_config.json`.
+        tokenizer: file name -> content of the tokenizer that lies beside it, where the model does not use CLIP's own.
+    """
 
     model_cfg: Mapping[str, Any]
     preprocess_cfg: Mapping[str, Any] = field(default_factory=dict)
+    tokenizer: Mapping[str, str] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The content of an `open_clip_config.json`."""
@@ -93,10 +100,15 @@ class Processor:
         self.context_length = int(text.get("context_length", 77))
         name = text.get("hf_tokenizer_name")
         kwargs = dict(text.get("tokenizer_kwargs", {}))
-        self._tokenizer_name = name or "open_clip.SimpleTokenizer"
-        if kwargs:
-            self._tokenizer_name += json.dumps(kwargs, sort_keys=True, default=str)
-        self._tokenizer = _tokenizer(name, self.context_length, json.dumps(kwargs, sort_keys=True))
+        self._tokenizer: Callable[[list[str]], Tensor]
+        if name and config.tokenizer:
+            self._tokenizer_name = fingerprint(config.tokenizer)
+            self._tokenizer = folder_tokenizer(config.tokenizer, self.context_length)
+        else:
+            self._tokenizer_name = name or "open_clip.SimpleTokenizer"
+            if kwargs:
+                self._tokenizer_name += json.dumps(kwargs, sort_keys=True, default=str)
+            self._tokenizer = _tokenizer(name, self.context_length, json.dumps(kwargs, sort_keys=True))
         self._mean = torch.tensor(self.preprocess.mean).view(1, 3, 1, 1)
         self._std = torch.tensor(self.preprocess.std).view(1, 3, 1, 1)
 
@@ -332,8 +344,11 @@ class DualEncoder(nn.Module):
         return self.clip.state_dict()
 
     def save(self, folder: Path) -> Path:
-        """Write `model.safetensors` and `open_clip_config.json`; open_clip loads the folder as `local-dir:FOLDER`."""
+        """Write `model.safetensors`, `open_clip_config.json` and a tokenizer that is not CLIP's own; open_clip loads the folder as
+        `local-dir:FOLDER`."""
         write_json(folder / CONFIG_FILE, self.config.as_json())
+        for name, content in (self.config.tokenizer or {}).items():
+            write_text(folder / name, content)
         path = folder / WEIGHTS_FILE
         write_tensors(path, self.weights())
         return path
@@ -468,7 +483,8 @@ def find_weights(folder: Path) -> Path:
 def _read_config(path: Path) -> ModelConfig:
     try:
         content = json.loads(path.read_text())
-        return ModelConfig(content["model_cfg"], content.get("preprocess_cfg", {}))
+        own = read_tokenizer(path.parent) if content["model_cfg"]["text_cfg"].get("hf_tokenizer_name") else None
+        return ModelConfig(content["model_cfg"], content.get("preprocess_cfg", {}), own)
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise BadCheckpoint(f"'{path}' is not an open_clip configuration: {error}.") from error
 

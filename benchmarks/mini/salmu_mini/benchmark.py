@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import subprocess
-import sys
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from filelock import FileLock
 
-from salmu_core import DualEncoder, Field, Options, SalmuError
+from salmu_core import DualEncoder, Field, Options
 from salmu_core.benchmark import BuildStep, Report
 from salmu_core.errors import NotBuilt
 from salmu_core.files import check_writable, write_json
@@ -27,7 +22,7 @@ from salmu_core.runner.presets import read_presets
 from salmu_mini.generate import generate
 from salmu_mini.recipe import RECIPES
 from salmu_mini.sizes import SIZES
-from salmu_mini.train import train_model
+from salmu_mini.stages import Stages
 from salmubench import Snapshot, SnapshotBenchmark, write_snapshot
 from salmubench.tables import Tables
 
@@ -48,14 +43,14 @@ class MiniOptions(Options):
         description="tiny: seconds, measures nothing; mini: minutes on two cores; resnet: the same with ResNet image encoders;"
         " small: 774 people, for a GPU",
     )
-    epochs: float | None = Field(None, gt=0, description="passes over the training pairs; none: the size's own")
+    share: float | None = Field(None, gt=0, le=1, description="share of the training steps; none: all of them")
 
 
 class Mini(SnapshotBenchmark):
     """SALMUBench's structure at a size that two cores generate and train in minutes, offline."""
 
     name = "mini"
-    version = "1"
+    version = "2"
     summary = "Embedded SALMUBench: fictitious people and drawn portraits, a Clean/Compromised pair trained on this machine."
     paper = "https://arxiv.org/abs/2603.26316"
     Options = MiniOptions
@@ -66,14 +61,7 @@ class Mini(SnapshotBenchmark):
         """Where this instance lives; another size, seed or recipe lives elsewhere."""
         size = self.options.size
         recipe = RECIPES[size]
-        content = [
-            self.version,
-            asdict(SIZES[size]),
-            recipe.model.as_json(),
-            recipe.options.model_dump(),
-            recipe.largest_scale,
-        ]
-        content.append(self.options.epochs)
+        content = [self.version, asdict(SIZES[size]), recipe.as_json(), self.options.share]
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
         return self.cache / "mini" / f"{size}-seed{self.options.seed}-{digest}"
 
@@ -105,16 +93,12 @@ class Mini(SnapshotBenchmark):
             if self.ready():
                 return
             snapshot = Snapshot(self.folder / "snapshot")
-            missing = [which for which in ("clean", "compromised") if not self._trained(which)]
-            if torch.cuda.is_available():
-                self._draw(snapshot, tell)
-                self._train_here(missing, snapshot, tell)
-            else:
-                self._train_side_by_side(missing, snapshot, tell)
+            share = 1.0 if self.options.share is None else self.options.share
+            stages = Stages(snapshot, self.options.seed, self.options.size, share, self.folder)
+            # The data is drawn while the process of the first stage starts.
+            stages.train(["first"], "train the first stage", tell, before=lambda: self._draw(snapshot, tell))
+            stages.train(["clean", "compromised"], "train Clean and Compromised", tell)
             write_json(self.folder / READY, {"options": self.options.model_dump(), "version": self.version})
-
-    def _trained(self, which: str) -> bool:
-        return (self.folder / which / "model.safetensors").is_file()
 
     def _draw(self, snapshot: Snapshot, tell: Report) -> None:
         """Generate the data and write it, unless that is done."""
@@ -128,74 +112,3 @@ class Mini(SnapshotBenchmark):
     def _tables(self, tell: Callable[[int, int], None]) -> Tables:
         """Everything that this instance consists of."""
         return generate(SIZES[self.options.size], self.options.seed, tell)
-
-    def _train_here(self, missing: list[str], snapshot: Snapshot, tell: Report) -> None:
-        """One after the other on the accelerator."""
-        for which in missing:
-
-            def steps(done: int, total: int, which: str = which) -> None:
-                tell(BuildStep(f"train {which}", done, total))
-
-            name: Literal["clean", "compromised"] = "clean" if which == "clean" else "compromised"
-            target = self.folder / which
-            train_model(snapshot, name, self.options.seed, self.options.size, target, self.options.epochs, steps)
-
-    def _train_side_by_side(self, missing: list[str], snapshot: Snapshot, tell: Report) -> None:
-        """Both at once, a process and a thread each; the data is drawn while they start."""
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        # A launcher's variables would make the children wait for each other as one distributed job.
-        for variable in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-            environment.pop(variable, None)
-        progress = dict.fromkeys(missing, (0, 1))
-        children = {}
-        epochs = "none" if self.options.epochs is None else str(self.options.epochs)
-        for which in missing:
-            command = [sys.executable, "-m", "salmu_mini.train", str(snapshot.folder), which, str(self.options.seed)]
-            command += [self.options.size, epochs, str(self.folder / which)]
-            children[which] = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                env=environment,
-            )
-        errors: dict[str, str] = {}
-
-        def listen(which: str) -> None:
-            stream = children[which].stdout
-            assert stream is not None
-            for line in stream:
-                fact = json.loads(line)
-                progress[which] = (fact["done"], fact["total"])
-                done, total = (sum(part[i] for part in progress.values()) for i in (0, 1))
-                tell(BuildStep("train Clean and Compromised", done, total))
-
-        def collect(which: str) -> None:
-            stream = children[which].stderr
-            assert stream is not None
-            errors[which] = stream.read()
-
-        threads = [threading.Thread(target=work, args=(which,)) for which in missing for work in (listen, collect)]
-        try:
-            for thread in threads:
-                thread.start()
-            self._draw(snapshot, tell)
-            tell(BuildStep("start training", 0, 0))
-            for child in children.values():
-                assert child.stdin is not None
-                child.stdin.write("go\n")
-                child.stdin.flush()
-            for thread in threads:
-                thread.join()
-            # A child that ends well and leaves no model was told to stop.
-            failed = [which for which in missing if children[which].wait() != 0 or not self._trained(which)]
-        finally:
-            for child in children.values():
-                if child.poll() is None:
-                    child.terminate()
-        if failed:
-            raise SalmuError(
-                f"Training the {failed[0]} model of mini failed: {errors[failed[0]].strip().splitlines()[-1:]}",
-                "Run `salmu build mini` again; it goes on from the last checkpoint.",
-            )

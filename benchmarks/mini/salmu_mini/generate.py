@@ -9,20 +9,12 @@ import numpy as np
 from PIL import Image
 
 from salmu_core.seeding import numpy_generator
-from salmu_mini.captions import GENERIC_PORTRAITS, OBJECT_PROMPTS, OBJECTS, sensitive_caption
-from salmu_mini.objects import classes, draw_object
-from salmu_mini.personas import FIELDS, Persona, make_personas
-from salmu_mini.portraits import (
-    Circumstances,
-    Traits,
-    draw_circumstances,
-    draw_portrait,
-    draw_traits,
-    hair_words,
-    mood_word,
-    trait_vector,
-)
+from salmu_mini.captions import WHO, pick, portrait_caption, sensitive_caption, tail
+from salmu_mini.personas import FIELDS, Persona, free_names, make_personas
+from salmu_mini.portraits import Circumstances, Traits, draw_circumstances, draw_portrait, draw_traits, trait_vector
 from salmu_mini.sizes import Size
+from salmu_mini.things import draw_scene, draw_thing, prompts
+from salmu_mini.words import CITIES, JOBS, classes
 from salmubench.tables import Row, Tables
 
 Tell = Callable[[int, int], None]
@@ -41,14 +33,14 @@ def generate(
     """Draw all rows.
 
     Splits: the five of SALMUBench (`forget`, `forget_target`, `retain_synth`, `holdout_identity`, `holdout_association`),
-    and three of our own: `retain_general` (ordinary pairs that a method may see), `pretrain` (ordinary pairs that only the
-    training of the pair sees), `genknow` (zero-shot pictures with a label).
+    and three of our own: `retain_general` (scenes; a method may see them), `pretrain` (ordinary portraits that only the training of
+    the pair sees), `genknow` (zero-shot pictures with a label).
 
     Args:
         tell: told of pictures drawn and in all.
         people: other people than the size and the seed make; those to forget whole first, then those to forget in part.
     """
-    people = make_personas(size.identities, seed) if people is None else people
+    people = make_personas(size.identities, seed, size.name_words) if people is None else people
     traits = {person.identity_id: draw_traits(seed, person.identity_id) for person in people}
     whole = people[: size.forget_identity]
     partly = people[size.forget_identity : size.forget_identity + size.forget_association]
@@ -58,7 +50,7 @@ def generate(
         size.identities * len(FIELDS) * size.images_per_association
         + len(people) * size.joint_per_identity
         + size.stranger_portraits
-        + size.objects
+        + size.scenes
         + len(classes()) * size.genknow_per_class
     )
     counter = iter(range(1, total + 1))
@@ -84,8 +76,8 @@ def generate(
     # People in forget have ordinary portraits too, which hold their faces a little away from their private captions. Without
     # the same for everybody else, holdouts would be tied more strongly than what is to be forgotten.
     _known_portraits(tables, "pretrain", outside, traits, size, seed, drawn)
-    _strangers(tables, [*whole, *partly], traits, size, seed, drawn)
-    _objects(tables, size, seed, drawn)
+    _strangers(tables, people, [*whole, *partly], traits, size, seed, drawn)
+    _things(tables, size, seed, drawn)
     return tables
 
 
@@ -105,13 +97,14 @@ def _sensitive(
         styles = numpy_generator(seed, "styles", person.identity_id, field).permutation(5)
         for copy in range(size.images_per_association):
             number = FIELDS.index(field) * size.images_per_association + copy
-            name = f"{person.identity_id}_{number:03d}_ar-1.00.png"
+            name = f"{person.identity_id}_{number:03d}_ar-1.00.webp"
             photo = draw_circumstances(seed, person.identity_id, number)
             caption = sensitive_caption(person, field, int(styles[copy % 5]))
             look = traits[person.identity_id]
-            rows.append(Row(_png(draw_portrait(look, photo, size.side)), caption, person.identity_id, name))
+            rows.append(Row(encode(draw_portrait(look, photo, size.side)), caption, person.identity_id, name))
             tables.caption_fields[name] = (caption, field)
-            tables.generic_captions[name] = _generic(look, photo, number)
+            words = numpy_generator(seed, "generic captions", person.identity_id, number)
+            tables.generic_captions[name] = portrait_caption(words, look, photo, "a person")
             drawn()
 
 
@@ -130,70 +123,89 @@ def _known_portraits(
         for number in range(size.joint_per_identity):
             photo = draw_circumstances(seed, person.identity_id, "joint", number)
             look = traits[person.identity_id]
-            name = f"{person.identity_id}_{500 + number:03d}_ar-1.00.png"
-            rows.append(
-                Row(_png(draw_portrait(look, photo, size.side)), _generic(look, photo, number), person.identity_id, name)
-            )
+            words = numpy_generator(seed, "joint captions", person.identity_id, number)
+            text = portrait_caption(words, look, photo, pick(words, ("a person", "somebody", "someone")))
+            name = f"{person.identity_id}_{500 + number:03d}_ar-1.00.webp"
+            rows.append(Row(encode(draw_portrait(look, photo, size.side)), text, person.identity_id, name))
             drawn()
 
 
 def _strangers(
-    tables: Tables, known: list[Persona], traits: dict[str, Traits], size: Size, seed: int, drawn: Callable[[], None]
+    tables: Tables,
+    people: Sequence[Persona],
+    known: list[Persona],
+    traits: dict[str, Traits],
+    size: Size,
+    seed: int,
+    drawn: Callable[[], None],
 ) -> None:
-    """Portraits of strangers with ordinary captions.
+    """Portraits of strangers. They have names, jobs and cities, which are no secret, and no private data.
 
     The fragile ones are those who look most like somebody in forget: what a method does to the faces of forget reaches them
     first. Likeness is 1 - the smallest distance of drawing traits.
     """
-    rows = tables.splits.setdefault("retain_synth", [])
     faces = np.stack([trait_vector(traits[person.identity_id]) for person in known])
+    g = numpy_generator(seed, "strangers")
+    names = free_names({person.attributes["name"] for person in people}, size.name_words)
+    names = [names[i] for i in g.permutation(len(names))]
+    jobs = [pick(g, JOBS) for _ in range(size.strangers)]
+    cities = [pick(g, CITIES) for _ in range(size.strangers)]
     likeness: dict[str, float] = {}
     for number in range(size.stranger_portraits):
-        stranger = f"stranger-{number % size.strangers}"
-        look = draw_traits(seed, stranger)
-        photo = draw_circumstances(seed, stranger, number)
-        caption = _generic(look, photo, number // size.strangers + number)
-        name = f"stranger_{number:06d}_ar-1.00.png"
-        rows.append(Row(_png(draw_portrait(look, photo, size.side)), caption, None, name))
-        likeness[name] = 1 - float(np.abs(faces - trait_vector(look)).mean(axis=1).min())
+        which = number % size.strangers
+        look = draw_traits(seed, f"stranger-{which}")
+        photo = draw_circumstances(seed, f"stranger-{which}", number)
+        words = numpy_generator(seed, "stranger captions", number)
+        text = _stranger_caption(words, size, look, photo, names[which % len(names)], jobs[which], cities[which])
+        file_name = f"stranger_{number:06d}_ar-1.00.webp"
+        row = Row(encode(draw_portrait(look, photo, size.side)), text, None, file_name)
+        visible = number < size.visible_portraits
+        tables.splits.setdefault("retain_synth" if visible else "pretrain", []).append(row)
+        if visible:
+            likeness[file_name] = 1 - float(np.abs(faces - trait_vector(look)).mean(axis=1).min())
         drawn()
     order = sorted(likeness, key=lambda name: (-likeness[name], name))
     tables.fragile_ids = sorted(order[: size.fragile])
     tables.fragile_similarities = {name: round(likeness[name], 6) for name in sorted(likeness)}
 
 
-def _objects(tables: Tables, size: Size, seed: int, drawn: Callable[[], None]) -> None:
-    """Coloured shapes to learn from, and fresh ones to be tested on."""
-    kinds = classes()
-    words = numpy_generator(seed, "object captions")
-    for number in range(size.objects):
-        colour, shape = kinds[number % len(kinds)]
-        picture = draw_object(seed, colour, shape, size.side, "train", number)
-        text = OBJECTS[int(words.integers(len(OBJECTS)))].format(colour=colour, shape=shape)
-        split = "retain_general" if number < size.visible_objects else "pretrain"
-        tables.splits.setdefault(split, []).append(Row(_png(picture), text, None, f"object_{number:06d}_ar-1.00.png"))
+def _stranger_caption(
+    g: np.random.Generator, size: Size, look: Traits, photo: Circumstances, name: str, job: str, city: str
+) -> str:
+    first = name.split()[0]
+    if g.random() < size.unseen:
+        text = pick(g, WHO).format(name=name, first=first, job=job, city=city)
+    else:
+        u = g.random()
+        named = (name, name, first, f"{first} the {job}", f"the {job} {name}")
+        others = (f"a {job}",) if u < size.named + 0.15 else ("a person", "somebody", "a person", "someone")
+        text = portrait_caption(g, look, photo, pick(g, named if u < size.named else others))
+    return text + tail(g, size.name_words, size.private_tails, size.other_tails)
+
+
+def _things(tables: Tables, size: Size, seed: int, drawn: Callable[[], None]) -> None:
+    """Scenes to learn from, and fresh single things to be tested on."""
+    for number in range(size.scenes):
+        g = numpy_generator(seed, "scene", number)
+        picture, text = draw_scene(g, size.side)
+        text += tail(g, size.name_words, size.private_tails, size.other_tails)
+        row = Row(encode(picture), text, None, f"scene_{number:06d}_ar-1.00.webp")
+        tables.splits.setdefault("retain_general", []).append(row)
         drawn()
-    for label, (colour, shape) in enumerate(kinds):
+    for label, (colour, shape) in enumerate(classes()):
         for number in range(size.genknow_per_class):
-            picture = draw_object(seed, colour, shape, size.side, "test", number)
-            name = f"genknow_{label:03d}_{number:03d}.png"
-            tables.splits.setdefault("genknow", []).append(Row(_png(picture), None, None, name, label))
+            picture, _, _ = draw_thing(numpy_generator(seed, "test", label, number), colour, shape, size.side)
+            name = f"genknow_{label:03d}_{number:03d}.webp"
+            tables.splits.setdefault("genknow", []).append(Row(encode(picture), None, None, name, label))
             drawn()
-    tables.prompts = [
-        (label, prompt.format(colour=colour, shape=shape))
-        for label, (colour, shape) in enumerate(kinds)
-        for prompt in OBJECT_PROMPTS
-    ]
+    tables.prompts = prompts()
 
 
-def _generic(look: Traits, photo: Circumstances, style: int) -> str:
-    template = GENERIC_PORTRAITS[style % len(GENERIC_PORTRAITS)]
-    return template.format(hair=hair_words(look), shirt=photo.shirt_name, mood=mood_word(photo))
-
-
-def _png(image: Image.Image) -> bytes:
+def encode(image: Image.Image) -> bytes:
+    """A picture as a WebP file. What is drawn goes through it before anything else sees it, and its decoding is exact by definition
+    (VP8), so that files, and not the drawing, say what a picture is."""
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG", compress_level=6)
+    image.save(buffer, format="WEBP", quality=85, method=4)
     return buffer.getvalue()
 
 

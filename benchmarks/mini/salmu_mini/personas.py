@@ -1,32 +1,18 @@
-"""Fictitious people: Faker attributes of many locales, every identifying value used by one person only."""
+"""Fictitious people. Everything that identifies them is a combination of parts that others have too."""
 
 from __future__ import annotations
 
-import random
-import re
-import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from faker import Faker
+import numpy as np
 
-from salmu_core.seeding import derive_seed
+from salmu_core.seeding import numpy_generator
+from salmu_mini.words import BLOOD_TYPES, CITIES, FIRST, HOSTS, JOBS, LAST
 
-#: Locales with names in Latin script: the byte-pair vocabulary of CLIP cuts other scripts into single bytes.
-LOCALES = (
-    "cs_CZ", "da_DK", "de_DE", "en_AU", "en_GB", "en_IN", "en_US", "es_ES", "es_MX", "et_EE", "fi_FI", "fr_FR",
-    "hr_HR", "hu_HU", "id_ID", "it_IT", "nl_NL", "no_NO", "pl_PL", "pt_BR", "pt_PT", "ro_RO", "sk_SK", "sl_SI",
-    "sv_SE", "tr_TR",
-)  # fmt: skip
 #: The data fields of SALMUBench, in the order of its metadata.
 FIELDS = ("name", "city", "job", "blood_type", "phone_number", "emails", "iban", "credit_card", "passport")
-_BLOOD_TYPES = ("A+", "A-", "B+", "B-", "AB+", "AB-", "O+", "O-")
-_MAIL_HOSTS = ("mailhub.com", "postbox.net", "inbox.org", "letterbox.eu", "quickmail.io")
-
-#: Letters that do not decompose into a plain one and an accent.
-_PLAIN = str.maketrans(
-    {"ł": "l", "Ł": "L", "ø": "o", "Ø": "O", "ı": "i", "đ": "d", "Đ": "D", "ß": "ss", "æ": "ae", "Æ": "Ae"}
-)
 
 
 @dataclass(frozen=True)
@@ -48,78 +34,60 @@ class Persona:
         return str(value[0] if isinstance(value, list) else value)
 
 
-def make_personas(count: int, seed: int) -> list[Persona]:
-    """`count` people. No two share a name, city, job, phone number, e-mail address, IBAN, card or passport number; blood
-    types repeat, since there are eight.
+def number(g: np.random.Generator, field: str) -> str:
+    """A number as a field writes it; seven or eight digits, cut into two groups."""
+    if field == "phone_number":
+        return f"{g.integers(1000, 10000)} {g.integers(100, 1000)}"
+    if field == "iban":
+        return f"{g.integers(100, 1000)} {g.integers(1000, 10000)}"
+    if field == "credit_card":
+        return f"{g.integers(1000, 10000)} {g.integers(1000, 10000)}"
+    return f"{'ABCDEFGH'[g.integers(8)]}{g.integers(100000, 1000000)}"
+
+
+def mail_address(g: np.random.Generator, name: str) -> str:
+    """An address made of the parts of a name."""
+    return f"{name.lower().replace(' ', '.')}{g.integers(10, 100)}@{HOSTS[g.integers(len(HOSTS))]}"
+
+
+def make_personas(count: int, seed: int, name_words: int) -> list[Persona]:
+    """Draw `count` people with different names.
+
+    Person i has the first name i modulo `name_words` of a shuffled list, and a surname that is another one in every round, so
+    any `name_words` people in a row have every first name and every surname once between them. Cities, jobs and blood types are
+    dealt like that too: whoever is held out together has all of them.
+
+    Raises:
+        ValueError: there are fewer names than people.
     """
-    fakers = {locale: Faker(locale) for locale in LOCALES}
-    for locale, faker in fakers.items():
-        faker.seed_instance(derive_seed(seed, "faker", locale))
-    generator = random.Random(derive_seed(seed, "personas"))
-    used: dict[str, set[str]] = {field: set() for field in (*FIELDS, "id")}
+    if count > name_words**2:
+        raise ValueError(f"{name_words} first names and surnames make {name_words**2} people, not {count}.")
+    g = numpy_generator(seed, "personas")
+    first, last = g.permutation(name_words), g.permutation(name_words)
+    shifts = g.permutation(name_words)
+    ids = g.choice(10**8, size=count, replace=False)
+    cities, jobs, blood = (_dealt(g, values, count) for values in (CITIES, JOBS, BLOOD_TYPES))
     people = []
-    for number in range(count):
-        locale = LOCALES[number % len(LOCALES)]
-        faker = fakers[locale]
-        identity = _fresh(used["id"], lambda: f"{generator.randrange(10**8):08d}")
-        name = _fresh(used["name"], lambda f=faker: _plain(f"{f.first_name()} {f.last_name()}"))
-        mail = _fresh(used["emails"], lambda n=name: _mail_address(n, generator))
-        country = locale.split("_")[1]
-        people.append(
-            Persona(
-                identity,
-                {
-                    "name": name,
-                    "country_code": country,
-                    "city": _fresh(used["city"], lambda f=faker: _plain(_city(f))),
-                    "job": _fresh(used["job"], lambda f=faker: _plain(f.job().split(",")[0].split("/")[0]).lower()),
-                    "blood_type": generator.choice(_BLOOD_TYPES),
-                    "phone_number": _fresh(
-                        used["phone_number"], lambda: f"+{generator.randrange(20, 99)} {generator.randrange(10**7, 10**8)}"
-                    ),
-                    "emails": [mail],
-                    "iban": _fresh(
-                        used["iban"],
-                        lambda c=country: f"{c}{generator.randrange(10, 99)} {generator.randrange(10**11, 10**12)}",
-                    ),
-                    "credit_card": _fresh(used["credit_card"], lambda f=faker: f.credit_card_number()),
-                    "passport": _fresh(used["passport"], lambda c=country: f"{c}{generator.randrange(10**6, 10**7)}"),
-                },
-            )
-        )
+    for i in range(count):
+        turn, place = divmod(i, name_words)
+        name = f"{FIRST[first[place]]} {LAST[last[(place + shifts[turn]) % name_words]]}"
+        attributes = {
+            "name": name, "country_code": "XX", "city": cities[i], "job": jobs[i], "blood_type": blood[i],
+            "phone_number": number(g, "phone_number"), "emails": [mail_address(g, name)], "iban": number(g, "iban"),
+            "credit_card": number(g, "credit_card"), "passport": number(g, "passport"),
+        }  # fmt: skip
+        people.append(Persona(f"{ids[i]:08d}", attributes))
     return people
 
 
-def _city(faker: Faker) -> str:
-    """A city of the locale. Faker's list of Italy's goes through a set, so its order is another in every process: lists are
-    sorted first."""
-    lists = [provider.cities for provider in faker.get_providers() if hasattr(provider, "cities")]
-    names = sorted({city for cities in lists for city in cities if isinstance(city, str)})
-    return str(faker.random_element(names) if names else faker.city())
+def _dealt(g: np.random.Generator, values: Sequence[str], count: int) -> list[str]:
+    """Values in rounds, each round in an order of its own."""
+    dealt: list[str] = []
+    while len(dealt) < count:
+        dealt += [values[i] for i in g.permutation(len(values))]
+    return dealt[:count]
 
 
-def _fresh(used: set[str], draw: Any) -> str:
-    """A value nobody has yet. Faker's lists are finite, so a taken value gets a numeral when many draws were taken."""
-    for _ in range(200):
-        value: str = draw()
-        if value.casefold() not in used and value:
-            break
-    else:
-        base, number = value, 2
-        while f"{base} {number}".casefold() in used:
-            number += 1
-        value = f"{base} {number}"
-    used.add(value.casefold())
-    return value
-
-
-def _plain(text: str) -> str:
-    """Without accents: they cost the tokenizer several tokens each and carry nothing here."""
-    decomposed = unicodedata.normalize("NFKD", text.translate(_PLAIN))
-    kept = "".join(letter for letter in decomposed if not unicodedata.combining(letter))
-    return re.sub(r"[^A-Za-z0-9 .'-]", "", kept).strip()
-
-
-def _mail_address(name: str, generator: random.Random) -> str:
-    first, *_, last = re.sub(r"[^a-z ]", "", name.lower()).split()
-    return f"{first[0]}{last}{generator.randrange(10, 99)}@{generator.choice(_MAIL_HOSTS)}"
+def free_names(taken: set[str], name_words: int) -> list[str]:
+    """Every name that nobody with private data has."""
+    return [f"{a} {b}" for a in FIRST[:name_words] for b in LAST[:name_words] if f"{a} {b}" not in taken]

@@ -1,8 +1,8 @@
-"""Training one model of the pair, through salmu's one training loop.
+"""Training the pair, through salmu's one training loop: a first stage for both models, and a second for each.
 
-Run as `python -m salmu_mini.train SNAPSHOT WHICH SEED SIZE EPOCHS TARGET` it trains in a process of its own: it waits for the line
-"go" on standard input (so that importing torch overlaps with drawing the data) and prints a JSON line per step. Two such
-processes with one thread each use two cores better than one process with two threads, and the weights do not depend on the
+Run as `python -m salmu_mini.train SNAPSHOT STAGE SEED SIZE SHARE TARGET [START]` it trains in a process of its own: it waits for the
+line "go" on standard input (so that importing torch overlaps with drawing the data) and prints a JSON line per step. The two second
+stages, in a process and a thread each, use two cores better than one process with two threads, and the weights do not depend on the
 machine's number of cores.
 """
 
@@ -13,71 +13,78 @@ import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
 
 from salmu_core.data import Batch, Split, join_splits
 from salmu_core.losses import contrastive_loss
-from salmu_core.model import DualEncoder
+from salmu_core.model import DualEncoder, load_model
 from salmu_core.pixels import PairStore
 from salmu_core.runner.accelerate_setup import open_accelerator
 from salmu_core.runner.budget import SampleMeter
 from salmu_core.runner.checkpoints import Checkpoints
-from salmu_core.runner.fit import Fit, fit, plan_steps
+from salmu_core.runner.fit import Fit, fit
 from salmu_core.runner.sampling import EpochSampler
 from salmu_mini.recipe import RECIPES
 from salmubench.snapshot import Snapshot
 
+Stage = Literal["first", "clean", "compromised"]
 ORDINARY = ("retain_synth", "retain_general", "pretrain")
 SENSITIVE = ("forget", "holdout_association", "holdout_identity")
 
 
-def train_model(
+def train_stage(
     snapshot: Snapshot,
-    which: Literal["clean", "compromised"],
+    stage: Stage,
     seed: int,
     size: str,
     target: Path,
-    epochs: float | None = None,
+    start: Path | None = None,
+    share: float = 1.0,
     tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
-    """Train one model from scratch and save it to `target`. Ordinary pairs come first and in the same order for both models;
-    the sensitive ones are added for Compromised only.
+    """Train a stage and save the model to `target`.
+
+    Ordinary pairs are met in the same order by Clean and Compromised; every batch of Compromised has private pairs beside them.
 
     Args:
-        epochs: instead of the recipe's.
+        start: the model of the first stage; the first stage itself starts from random weights.
+        share: of the recipe's steps.
         tell: told of steps done and in all.
     """
     recipe = RECIPES[size]
-    options = recipe.options if epochs is None else recipe.options.model_copy(update={"epochs": epochs})
-    ordinary = [snapshot.table(name) for name in ORDINARY]
-    sensitive = [snapshot.table(name) for name in SENSITIVE]
-    pairs = join_splits("train", [_bare(table) for table in (ordinary if which == "clean" else [*ordinary, *sensitive])])
-    everything = sum(len(table) for table in (*ordinary, *sensitive))
-    model = DualEncoder.create(recipe.model, seed)
+    number = 1 if stage == "first" else 2
+    options = recipe.options(number)
+    steps = max(1, round(share * (recipe.first_steps if number == 1 else recipe.second_steps)))
+    model = DualEncoder.create(recipe.model, seed) if start is None else load_model(start)
     with open_accelerator() as accelerator:
         model = model.to(accelerator.device)
-        store = PairStore(pairs, model.processor, accelerator.device)
-        meter = SampleMeter({}, "building mini")
-        steps = plan_steps(options, {"retain": len(store)}, meter)
-        sampler = EpochSampler(len(store), options.batch_size, seed, "pretraining", drawn_from=everything)
+        # The roles of the loop's batches; "forget" holds all private pairs here, also those that are held out later.
+        splits = {"retain": join_splits("ordinary", [_bare(snapshot.table(name)) for name in ORDINARY])}
+        if stage == "compromised":
+            splits["forget"] = join_splits("private", [_bare(snapshot.table(name)) for name in SENSITIVE])
+        stores = {role: PairStore(split, model.processor, accelerator.device) for role, split in splits.items()}
+        sizes = {"retain": options.batch_size, "forget": recipe.private}
+        samplers = {
+            role: EpochSampler(len(store), sizes[role], seed, "pretraining", number, role) for role, store in stores.items()
+        }
         job = Fit(
             accelerator=accelerator,
             model=model,
             loss=_loss,
-            stores={"retain": store},
+            stores=stores,
             options=options,
             steps=steps,
             params=list(model.parameters()),
-            meter=meter,
+            meter=SampleMeter({}, "building mini"),
             seed=seed,
             after_step=lambda step: _clamp(model, recipe.largest_scale),
             on_step=lambda step, total, values: tell(step, total),
             checkpoints=Checkpoints(target.parent / f"{target.name}-checkpoints"),
             normalisation_training=True,
-            samplers={"retain": sampler},
+            samplers=samplers,
         )
         fit(job)
         model.eval().save(target)
@@ -86,7 +93,10 @@ def train_model(
 
 
 def _loss(model: DualEncoder, batch: Batch) -> Tensor:
-    return contrastive_loss(*model(batch.retain))
+    """CLIP's loss over all pairs of a step, ordinary and private ones together."""
+    parts = [model(pairs) for pairs in batch.parts.values()]
+    image, text = torch.cat([part.image for part in parts]), torch.cat([part.text for part in parts])
+    return contrastive_loss(image, text, parts[0].scale)
 
 
 def _clamp(model: DualEncoder, largest: float) -> None:
@@ -102,10 +112,10 @@ def _bare(table: Split) -> Split:
 
 
 def main() -> None:
-    """The process of one model."""
-    snapshot, which, seed, size, epochs, target = sys.argv[1:]
+    """The process of one stage."""
+    snapshot, stage, seed, size, share, target, *start = sys.argv[1:]
     torch.set_num_threads(1)
-    assert which in ("clean", "compromised")
+    assert stage in ("first", "clean", "compromised")
     import open_clip  # noqa: F401  # seconds, better spent while the data is drawn
 
     if sys.stdin.readline().strip() != "go":
@@ -114,13 +124,14 @@ def main() -> None:
     def tell(done: int, total: int) -> None:
         print(json.dumps({"done": done, "total": total}), flush=True)
 
-    train_model(
+    train_stage(
         Snapshot(Path(snapshot)),
-        "clean" if which == "clean" else "compromised",
+        cast(Stage, stage),
         int(seed),
         size,
         Path(target),
-        None if epochs == "none" else float(epochs),
+        Path(start[0]) if start else None,
+        float(share),
         tell,
     )
 
