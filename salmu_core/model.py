@@ -7,10 +7,9 @@ import hashlib
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -28,45 +27,17 @@ from torch.utils.checkpoint import checkpoint
 from salmu_core.data import Features, Pairs
 from salmu_core.errors import BadCheckpoint, BadOptions
 from salmu_core.files import write_json, write_tensors, write_text
-from salmu_core.folder_tokenizer import fingerprint, folder_tokenizer, read_tokenizer
+from salmu_core.folder_tokenizer import fingerprint, folder_tokenizer
 from salmu_core.hf_layout import from_hf_weights, is_hf_clip, read_hf_config
+from salmu_core.model_config import CONFIG_FILE as CONFIG_FILE
+from salmu_core.model_config import ModelConfig as ModelConfig
+from salmu_core.model_config import check_config, known_names, on_this_machine, read_config
 from salmu_core.processes import process_count, share_of_batch
 
 Tower = Literal["image", "text"]
-CONFIG_FILE = "open_clip_config.json"  # open_clip's own name: a saved directory loads as `local-dir:` there
+#: From this many captions on they are encoded in parts of similar length on a CPU, and in how many parts.
+_WORTH_SORTING, _PARTS_BY_LENGTH = 32, 4
 WEIGHTS_FILE = "model.safetensors"
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """open_clip's description of an architecture and of the preprocessing its weights expect.
-
-    Attributes:
-        model_cfg, preprocess_cfg: the parts of an `open_clip_config.json`.
-        tokenizer: file name -> content of the tokenizer that lies beside it, where the model does not use CLIP's own.
-    """
-
-    model_cfg: Mapping[str, Any]
-    preprocess_cfg: Mapping[str, Any] = field(default_factory=dict)
-    tokenizer: Mapping[str, str] | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        """The content of an `open_clip_config.json`."""
-        return {"model_cfg": dict(self.model_cfg), "preprocess_cfg": dict(self.preprocess_cfg)}
-
-    @classmethod
-    def named(cls, architecture: str) -> ModelConfig:
-        """The configuration that open_clip ships under a name such as `ViT-B-16`.
-
-        Raises:
-            BadCheckpoint: open_clip knows no such architecture.
-        """
-        import open_clip
-
-        found = open_clip.get_model_config(architecture)
-        if found is None:
-            raise BadCheckpoint(f"open_clip has no architecture called '{architecture}'.")
-        return cls(found)
 
 
 @lru_cache(maxsize=8)
@@ -76,8 +47,32 @@ def _tokenizer(name: str | None, context_length: int, kwargs: str) -> Callable[[
 
     given = json.loads(kwargs)
     if name:
-        return open_clip.tokenizer.HFTokenizer(name, context_length=context_length, **given)  # type: ignore[no-any-return]
+        return open_clip.tokenizer.HFTokenizer(  # type: ignore[no-any-return]
+            name, context_length=context_length, trust_remote_code=False, **given
+        )
     return open_clip.tokenizer.SimpleTokenizer(context_length=context_length, **given)  # type: ignore[no-any-return]
+
+
+def _named_tokenizer(config: ModelConfig) -> Callable[[list[str]], Tensor]:
+    """The tokenizer that a configuration names, or CLIP's own.
+
+    Raises:
+        BadCheckpoint: a name that is not known, or not on this machine where the model is a local one.
+    """
+    text = config.model_cfg["text_cfg"]
+    name, kwargs = text.get("hf_tokenizer_name"), dict(text.get("tokenizer_kwargs") or {})
+    if name and name not in known_names():
+        raise BadCheckpoint(
+            f"The model names the tokenizer '{name}', which lies neither in its folder nor in open_clip's own configurations.",
+            "Put its tokenizer.json and tokenizer_config.json into the model's folder.",
+        )
+    if name and not config.online:
+        name = on_this_machine(name, "The model")
+    length = int(text.get("context_length", 77))
+    try:
+        return _tokenizer(name, length, json.dumps(kwargs, sort_keys=True))
+    except (TypeError, ValueError, OSError) as error:
+        raise BadCheckpoint(f"The model's tokenizer cannot be made: {str(error).splitlines()[0]}.") from error
 
 
 class Processor:
@@ -99,7 +94,7 @@ class Processor:
         text = config.model_cfg["text_cfg"]
         self.context_length = int(text.get("context_length", 77))
         name = text.get("hf_tokenizer_name")
-        kwargs = dict(text.get("tokenizer_kwargs", {}))
+        kwargs = dict(text.get("tokenizer_kwargs") or {})
         self._tokenizer: Callable[[list[str]], Tensor]
         if name and config.tokenizer:
             self._tokenizer_name = fingerprint(config.tokenizer)
@@ -108,7 +103,7 @@ class Processor:
             self._tokenizer_name = name or "open_clip.SimpleTokenizer"
             if kwargs:
                 self._tokenizer_name += json.dumps(kwargs, sort_keys=True, default=str)
-            self._tokenizer = _tokenizer(name, self.context_length, json.dumps(kwargs, sort_keys=True))
+            self._tokenizer = _named_tokenizer(config)
         self._mean = torch.tensor(self.preprocess.mean).view(1, 3, 1, 1)
         self._std = torch.tensor(self.preprocess.std).view(1, 3, 1, 1)
 
@@ -259,9 +254,24 @@ class DualEncoder(nn.Module):
         if not causal or tokens.numel() == 0:
             features: Tensor = clip.encode_text(tokens)
             return features
+        if tokens.device.type == "cpu" and len(tokens) >= _WORTH_SORTING:
+            return self._by_length(tokens)
         if length is None:
             length = int(tokens.argmax(dim=-1).max()) + 1  # end-of-text has the largest id
-        tokens = tokens[:, :length]
+        return self._causal_features(tokens[:, :length])
+
+    def _by_length(self, tokens: Tensor) -> Tensor:
+        """Encode short captions beside short ones: a batch is as slow as its longest caption times its rows, and on a CPU that counts."""
+        ends = tokens.argmax(dim=-1)
+        order = ends.argsort(stable=True)
+        parts = [
+            self._causal_features(tokens[rows, : int(ends[rows[-1]]) + 1]) for rows in order.tensor_split(_PARTS_BY_LENGTH)
+        ]
+        return torch.cat(parts)[order.argsort()]
+
+    def _causal_features(self, tokens: Tensor) -> Tensor:
+        clip: Any = self.clip
+        length = tokens.shape[1]
         dtype = clip.transformer.get_cast_dtype()
         x = clip.token_embedding(tokens).to(dtype) + clip.positional_embedding[:length].to(dtype)
         x = clip.ln_final(clip.transformer(x, attn_mask=clip.attn_mask[:length, :length]))
@@ -398,7 +408,7 @@ def load_model(source: str | Path, *, like: ModelConfig | None = None) -> DualEn
             "A model is a run directory, a .safetensors/.pt/.bin file, hf-hub:OWNER/NAME, local-dir:PATH, or one of the"
             " words clean and compromised.",
         )
-    config = _read_config(config_path) if config_path.is_file() else like
+    config = read_config(config_path) if config_path.exists() else like
     if config is None:
         raise BadCheckpoint(f"'{path}' does not say its architecture.", f"Put an {CONFIG_FILE} beside it.")
     return _with_weights(config, read_weights(weights), str(weights))
@@ -411,6 +421,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    if not path.is_file():  # a device or a pipe may never end
+        raise BadCheckpoint(f"'{path}' is not a file.")
+    _refuse_compressed(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -428,7 +441,27 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return {name.removeprefix("module."): tensor for name, tensor in content.items()}
 
 
+def _refuse_compressed(path: Path) -> None:
+    """PyTorch stores its archives as they are. A compressed one may be a thousand times as large in memory.
+
+    Raises:
+        BadCheckpoint: a member is compressed.
+    """
+    import zipfile
+
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            packed = [member.filename for member in archive.infolist() if member.compress_type != zipfile.ZIP_STORED]
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise BadCheckpoint(f"'{path}' is a damaged archive: {error}.") from error
+    if packed:
+        raise BadCheckpoint(f"'{path}' holds compressed data ({packed[0]}), which PyTorch does not write.")
+
+
 def _with_weights(config: ModelConfig, weights: dict[str, Tensor], source: str) -> DualEncoder:
+    check_config(config, source)
     model = DualEncoder.create(config, seed=0)
     expected = model.weights()
     weights = {name: tensor for name, tensor in weights.items() if name in expected or not name.endswith("position_ids")}
@@ -463,7 +496,7 @@ def _load_from_hub(name: str) -> DualEncoder:
 
     repository, _, revision = name.removeprefix("hf-hub:").partition("@")
     config_path, weights = fetch_model(repository, revision or None)
-    return _with_weights(_read_config(config_path), read_weights(weights), name)
+    return _with_weights(read_config(config_path, online=True), read_weights(weights), name)
 
 
 def find_weights(folder: Path) -> Path:
@@ -480,26 +513,22 @@ def find_weights(folder: Path) -> Path:
     return Path(found)
 
 
-def _read_config(path: Path) -> ModelConfig:
-    try:
-        content = json.loads(path.read_text())
-        own = read_tokenizer(path.parent) if content["model_cfg"]["text_cfg"].get("hf_tokenizer_name") else None
-        return ModelConfig(content["model_cfg"], content.get("preprocess_cfg", {}), own)
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise BadCheckpoint(f"'{path}' is not an open_clip configuration: {error}.") from error
-
-
 def _build(config: ModelConfig) -> nn.Module:
     from open_clip.model import CLIP, CustomTextCLIP
 
     settings = copy.deepcopy(dict(config.model_cfg))
+    settings["vision_cfg"] = {**settings["vision_cfg"], "timm_model_pretrained": False}  # the checkpoint fills it
+    if "hf_model_name" in settings["text_cfg"]:
+        settings["text_cfg"] = {**settings["text_cfg"], "hf_model_pretrained": False}
+        if not config.online:
+            settings["text_cfg"]["hf_model_name"] = on_this_machine(settings["text_cfg"]["hf_model_name"], "The model")
     custom = settings.pop("custom_text", False) or "hf_model_name" in settings["text_cfg"]
     previous = logging.root.manager.disable
     logging.disable(logging.INFO)
     try:
         built: nn.Module = (CustomTextCLIP if custom else CLIP)(**settings)
         return built
-    except TypeError as error:
+    except (TypeError, ValueError, AssertionError, RuntimeError, NotImplementedError, KeyError, OSError) as error:
         raise BadCheckpoint(f"open_clip cannot build this architecture: {error}.") from error
     finally:
         logging.disable(previous)

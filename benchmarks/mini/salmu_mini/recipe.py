@@ -76,8 +76,8 @@ def _resnet(side: int, width: int) -> dict[str, Any]:
 
 RECIPES: dict[str, Recipe] = {
     "tiny": Recipe(_described(_vit(16, 8, 32, 1), 32, 1, 16), batch_size=64, private=12, first_steps=8, second_steps=8),
-    "mini": Recipe(_described(_vit(32, 8, 96, 3), 96, 2, 64), batch_size=128, private=19, first_steps=1500, second_steps=1200),
-    "resnet": Recipe(_described(_resnet(32, 16), 96, 2, 64), batch_size=128, private=19, first_steps=1500, second_steps=1200),
+    "mini": Recipe(_described(_vit(32, 8, 96, 2), 96, 2, 64), batch_size=128, private=19, first_steps=1300, second_steps=1100),
+    "resnet": Recipe(_described(_resnet(32, 16), 96, 2, 64), batch_size=128, private=19, first_steps=1300, second_steps=1100),
     "small": Recipe(
         _described(_vit(64, 8, 192, 6), 192, 4, 128), batch_size=1024, private=152, first_steps=4000, second_steps=3200, first_lr=1e-3, second_lr=8e-4
     ),
