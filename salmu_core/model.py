@@ -261,7 +261,7 @@ class DualEncoder(nn.Module):
         return self._causal_features(tokens[:, :length])
 
     def _by_length(self, tokens: Tensor) -> Tensor:
-        """Encode short captions beside short ones: a batch is as slow as its longest caption times its rows, and on a CPU that counts."""
+        """Encode captions beside others of their length: on a CPU a batch costs its longest caption times its rows."""
         ends = tokens.argmax(dim=-1)
         order = ends.argsort(stable=True)
         parts = [

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from salmu_core.benchmark import BuildStep, Report
 from salmu_mini.train import Stage, train_stage
 from salmubench import Snapshot
 
+ORDER: tuple[Stage, ...] = ("first", "clean", "compromised")
 #: A launcher's variables would make the processes wait for each other as one distributed job.
 _LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -45,20 +47,20 @@ class Stages:
         """The model that a stage goes on from."""
         return None if stage == "first" else self.folder / "first"
 
-    def train(self, stages: Sequence[Stage], title: str, tell: Report, before: Callable[[], None] = lambda: None) -> None:
-        """Train what is missing of `stages`, side by side.
+    def train(self, tell: Report, draw: Callable[[], None]) -> None:
+        """Train what is missing.
 
         Args:
-            before: called before training begins, while processes start.
+            draw: makes the data; called while processes start.
 
         Raises:
             SalmuError: a process failed; the next call goes on from the last checkpoint.
         """
-        missing = [stage for stage in stages if not self.trained(stage)]
+        missing: list[Stage] = [stage for stage in ORDER if not self.trained(stage)]
         if not torch.cuda.is_available():
-            self._in_processes(missing, title, tell, before)
+            self._in_processes(missing, tell, draw)
             return
-        before()
+        draw()
         for stage in missing:
 
             def steps(done: int, total: int, stage: str = stage) -> None:
@@ -68,9 +70,25 @@ class Stages:
                 self.snapshot, stage, self.seed, self.size, self.folder / stage, self.start(stage), self.share, steps
             )
 
-    def _in_processes(self, missing: Sequence[Stage], title: str, tell: Report, before: Callable[[], None]) -> None:
-        progress: dict[Stage, tuple[int, int]] = {}
+    def _in_processes(self, missing: Sequence[Stage], tell: Report, draw: Callable[[], None]) -> None:
+        # All start at once, since starting takes seconds; those of the second stage wait for the model of the first.
         children = {stage: self._process(stage) for stage in missing}
+        try:
+            draw()
+            if missing:
+                tell(BuildStep("start training", 0, 0))
+            self._wait([stage for stage in missing if stage == "first"], children, "train the first stage", tell)
+            self._wait([stage for stage in missing if stage != "first"], children, "train Clean and Compromised", tell)
+        finally:
+            for child in children.values():
+                if child.poll() is None:
+                    child.terminate()
+
+    def _wait(
+        self, stages: Sequence[Stage], children: Mapping[Stage, subprocess.Popen[str]], title: str, tell: Report
+    ) -> None:
+        """Let processes train side by side, tell of their steps, and wait for them."""
+        progress: dict[Stage, tuple[int, int]] = {}
         errors: dict[Stage, str] = {}
 
         def listen(stage: Stage) -> None:
@@ -87,25 +105,19 @@ class Stages:
             assert stream is not None
             errors[stage] = stream.read()
 
-        threads = [threading.Thread(target=work, args=(stage,)) for stage in missing for work in (listen, collect)]
-        try:
-            for thread in threads:
-                thread.start()
-            before()
-            if missing:
-                tell(BuildStep("start training", 0, 0))
-            for child in children.values():
-                assert child.stdin is not None
-                child.stdin.write("go\n")
-                child.stdin.flush()
-            for thread in threads:
-                thread.join()
-            # A process that ends well and leaves no model was told to stop.
-            failed = [stage for stage in missing if children[stage].wait() != 0 or not self.trained(stage)]
-        finally:
-            for child in children.values():
-                if child.poll() is None:
-                    child.terminate()
+        threads = [threading.Thread(target=work, args=(stage,)) for stage in stages for work in (listen, collect)]
+        for thread in threads:
+            thread.start()
+        for stage in stages:
+            stream = children[stage].stdin
+            assert stream is not None
+            with contextlib.suppress(BrokenPipeError):  # it has died; what it said is told below
+                stream.write("go\n")
+                stream.flush()
+        for thread in threads:
+            thread.join()
+        # A process that ends well and leaves no model was told to stop.
+        failed = [stage for stage in stages if children[stage].wait() != 0 or not self.trained(stage)]
         if failed:
             raise SalmuError(
                 f"Training the {failed[0]} model of mini failed: {errors[failed[0]].strip().splitlines()[-1:]}",

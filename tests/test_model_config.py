@@ -1,0 +1,239 @@
+"""Configurations of checkpoints are data: what open_clip ships is read, and what could run code, ask the network or fill the memory is
+refused with one error."""
+
+import copy
+import json
+import os
+import zipfile
+
+import open_clip
+import pytest
+import torch
+
+from salmu_core.errors import BadCheckpoint
+from salmu_core.folder_tokenizer import SETTINGS, TOKENIZER
+from salmu_core.model import DualEncoder, ModelConfig, load_model, read_weights
+from salmu_core.model_config import check_config, known_names, read_config
+
+SMALL = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 16, "layers": 1, "width": 32, "patch_size": 8, "head_width": 32},
+    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 1, "layers": 1},
+}
+
+
+def folder_with(tmp_path, change):
+    """A model folder whose configuration was changed after saving."""
+    DualEncoder.create(ModelConfig(SMALL), 0).save(tmp_path)
+    path = tmp_path / "open_clip_config.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    """Any attempt to ask the network fails the test."""
+
+    def refuse(*args, **kwargs):
+        raise AssertionError(f"asked the network: {args}")
+
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    monkeypatch.setattr("socket.getaddrinfo", refuse)
+
+
+# CoCa has a decoder, which salmu does not build.
+def test_every_architecture_of_open_clip_is_on_the_list():
+    names = [name for name in open_clip.list_models() if not name.startswith("coca")]
+    assert len(names) > 100
+    for name in names:
+        check_config(ModelConfig.named(name), name)
+
+
+def test_the_names_that_open_clip_ships_are_known():
+    assert {"roberta-base", "xlm-roberta-base", "bert-base-uncased"} <= known_names()
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value", "said"),
+    [
+        ("text_cfg", "vocab_size", 2_000_000_000, "vocab_size"),
+        ("text_cfg", "layers", 10**7, "layers"),
+        ("text_cfg", "layers", "12", "layers"),
+        ("text_cfg", "context_length", -1, "context_length"),
+        ("text_cfg", "brand_new", 1, "brand_new"),
+        ("text_cfg", "norm_kwargs", {"eps": {"a": 1}}, "norm_kwargs"),
+        ("vision_cfg", "width", 32_769, "width"),
+        ("vision_cfg", "image_size", [16, 16, 16], "image_size"),
+        ("vision_cfg", "timm_model_name", "hf-hub:somebody/something", "timm does not have"),
+        ("vision_cfg", "timm_model_name", "local-dir:/etc", "timm does not have"),
+        ("vision_cfg", "timm_model_name", "not_a_model", "timm does not have"),
+        ("text_cfg", "hf_model_name", "somebody/something", "none of open_clip's own configurations"),
+        ("text_cfg", "tokenizer_kwargs", {"trust_remote_code": True}, "trust_remote_code"),
+        ("text_cfg", "tokenizer_kwargs", {"cache_dir": "/tmp"}, "cache_dir"),
+    ],
+)
+def test_what_is_not_on_the_list_is_refused_by_name(tmp_path, part, key, value, said):
+    folder = folder_with(tmp_path, lambda content: content["model_cfg"][part].update({key: value}))
+    with pytest.raises(BadCheckpoint, match=said):
+        load_model(folder)
+
+
+def test_a_model_too_large_to_build_is_refused_before_anything_is_allocated():
+    config = copy.deepcopy(SMALL)
+    config["text_cfg"].update(layers=512, width=32_768)
+    with pytest.raises(BadCheckpoint, match="at least 6,"):
+        check_config(ModelConfig(config), "x")
+
+
+def test_code_beside_a_tokenizer_is_not_run(tmp_path):
+    mark = tmp_path / "EXECUTED"
+    evil = tmp_path / "evil"
+    evil.mkdir()
+    (evil / "evil.py").write_text(f"open({str(mark)!r}, 'w').write('x')\nclass Evil: pass\n")
+    (evil / "tokenizer_config.json").write_text(
+        json.dumps({"auto_map": {"AutoTokenizer": ["evil.Evil", None]}, "tokenizer_class": "Evil"})
+    )
+    for number, change in enumerate(
+        (
+            {"hf_tokenizer_name": str(evil), "tokenizer_kwargs": {"trust_remote_code": True}},
+            {"hf_tokenizer_name": str(evil)},
+        )
+    ):
+        folder = folder_with(tmp_path / f"m{number}", lambda content, c=change: content["model_cfg"]["text_cfg"].update(c))
+        with pytest.raises(BadCheckpoint):
+            load_model(folder)
+    assert not mark.exists()
+
+
+def test_a_known_tokenizer_is_not_fetched_for_a_local_checkpoint(tmp_path):
+    folder = folder_with(tmp_path, lambda content: content["model_cfg"]["text_cfg"].update(hf_tokenizer_name="roberta-base"))
+    with pytest.raises(BadCheckpoint, match=r"a local checkpoint asks no network[\s\S]*hf download roberta-base"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[1, 2]",
+        "[" * 100_000,
+        "{",
+        '{"model_cfg": 3}',
+        '{"model_cfg": {"embed_dim": 4}}',
+        "\udc80".encode("utf-8", "surrogatepass"),
+    ],
+)
+def test_what_is_not_a_configuration_is_one_error(tmp_path, text):
+    path = tmp_path / "open_clip_config.json"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(BadCheckpoint, match=r"open_clip_config\.json"):
+        read_config(path)
+
+
+def test_a_pipe_is_not_read(tmp_path):
+    folder = folder_with(tmp_path, lambda content: None)
+    (folder / "open_clip_config.json").unlink()
+    os.mkfifo(folder / "open_clip_config.json")
+    with pytest.raises(BadCheckpoint, match=r"holds no open_clip_config\.json"):
+        load_model(folder)
+    os.mkfifo(folder / "weights.pt")
+    with pytest.raises(BadCheckpoint, match="is not a file"):
+        read_weights(folder / "weights.pt")
+
+
+def test_compressed_archives_are_refused(tmp_path):
+    torch.save({"x": torch.zeros(1000)}, tmp_path / "plain.pt")
+    assert read_weights(tmp_path / "plain.pt")["x"].shape == (1000,)
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pt") as source,
+        zipfile.ZipFile(tmp_path / "packed.pt", "w", zipfile.ZIP_DEFLATED) as target,
+    ):
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    with pytest.raises(BadCheckpoint, match="holds compressed data"):
+        read_weights(tmp_path / "packed.pt")
+
+
+def test_settings_of_pictures_are_checked_too(tmp_path):
+    folder = folder_with(tmp_path, lambda content: content.update(preprocess_cfg={"mean": ["a", 0.5, 0.5]}))
+    with pytest.raises(BadCheckpoint, match="mean"):
+        load_model(folder)
+
+
+def test_towers_that_a_configuration_wants_pretrained_are_built_from_random_weights(tmp_path):
+    vision = {
+        "timm_model_name": "resnet18",
+        "timm_model_pretrained": True,
+        "timm_pool": "avg",
+        "timm_proj": "linear",
+        "image_size": 32,
+    }
+    DualEncoder.create(ModelConfig({**SMALL, "vision_cfg": vision}), 0).save(tmp_path)
+    assert load_model(tmp_path).config.model_cfg["vision_cfg"]["timm_model_name"] == "resnet18"
+
+
+# ---------------------------------------------------------------- a tokenizer in the model's folder
+
+CAPTIONS = ["A red star", "call Rose: 4821 332", "", "rose.green48@starmail.com — ünïcode words " * 5]
+
+
+def word_tokenizer():
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    words = ["<pad>", "<unk>", "<start>", "a", "red", "star", "call", "rose", ":", *"0123456789", "<end>"]
+    ids = {word: number for number, word in enumerate(words)}
+    made = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
+    made.normalizer = normalizers.Lowercase()
+    made.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Whitespace(), pre_tokenizers.Digits(individual_digits=True)]
+    )
+    made.post_processor = processors.TemplateProcessing(
+        single="<start> $A <end>", special_tokens=[("<start>", 2), ("<end>", len(words) - 1)]
+    )
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "<pad>", "eos_token": "<end>"}
+    return {TOKENIZER: made.to_str(), SETTINGS: json.dumps(settings)}, len(words)
+
+
+def test_a_tokenizer_in_the_folder_gives_the_tokens_that_open_clip_gives(tmp_path):
+    files, size = word_tokenizer()
+    text = {**SMALL["text_cfg"], "vocab_size": size, "hf_tokenizer_name": "in-this-folder"}
+    DualEncoder.create(ModelConfig({**SMALL, "text_cfg": text}, {}, files), 0).save(tmp_path)
+    ours = load_model(tmp_path)
+    theirs = open_clip.get_tokenizer(f"local-dir:{tmp_path}")
+    assert torch.equal(ours.processor.tokenize(CAPTIONS), theirs(CAPTIONS))
+    model, _, _ = open_clip.create_model_and_transforms(f"local-dir:{tmp_path}")
+    with torch.no_grad():
+        expected = model.eval().encode_text(theirs(CAPTIONS), normalize=True)
+        torch.testing.assert_close(ours.encode_text(ours.processor.tokenize(CAPTIONS)), expected)
+
+
+def test_another_vocabulary_is_another_fingerprint(tmp_path):
+    files, size = word_tokenizer()
+    text = {**SMALL["text_cfg"], "vocab_size": size, "hf_tokenizer_name": "in-this-folder"}
+    changed = {**files, TOKENIZER: files[TOKENIZER].replace('"red"', '"blue"')}
+    one, other = (DualEncoder.create(ModelConfig({**SMALL, "text_cfg": text}, {}, f), 0) for f in (files, changed))
+    assert one.processor.text_fingerprint != other.processor.text_fingerprint
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"version": "1.0"}'])
+def test_a_damaged_tokenizer_is_one_error(tmp_path, content):
+    files, size = word_tokenizer()
+    text = {**SMALL["text_cfg"], "vocab_size": size, "hf_tokenizer_name": "in-this-folder"}
+    DualEncoder.create(ModelConfig({**SMALL, "text_cfg": text}, {}, files), 0).save(tmp_path)
+    (tmp_path / TOKENIZER).write_text(content)
+    with pytest.raises(BadCheckpoint, match=r"tokenizer\.json"):
+        load_model(tmp_path)
+    (tmp_path / TOKENIZER).write_text(files[TOKENIZER])
+    (tmp_path / SETTINGS).write_text(content)
+    with pytest.raises(BadCheckpoint, match="tokenizer"):
+        load_model(tmp_path)
+
+
+def test_captions_sorted_by_length_get_the_embeddings_they_get_one_by_one():
+    model = DualEncoder.create(ModelConfig(SMALL), 0).eval()
+    captions = [" ".join(["word"] * (1 + number % 11)) for number in range(50)]
+    tokens = model.processor.tokenize(captions)
+    with torch.no_grad():
+        alone = torch.cat([model.encode_text(row[None]) for row in tokens])
+        torch.testing.assert_close(model.encode_text(tokens), alone, rtol=1e-4, atol=1e-5)
