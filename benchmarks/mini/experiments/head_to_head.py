@@ -46,9 +46,14 @@ def read_stored(instance: int) -> dict[str, Any]:
     return content
 
 
-def every_stored() -> list[dict[str, Any]]:
-    """What is kept of every instance."""
-    return [read_stored(int(path.stem.removeprefix("instance-"))) for path in sorted(RESULTS.glob("instance-*.json"))]
+def every_stored(folder: Path | None = None) -> list[dict[str, Any]]:
+    """What is kept of every instance.
+
+    Args:
+        folder: instead of the results of this version of mini.
+    """
+    paths = sorted((folder or RESULTS).glob("instance-*.json"))
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
 
 
 def short(record: RunRecord) -> dict[str, Any]:

@@ -20,8 +20,6 @@ from sklearn.isotonic import IsotonicRegression
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from gentler import BUDGET, INSTANCE, SEED, read_gentler
-from gentler import COMMAND as GENTLER
 from head_to_head import COMMAND, RESULTS, every_stored
 from matrix import (
     Cell,
@@ -32,11 +30,9 @@ from matrix import (
     summarise,
     worst_verdict,
 )
-from paper import IN_THE_PAPER, REASONS, baseline_rows, gentler_rows, holdout_distance, rank_correlations, table_rows
-from unseen import in_words
+from paper import IN_THE_PAPER, baseline_rows, holdout_distance, rank_correlations, table_rows
 
 from salmu_core.files import write_text
-from salmu_core.records.verdict import Thresholds
 
 PAGE = RESULTS.parent / "head_to_head.md"
 PICTURE = Path(__file__).parents[3] / "docs" / "images" / "head-to-head.png"
@@ -44,13 +40,6 @@ METRICS = ("RetFail", "AssocStr", "ACS", "IdZSC", "CoreAssoc", "GenKnow", "Inter
 HOLDOUTS = ("InterIdSim", "IntraIdSim")
 NEAR = 0.05  # gaps that count as equal
 Point = tuple[float, float, float]
-
-
-#: What a review found, on top of a page whose rows flatter. Numbers: the notice in the README.
-WARNING = (
-    "**Do not trust this ranking.** On mini 1 a control that only overwrites the tokens of forgotten names scores above every published method, and cheap attacks undo its winner. "
-    "The notice in the [README](../../../README.md) has the numbers. Mini 2 replaces data, score and statistics.\n"
-)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -123,22 +112,6 @@ def findings(summaries: Sequence[Summary], budgets: Sequence[float]) -> str:
     return "\n".join(parts)
 
 
-def gentler_settings(stored: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What the paper's baselines reach with other settings than tuning chose."""
-    runs = read_gentler()
-    if not runs:
-        return []
-    [references] = [one["references"] for one in stored if one["instance"] == INSTANCE]
-    header = ["method", "defaults but for", "RetFail", "GenKnow", "InterIdSim", "IntraIdSim", "verdict"]
-    return [
-        "### Where they disagree, and why\n",
-        f"The paper's baselines with settings that tuning did not choose, budget {BUDGET:g}x, instance {INSTANCE}, training seed {SEED}: `{GENTLER}`. "
-        f"GenKnow of Compromised is {references['compromised']['GenKnow']['value']:.3f} there; a fall of over {Thresholds().general_drop:g} is catastrophic.\n",
-        table(header, gentler_rows(runs, references)),
-        REASONS,
-    ]
-
-
 @dataclass(frozen=True)
 class Results:
     """What is kept of every instance, where all methods are through, and what it says."""
@@ -204,13 +177,11 @@ def page() -> str:
     """The whole page."""
     stored, cells, summaries = results().stored, results().cells, results().summaries
     budgets = sorted({s.budget for s in summaries})
-    chosen = in_words({s.method for s in summaries})
     devices = sorted({run["device"] for one in stored for run in one["runs"]})
     parts = [
-        "# All methods on mini 1\n",
-        WARNING,
+        "# All methods on mini\n",
         f"Made by `{command_of(stored, budgets)}` and `head_to_head_report.py` from `head_to_head/*.json`. Benchmark seeds {', '.join(str(one['instance']) for one in stored)}; "
-        f"device {', '.join(devices)}. Options are mini's presets, chosen by `salmu tune` on benchmark seed 3, which is none of these.\n",
+        f"device {', '.join(devices)}. Options are mini's presets, chosen by `salmu tune` on benchmark seeds 3 and 4, which are none of these, where there are any.\n",
         "In brackets: mean gap to the target (0 reached; 1 for forgetting: nothing forgotten, for holdouts: all lost). The interval resamples instances, then seeds.\n",
     ]
     total = sum(run["seconds"] for one in stored for run in one["runs"])
@@ -222,8 +193,6 @@ def page() -> str:
             f"## Budget {budget:g}x ({extent(stored, budget)})\n",
             leaderboard(summaries, references(stored, budget), budget),
         ]
-        if chosen:
-            parts.append(f"{chosen} More: [selective.md](selective.md).\n")
         points = {s.method: point_of(s) for s in summaries if s.budget == budget and s.scores}
         front = sorted(pareto_front(points), key=lambda m: -points[m][0])
         parts.append(
@@ -237,7 +206,6 @@ def page() -> str:
         "## SALMUBench's findings\n",
         f"Methods that both have: {', '.join(f'{a} = `{b}`' for a, b in IN_THE_PAPER.items())}.\n",
         findings(summaries, budgets),
-        *gentler_settings(stored),
     ]
     return "\n".join(parts)
 
@@ -269,7 +237,7 @@ def readme() -> str:
     runs = sorted({s.cells for s in summaries if s.budget == budget})
     text = (
         f"`{command_of(stored, [budget])}`, budget {budget:g}x, {' to '.join(map(str, dict.fromkeys((runs[0], runs[-1]))))} runs a method over instances and training seeds, one CPU thread each:\n\n"
-        f"{table(header, rows)}\n{in_words(s.method for s in summaries)}\n"
+        f"{table(header, rows)}\n"
     )
     before, rest = README.read_text(encoding="utf-8").split(START)
     _, after = rest.split(END)

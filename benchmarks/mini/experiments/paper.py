@@ -1,13 +1,12 @@
-"""SALMUBench's published table beside the stored runs: readings, the two holdouts, ranks, gentler settings."""
+"""SALMUBench's published table beside the stored runs: readings, the two holdouts, ranks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
-from matrix import Summary, cells_of
+from matrix import Summary
 from scipy import stats
 
 from salmu_core.benchmark import PublishedRow
@@ -35,25 +34,6 @@ _KINDS = {
     "InterIdSim": {"aspect": "holdout", "target": "compromised"},
     "IntraIdSim": {"aspect": "holdout", "target": "compromised"},
 }
-
-#: What the table of gentler settings shows, in words. What is not measured is called a guess.
-REASONS = """\
-- **retain-finetuning** and **generic-captions** are read otherwise because of their settings. Tuning weighs forgetting against what
-  happens to retain pairs and never sees GenKnow, so it took a high learning rate for the one, and for the other the hard negative,
-  which is salmu's addition and no part of the paper's baseline. With smaller steps (and, for generic-captions, retain pairs and no hard
-  negative) each has a row above that reads as in SALMUBench: over-generalised with GenKnow kept, and ineffective with little else changed.
-- **gradient-ascent** is not a matter of settings: no learning rate tried forgets as far as the paper's row and keeps GenKnow, with
-  retain pairs or without. A guess: mini's encoders are small and its pictures of objects come from the same generator as its portraits,
-  so a step away from the forget pairs is a step away from everything; a model of 400 million pairs has room.
-- **shuffled-captions** falls on either side of the line between catastrophic and over-generalised: GenKnow loses about as much as the
-  rule allows.
-- **multidelete** is the mildest in the paper; here it takes most of the holdouts, with tuned settings or smaller ones.
-- **InterIdSim ~ IntraIdSim**: the ports that pull whole similarity matrices to zero take more from people who are forgotten in part
-  than from others, here and not in the paper. A guess: mini has 60 people where SALMUBench has 774, so what single people have in common
-  with the forget set weighs more beside what all sensitive pairs share.
-- **Ranks** of seven methods are decided by how hard each one's settings push: in the table above, one method covers most of the scale
-  from nothing forgotten to everything lost.
-"""
 
 
 @dataclass(frozen=True)
@@ -145,23 +125,3 @@ def rank_correlations(
             theirs, ours = zip(*pairs, strict=True)
             found[metric] = (float(stats.spearmanr(theirs, ours).statistic), len(pairs))
     return found
-
-
-def gentler_rows(runs: Sequence[Mapping[str, Any]], references: Mapping[str, Any]) -> list[list[str]]:
-    """The paper's baselines with other settings than their presets': what they reach.
-
-    Args:
-        runs: as `gentler.py` keeps them.
-        references: those of the runs' instance.
-    """
-    cells = cells_of({"instance": 0, "references": references, "runs": runs})
-    named = ("RetFail", "GenKnow", "InterIdSim", "IntraIdSim")
-    return [
-        [
-            run["method"],
-            ", ".join(f"{name} {value:g}" for name, value in run["given"].items()),
-            *(f"{cell.scores[metric]:.3f} ({cell.gaps[metric]:.2f})" for metric in named if metric in cell.scores),
-            cell.verdict,
-        ]
-        for run, cell in zip(runs, cells, strict=True)
-    ]

@@ -128,63 +128,6 @@ def test_the_committed_page_is_made_of_the_committed_results():
     assert readme() == README.read_text(encoding="utf-8")
 
 
-def test_the_reasons_given_for_disagreements_hold_in_the_committed_numbers():
-    from gentler import INSTANCE, read_gentler
-    from head_to_head_report import results
-
-    from salmu_mini.benchmark import Mini
-
-    stored = results().stored
-    summaries = {s.method: s for s in results().summaries if s.budget == 5.0}
-    paper = {item.method: item for item in baselines()}
-    [references] = [one["references"] for one in stored if one["instance"] == INSTANCE]
-    runs = read_gentler()
-    gentler = list(zip(runs, cells_of({"instance": INSTANCE, "references": references, "runs": runs}), strict=True))
-
-    def settings(*methods):
-        return [(run["given"], cell) for run, cell in gentler if run["method"] in methods]
-
-    # Gentler settings read as in the paper for two; tuning took larger steps, and the hard negative.
-    presets = Mini().presets()
-    [(given, cell)] = [found for found in settings("retain-finetuning") if found[1].verdict == "over-generalised"]
-    assert given["lr"] < presets["retain-finetuning"]["lr"]
-    assert cell.gaps["GenKnow"] < 0.02
-    [(given, cell)] = [found for found in settings("generic-captions") if found[1].verdict == "ineffective"]
-    assert given["lr"] < presets["generic-captions"]["lr"]
-    assert presets["generic-captions"]["hard_negative"]
-    assert max(cell.gaps[name] for name in ("GenKnow", "InterIdSim", "IntraIdSim")) < 0.15
-    # No learning rate of gradient ascent forgets like the paper's row and keeps general knowledge.
-    for _, cell in settings("gradient-ascent", "gradient-ascent-retain"):
-        forgets = cell.gaps["RetFail"] <= paper["gradient-ascent"].gaps["RetFail"]
-        assert not forgets or cell.verdict == "catastrophic"
-    assert {*summaries["shuffled-captions"].verdicts} == {"catastrophic", "over-generalised"}
-    assert all(cell.verdict == "over-generalised" and cell.gaps["InterIdSim"] > 0.8 for _, cell in settings("multidelete"))
-    assert min(summaries["multidelete"].gaps[name] for name in ("InterIdSim", "IntraIdSim")) > 0.5
-    for port in ("cliperase-salmubench", "delete-salmubench"):
-        assert summaries[port].gaps["IntraIdSim"] > summaries[port].gaps["InterIdSim"] + 0.05
-        assert abs(paper[port].gaps["IntraIdSim"] - paper[port].gaps["InterIdSim"]) < 0.01
-    # One method covers most of the scale.
-    reached = [cell.gaps["RetFail"] for _, cell in settings("gradient-ascent")]
-    assert min(reached) < 0.1
-    assert max(reached) > 0.9
-
-
-def test_every_method_has_a_preset_and_whose_defaults_were_chosen_here_is_said():
-    from head_to_head_report import PAGE, README, results
-    from unseen import CHOSEN_HERE, elsewhere, in_words
-
-    from salmu_mini.benchmark import Mini
-
-    methods = {s.method for s in results().summaries}
-    assert methods - Mini().presets().keys() == set()
-    assert CHOSEN_HERE.keys() <= methods
-    assert in_words(methods - CHOSEN_HERE.keys()) == ""
-    # None of the instances of the tables, and none on which presets were chosen.
-    assert {cell.instance for cell in elsewhere()}.isdisjoint({0, 1, 2, 3})
-    for path in (PAGE, README):
-        assert "`selective` was written on benchmark seeds 0, 1 and 2" in path.read_text(encoding="utf-8")
-
-
 def test_names_beside_the_picture_keep_their_order_and_distance():
     from head_to_head_report import spread_out
 
