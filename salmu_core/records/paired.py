@@ -21,7 +21,8 @@ LEVEL = 0.05
 #: Two measurements of one model on other hardware agree this far, so nothing smaller is ever called a difference.
 SMALLEST_DIFFERENCE = 1e-3
 #: The standard deviation of one run that is assumed where seeds cannot show it: of the overall score, and of a metric's distance to
-#: its target. It is what the noisiest methods on `mini` show (benchmarks/mini/results/mini-1/aa.md); where seeds show more, theirs is taken.
+#: its target. It is what the noisiest methods on `mini` show (benchmarks/mini/results/mini-1/aa.md); where
+#: seeds show more, theirs is taken.
 OVERALL_NOISE = 0.12
 GAP_NOISE = 0.2
 

@@ -30,6 +30,7 @@ RESULTS = Path(__file__).parents[1] / "results" / "pair.json"
 CARD = Path(__file__).parents[1] / "README.md"
 COMMAND = "uv run python benchmarks/mini/experiments/requirements.py"
 START, END = "<!-- requirements: benchmarks/mini/results/pair.json -->\n", "<!-- end of requirements -->\n"
+MODELS = ("clean", "compromised")
 Values = Mapping[str, Mapping[str, float]]
 
 
@@ -68,7 +69,7 @@ REQUIREMENTS = (
         lambda v: f"{v['clean']['GenKnow']:.3f}, {v['compromised']['GenKnow']:.3f}",
         lambda v: (
             abs(v["clean"]["GenKnow"] - v["compromised"]["GenKnow"]) <= 0.01
-            and all(0.6 <= v[which]["GenKnow"] <= 0.9 for which in v)
+            and all(0.6 <= v[which]["GenKnow"] <= 0.9 for which in MODELS)
         ),
     ),
     Requirement(
@@ -83,8 +84,8 @@ REQUIREMENTS = (
     ),
     Requirement(
         "cosine of private pairs of two people, against that of a face and a caption of things: clearly above, in both",
-        lambda v: ", ".join(f"{v[w]['other people']:.2f} / {v[w]['face and thing']:.2f}" for w in ("clean", "compromised")),
-        lambda v: all(v[which]["other people"] > v[which]["face and thing"] + 0.1 for which in v),
+        lambda v: ", ".join(f"{v[w]['other people']:.2f} / {v[w]['face and thing']:.2f}" for w in MODELS),
+        lambda v: all(v[which]["other people"] > v[which]["face and thing"] + 0.1 for which in MODELS),
     ),
     Requirement(
         "no token three times as frequent in forget as in retain (share of tokens above)",
@@ -107,7 +108,7 @@ def measure(seed: int) -> dict[str, dict[str, float]]:
     forget, things = benchmark.split("forget"), Snapshot(benchmark.folder / "snapshot").table("retain_general")
     found: dict[str, dict[str, float]] = {}
     which: Any
-    for which in ("clean", "compromised"):
+    for which in MODELS:
         model = benchmark.load_model(which)
         scores = evaluate_model(model, benchmark, metrics).scores
         values = {name: score.value for name, score in scores.items()}

@@ -1,7 +1,9 @@
-"""The pair that everybody compares on: built once, kept in the user's cache like `salmu compare` does, and held to its promises."""
+"""The pair that everybody compares on: shipped with the package, and held to its promises."""
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +16,10 @@ from salmu_core.files import default_cache
 from salmu_core.metric import Metric
 from salmu_mini import Mini
 from salmubench import Salmubench, SalmubenchLayout
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
+
+from requirements import CARD, REQUIREMENTS, RESULTS, card
 
 salmu_metrics = pytest.importorskip("salmu_metrics")
 
@@ -39,24 +45,29 @@ def scores(mini: Mini) -> Mapping[str, Mapping[str, float]]:
     return found
 
 
-def test_compromised_has_memorised_and_clean_has_not(scores):
-    assert scores["compromised"]["RetFail"] >= 0.6
-    assert scores["clean"]["RetFail"] <= 0.03
-    # The promise is 0.9; `benchmarks/mini/results/pair.json` shows it kept. Other processors round otherwise while they train.
-    assert scores["compromised"]["IdZSC"] >= 0.9 - 0.03
-    assert scores["clean"]["IdZSC"] <= 0.1
+def test_the_shipped_pair_is_what_the_card_says(scores):
+    """The requirements of the card, on the shipped instance; `experiments/requirements.py` measures them for any instance."""
+    stored = json.loads((Path(__file__).parents[1] / "results" / "pair.json").read_text(encoding="utf-8"))["0"]
+    for which in ("clean", "compromised"):
+        for name, value in scores[which].items():
+            assert value == pytest.approx(stored[which][name], abs=2e-3), (which, name)
+    missed = [item.words for item in REQUIREMENTS if not item.met(stored)]
+    assert not missed
 
 
-def test_forget_and_holdouts_are_memorised_alike(scores):
-    similarities = ("AssocStr", "InterIdSim", "IntraIdSim")
-    compromised = [scores["compromised"][name] for name in similarities]
-    assert max(compromised) - min(compromised) <= 0.02
-    assert min(scores["compromised"][name] - scores["clean"][name] for name in similarities) >= 0.4
+def test_the_cards_table_is_made_of_the_stored_values():
+    stored = json.loads(RESULTS.read_text(encoding="utf-8"))
+    assert card(stored) == CARD.read_text(encoding="utf-8")
 
 
-def test_general_knowledge_is_high_and_equal(scores):
-    assert min(scores[which]["GenKnow"] for which in scores) >= 0.85
-    assert abs(scores["clean"]["GenKnow"] - scores["compromised"]["GenKnow"]) <= 0.03
+def test_a_pair_that_misses_a_requirement_is_told():
+    values = {
+        "clean": {"RetFail": 0.0, "GenKnow": 0.88, "other people": 0.4, "face and thing": 0.0},
+        "compromised": {"RetFail": 0.7, "GenKnow": 0.85, "IdZSC": 0.4, "AssocStr": 0.78, "InterIdSim": 0.7, "IntraIdSim": 0.78,
+                        "GenKnow standard error": 0.01, "other people": 0.0, "face and thing": 0.0},
+        "data": {"tokens above three": 0.5, "private share": 0.34},
+    }  # fmt: skip
+    assert not any(item.met(values) for item in REQUIREMENTS)
 
 
 def test_an_unchanged_model_is_scored_again_without_encoding_anything(mini: Mini, tmp_path: Path, monkeypatch):
