@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from salmu_core.benchmark import Benchmark as Benchmark
     from salmu_core.benchmark import Budget as Budget
     from salmu_core.benchmark import BuildStep as BuildStep
+    from salmu_core.benchmark import Counted as Counted
     from salmu_core.benchmark import Download as Download
     from salmu_core.benchmark import PublishedRow as PublishedRow
     from salmu_core.benchmark import Report as Report
@@ -74,6 +75,7 @@ _HOMES = {
     "Between": "options",
     "Budget": "benchmark",
     "BuildStep": "benchmark",
+    "Counted": "benchmark",
     "Download": "benchmark",
     "DualEncoder": "model",
     "Embedded": "data",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from salmu_core.metric import Metric
     from salmu_core.model import DualEncoder
-    from salmu_core.records.schema import RunRecord, Target
+    from salmu_core.records.schema import Aspect, RunRecord, Target
 
 _evaluation_locked: ContextVar[bool] = ContextVar("salmu_evaluation_locked", default=False)
 
@@ -119,6 +119,22 @@ class Terms:
     gated: bool = False
 
 
+@dataclass(frozen=True)
+class Counted:
+    """How a metric counts on a benchmark. What the metric says of itself must be the same: a package that is installed later cannot
+    change what a benchmark's score means.
+
+    Args:
+        target: whose value is the goal.
+        aspect: what it looks at, which decides its part of the overall score.
+        weight: among the forgetting metrics; of the other aspects the worst counts.
+    """
+
+    target: Target
+    aspect: Aspect
+    weight: float = 1.0
+
+
 @contextlib.contextmanager
 def evaluation_locked() -> Iterator[None]:
     """While a method runs, evaluation splits cannot be loaded through any benchmark object."""
@@ -139,6 +155,9 @@ class Benchmark(ABC):
     #: Rows are somebody's own: commands that only look at them keep nothing derived from them in the user's cache.
     private: ClassVar[bool] = False
     Options: ClassVar[type[Options]] = Options
+    #: The metrics that count in the overall score and the verdict, by name; another choice is another `version`. Metrics that are
+    #: not named are shown and count nothing unless a comparison asks for them. None: every metric that is installed counts.
+    scoring: ClassVar[Mapping[str, Counted] | None] = None
     #: May reports show pictures, captions and names of this data? Only where nobody in it is a real person: results are passed on.
     shows_rows: ClassVar[bool] = False
 

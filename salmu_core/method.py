@@ -29,6 +29,7 @@ Family = Literal[
     "pruning and editing",
     "retain finetuning",
     "closed form",
+    "control",  # proposes nothing and probes the benchmark: shown beside the methods, holds no rank
 ]
 
 

@@ -55,8 +55,10 @@ class Metric(ABC):
     primary: ClassVar[bool] = False  # the verdict rests on the primary metric of each aspect
     bounds: ClassVar[tuple[float, float]] = (-1.0, 1.0)
     chance: ClassVar[float] = 0.0
-    tolerance: ClassVar[float | None] = None  # of a general metric: the fall that is catastrophic, where it is not 0.02
-    scored: ClassVar[bool] = True  # counts in the overall score; others are shown beside it
+    tolerance: ClassVar[float | None] = (
+        None  # of a general metric: the fall that is catastrophic, where it is not 3 % of the level
+    )
+    scored: ClassVar[bool] = True  # may count in the overall score; others are shown beside it
     #: Convention -> options that it sets: "official" for a benchmark's official evaluator, "official-fp16" for what it does besides
     #: where its encoders compute in half precision. Options that somebody sets win.
     conventions: ClassVar[Mapping[str, Mapping[str, Any]]] = {}

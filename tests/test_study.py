@@ -93,7 +93,7 @@ def test_a_study_over_instances_is_carried_out_kept_and_reported(tmp_path):
     again = json.loads(_salmu("report", out, "--json").stdout)
     assert again["differences"] == made["differences"]
     assert {row["title"]: row["rank"] for row in again["rows"]} == {row["title"]: row["rank"] for row in made["rows"]}
-    one = _salmu("report", out, "--where", "status=ok", "--fail-if", "weight-edit:overall<9", "--commands")
+    one = _salmu("report", out, "--where", "status=ok", "--fail-if", "weight-edit:runs<9", "--commands")
     assert one.return_value == 3
     assert "Broken: weight-edit" in one.stderr
     assert "salmu compare weight-edit --benchmark toy --seeds 3 --bench-seeds 0,1" in one.stdout

@@ -201,13 +201,13 @@ def test_a_trial_that_can_hold_no_rank_is_worth_one_less():
     assert (ideal, verdict) == (1.0, "selective")
     unchanged, verdict = rate(record_with(F=1.0, H=1.0, G=0.9), never, compromised)
     assert (unchanged, verdict) == (pytest.approx(-1.0 - 5 * 0.8), "no effect")
-    # Forgetting half-weighted against holdouts: D = sqrt(w_H 1) against sqrt(w_F 1) at the start, w_F = 1/2, w_H = 1/4.
+    # Forgotten 1, kept 0: nothing of the holdouts is left.
     spilled, verdict = rate(record_with(F=0.0, H=0.0, G=0.9), never, compromised)
     assert verdict == "over-generalised"
-    assert spilled == pytest.approx(1 - (1 / 2) ** 0.5)
+    assert spilled == 0.0
     wrecked, verdict = rate(record_with(F=0.0, H=1.0, G=0.45), never, compromised)
     assert verdict == "catastrophic"
-    assert wrecked == pytest.approx(1 - (0.25 * 0.25 / 0.5) ** 0.5 - 1)
+    assert wrecked == pytest.approx(1 * 1 * 0.5 - 1)
 
 
 def test_a_trial_that_hardly_forgets_is_worth_less_than_one_that_forgets_and_harms():

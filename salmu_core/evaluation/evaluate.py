@@ -74,7 +74,7 @@ def evaluate_model(
             raise type(error)(f"The metric {metric.name}: {error.message}", error.hint) from error
         except Exception as error:
             raise PluginFailure(f"The metric {metric.name} failed: {type(error).__name__}: {error}") from error
-        scores[metric.name] = _record(metric, score)
+        scores[metric.name] = _record(metric, score, benchmark)
         if score.rows is not None:
             rows[f"{metric.name}/rows"] = np.asarray(score.rows)
             if score.clusters is not None:
@@ -106,13 +106,26 @@ def _numbered(clusters: Mapping[str, list[str]]) -> dict[str, np.ndarray]:
     }
 
 
-def described(metric: Metric) -> dict[str, Any]:
-    """What a record says of a score's metric, whoever measured it."""
+def described(metric: Metric, benchmark: Benchmark) -> dict[str, Any]:
+    """What a record says of a score's metric, whoever measured it, and what it counts on a benchmark.
+
+    Raises:
+        PluginFailure: the benchmark counts a metric of this name that looks at something else.
+    """
     names = ("target", "aspect", "primary", "bounds", "summary", "tolerance", "scored")
-    return {name: getattr(metric, name) for name in names}
+    found = {name: getattr(metric, name) for name in names}
+    if benchmark.scoring is None:
+        return found
+    counted = benchmark.scoring.get(metric.name)
+    if counted is not None and (counted.target, counted.aspect) != (metric.target, metric.aspect):
+        raise PluginFailure(
+            f"{benchmark.name} counts {metric.name} as {counted.aspect} with target {counted.target}, and the installed metric of"
+            f" that name says {metric.aspect} with target {metric.target}."
+        )
+    return {**found, "weight": 0.0 if counted is None else counted.weight}
 
 
-def _record(metric: Metric, score: Score) -> ScoreRecord:
+def _record(metric: Metric, score: Score, benchmark: Benchmark) -> ScoreRecord:
     low = high = None
     clusters = 0
     value = float(score.value)
@@ -125,7 +138,7 @@ def _record(metric: Metric, score: Score) -> ScoreRecord:
         low, high, clusters = clustered_interval(values, score.clusters, metric.name)
     return ScoreRecord(
         value=value,
-        **described(metric),
+        **described(metric, benchmark),
         chance=metric.chance if score.chance is None else score.chance,
         n=0 if score.rows is None else len(score.rows),
         clusters=clusters,

@@ -7,14 +7,13 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from salmu_core.records.compare import Comparison, Row
-from salmu_core.records.verdict import RANKED
+from salmu_core.records.compare import Comparison, Row, section
 
 # Told apart by shape as well as by colour (Okabe & Ito's palette).
 _MARKS = {
     "selective": ("star", "#009E73"), "over-generalised": ("diamond", "#E69F00"), "ineffective": ("circle", "#56B4E9"),
     "catastrophic": ("x", "#D55E00"), "no effect": ("circle-open", "#999999"), "reference": ("square", "#CC79A7"),
-    "published": ("triangle-up-open", "#888888"),
+    "published": ("triangle-up-open", "#888888"), "control": ("hexagon-open", "#0072B2"),
 }  # fmt: skip
 MOST_LABELS = 16  # beyond that names would lie on one another
 LOWEST = -0.35  # models farther away are drawn at the edge; hovering tells where they are
@@ -25,11 +24,10 @@ _LAYOUT = {
 
 
 def trade_off(comparison: Comparison) -> dict[str, Any] | None:
-    """Forgetting against what was kept: x is how far the primary forgetting metric has come to Clean, y how much of the holdouts is
-    left, both 1 at the goal."""
-    forgetting = next((m.name for m in comparison.metrics if m.aspect == "forgetting" and m.primary), None)
-    holdouts = [m.name for m in comparison.metrics if m.aspect == "holdout"]
-    if forgetting is None or not holdouts:
+    """Forgetting against what was kept: x is how far the forgetting metrics have come to Clean on average, y how much of the holdouts
+    is left, both 1 at the goal. The metrics that count and are informative."""
+    forgetting, holdouts = _counted(comparison, "forgetting"), _counted(comparison, "holdout")
+    if not forgetting or not holdouts:
         return None
     places = _places(comparison)
     figure = go.Figure()
@@ -38,7 +36,7 @@ def trade_off(comparison: Comparison) -> dict[str, Any] | None:
     )
     groups: dict[str, list[tuple[Row, float, float]]] = {}
     for row, x, y in places:
-        group = "published" if row.kind == "published" else row.verdict or "reference"
+        group = "published" if row.kind == "published" else "control" if row.control else row.verdict or "reference"
         groups.setdefault(group, []).append((row, x, y))
     line = front(places)
     if len(line) > 1:
@@ -67,7 +65,7 @@ def trade_off(comparison: Comparison) -> dict[str, Any] | None:
     figure.update_layout(**_LAYOUT, height=520, legend={"orientation": "h", "y": -0.16})
     figure.update_xaxes(
         range=[LOWEST - 0.05, 1.18],
-        title=f"forgotten: {forgetting}, 0 Compromised, 1 Clean",
+        title=f"forgotten: mean of {', '.join(forgetting)}; 0 Compromised, 1 Clean",
         gridcolor="rgba(128,128,128,.25)",
         zeroline=False,
     )
@@ -82,23 +80,31 @@ def trade_off(comparison: Comparison) -> dict[str, Any] | None:
 
 def _places(comparison: Comparison) -> list[tuple[Row, float, float]]:
     """Every row that has a place on the chart: how much is forgotten, how much of the holdouts is kept."""
-    forgetting = next((m.name for m in comparison.metrics if m.aspect == "forgetting" and m.primary), None)
-    holdouts = [m.name for m in comparison.metrics if m.aspect == "holdout"]
+    weights = {metric.name: metric.weight for metric in comparison.metrics}
+    forgetting, holdouts = _counted(comparison, "forgetting"), _counted(comparison, "holdout")
     places = []
     for row in comparison.rows:
         if row.kind == "published" and row.reference:  # it would stand on one's own Clean or Compromised
             continue
-        forgotten = row.cells[forgetting].gap if forgetting in row.cells else None
+        # A published row has the metrics that its source has.
+        gaps = {name: row.cells[name].gap for name in forgetting if name in row.cells}
+        measured = {name: gap for name, gap in gaps.items() if gap is not None}
         kept = [row.cells[name].gap for name in holdouts if name in row.cells]
         known = [gap for gap in kept if gap is not None]
-        if forgotten is not None and known and len(known) == len(kept):
-            places.append((row, 1 - forgotten, 1 - max(known)))
+        if measured and known and len(known) == len(kept):
+            total = sum(weights[name] for name in measured)
+            forgotten = 1 - sum(weights[name] * gap for name, gap in measured.items()) / total
+            places.append((row, forgotten, 1 - max(known)))
     return places
+
+
+def _counted(comparison: Comparison, aspect: str) -> list[str]:
+    return [m.name for m in comparison.metrics if m.aspect == aspect and m.weight > 0]
 
 
 def front(places: Sequence[tuple[Row, float, float]]) -> list[tuple[Row, float, float]]:
     """The Pareto front, from left to right: one's own rows that hold a rank and that none of them beats in both directions."""
-    runs = [place for place in places if place[0].kind == "run" and place[0].verdict in RANKED and not place[0].oracle]
+    runs = [place for place in places if place[0].kind == "run" and section(place[0]) == 0]
     best = [(row, x, y) for row, x, y in runs if not any(ox >= x and oy >= y and (ox > x or oy > y) for _, ox, oy in runs)]
     return sorted(best, key=lambda place: place[1])
 

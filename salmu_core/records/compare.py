@@ -5,27 +5,31 @@ from __future__ import annotations
 import json
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from salmu_core.errors import BadRecord
+from salmu_core.errors import BadOptions, BadRecord
 from salmu_core.records.commands import row_command
 from salmu_core.records.differences import Clusters, Instance, JudgedRun, Outcome, PairedDifference, paired_differences
-from salmu_core.records.gaps import gap_of, gaps_of
-from salmu_core.records.overall import metric_weights, overall_score
+from salmu_core.records.falls import fall_tests
+from salmu_core.records.gaps import gap_of, gaps_of, not_informative
+from salmu_core.records.overall import INDISCRIMINATE, basis, part_of
 from salmu_core.records.paired import OVERALL_NOISE, shared_ranks, tie_groups
 from salmu_core.records.rows import read_cluster_sums
 from salmu_core.records.schema import Aspect, PublishedResult, RunRecord, Status, Target
 from salmu_core.records.verdict import RANKED, Thresholds, judge
 
-COMPARISON_VERSION = 3
+COMPARISON_VERSION = 4
 # Two measurements of one model agree this far: 0.001 for other hardware and number types, and half of the third decimal that
 # tables print, with as much again to spare.
 PUBLISHED_TOLERANCE = 2e-3
+#: The family of methods that propose nothing and probe the benchmark.
+CONTROL = "control"
 #: Every verdict, worst first. The worst one of several runs speaks for the row: a method that destroys one model in three is not
 #: selective.
 VERDICTS = (
@@ -49,7 +53,9 @@ class MetricColumn(_Frozen):
     aspect: Aspect
     primary: bool
     bounds: tuple[float, float]
-    weight: float
+    weight: float = Field(description="share in its part of the overall score; 0: it is shown and counts nothing")
+    part: str = Field("", description="forgotten, kept or general: the factor of the overall score that it counts in")
+    not_informative: str = Field("", description="why it says nothing here, in a sentence")
     clean: float | None
     compromised: float | None
 
@@ -101,6 +107,10 @@ class Row(_Frozen):
     verdicts: dict[str, int] = Field(default_factory=dict, description="verdict -> runs")
     overall: float | None = None
     overall_sd: float | None = None
+    parts: dict[str, float] = Field(
+        default_factory=dict, description="forgotten, kept, general: the factors of the overall score, means over runs"
+    )
+    control: bool = Field(False, description="no proposal but a probe of the benchmark: it should not score well")
     seconds: float = 0.0
     samples: dict[str, int] = Field(default_factory=dict)
     trainable_parameters: int = 0
@@ -177,7 +187,9 @@ def _turned(found: PairedDifference) -> PairedDifference:
     return found.model_copy(update=changes)
 
 
-def compare_records(records: Sequence[RunRecord], folders: Sequence[Path | None] = ()) -> Comparison:
+def compare_records(
+    records: Sequence[RunRecord], folders: Sequence[Path | None] = (), *, score_with: Collection[str] = ()
+) -> Comparison:
     """Build the leaderboard of records that were made on one benchmark: one instance of it, or several that differ in their seed.
 
     With several instances each run is measured against the references of its own, and a row is the mean over instances of the mean
@@ -189,19 +201,24 @@ def compare_records(records: Sequence[RunRecord], folders: Sequence[Path | None]
 
     Args:
         folders: where each record lies, so that per-row values beside it can be used; without, identities are not resampled.
+        score_with: metrics that count though the benchmark does not name them.
 
     Raises:
+        BadOptions: `score_with` names a metric that nobody measured.
         BadRecord: no records, or records of different benchmarks, versions, options other than the seed, or data.
     """
     if not records:
         raise BadRecord("There are no records to compare.", "Run `salmu compare` or `salmu run` first.")
     notes: list[str] = []
     where = dict(zip(map(id, records), folders, strict=True)) if folders else {}
-    instances = []
     by_seed = _by_instance(records)
-    for seed, group in by_seed.items():
-        instance = _instance(seed, group, where)
-        instances.append(instance)
+    measured = {name for record in records for name in record.scores}
+    if unknown := [name for name in score_with if name not in measured]:
+        raise BadOptions(
+            f"There is no metric '{unknown[0]}' in these records to score with.", f"Measured: {', '.join(sorted(measured))}."
+        )
+    instances = _instances(by_seed, where, score_with)
+    for (seed, _), instance in zip(by_seed.items(), instances, strict=True):
         for which in ("clean", "compromised"):
             if which not in instance.references:
                 of = f" of bench seed {seed}" if len(by_seed) > 1 else ""
@@ -216,7 +233,7 @@ def compare_records(records: Sequence[RunRecord], folders: Sequence[Path | None]
     for instance, group in zip(instances, by_seed.values(), strict=True):
         for record in group:
             if record.kind != "reference":
-                groups.setdefault(_group_key(record), []).append(_judged(record, where.get(id(record)), instance))
+                groups.setdefault(_group_key(record), []).append(_judged(record, where, instance))
     titles = Counter(_title(group[0].record, []) for group in groups.values())
     runs: dict[str, tuple[Row, list[JudgedRun]]] = {}
     for group_key, judged in groups.items():
@@ -228,12 +245,14 @@ def compare_records(records: Sequence[RunRecord], folders: Sequence[Path | None]
     ordered = sorted(runs.values(), key=lambda item: _order(item[0]))
     differences = paired_differences({row.title: judged for row, judged in ordered})
     rows += _ranked([row for row, _ in ordered], differences)
+    notes += _control_notes([row for row in rows if row.kind == "run"])
     first = instances[0].references.values()
     published = _published_results(first)
     rows += [_published_row(result, published) for result in published]
     notes += [
         note for which, record in instances[0].references.items() for note in _unlike_published(which, record, published)
     ]
+    notes += _score_notes(instances, records, score_with)
     skipped = {f"{name}: not measured ({why})" for record in records for name, why in record.skipped.items()}
     options = records[0].spec.benchmark_options
     return Comparison(
@@ -279,23 +298,84 @@ def _by_instance(records: Iterable[RunRecord]) -> dict[Any, list[RunRecord]]:
     return dict(sorted(groups.items(), key=lambda item: (item[0] is not None, item[0])))
 
 
-def _instance(seed: Any, records: Iterable[RunRecord], where: Mapping[int, Path | None]) -> Instance:
-    references = {record.spec.start: record for record in records if record.kind == "reference" and record.status == "ok"}
-    clean, compromised = (references[which].scores if which in references else {} for which in ("clean", "compromised"))
-    weights = metric_weights({name: score for name, score in compromised.items() if name in clean})
-    clusters = {which: _clusters(record, where.get(id(record))) for which, record in references.items()}
-    return Instance("" if seed is None else str(seed), references, clusters, weights)
+def _instances(
+    by_seed: Mapping[Any, Sequence[RunRecord]], where: Mapping[int, Path | None], score_with: Collection[str]
+) -> list[Instance]:
+    """Each with its references and what a run is scored by there. A metric that one instance cannot tell apart by counts in none:
+    rows are means, and each has to be of the same metrics."""
+    references: list[dict[Target, RunRecord]] = [
+        {record.spec.start: record for record in group if record.kind == "reference" and record.status == "ok"}
+        for group in by_seed.values()
+    ]
+    both = [(own["clean"].scores, own["compromised"].scores) for own in references if len(own) == 2]
+    alone = [basis(clean, compromised, score_with) for clean, compromised in both]
+    shared = set.intersection(*(set(one.weights) for one in alone)) if alone else set()
+    left_out = {name: why for one in reversed(alone) for name, why in one.left_out.items()}
+    found = []
+    for seed, own in zip(by_seed, references, strict=True):
+        clean, compromised = (own[which].scores if which in own else {} for which in _REFERENCES)
+        made = replace(basis(clean, compromised, score_with, shared), left_out=left_out)
+        clusters = {which: _clusters(record, where.get(id(record))) for which, record in own.items()}
+        found.append(Instance("" if seed is None else str(seed), own, clusters, made))
+    return found
+
+
+def _score_notes(instances: Sequence[Instance], records: Sequence[RunRecord], score_with: Collection[str]) -> list[str]:
+    """What a reader must know of how these rows are scored."""
+    found = instances[0].basis
+    notes = list(found.left_out.values())
+    compromised = instances[0].scores("compromised")
+    packages = instances[0].references["compromised"].provenance.metric_packages if compromised else {}
+    several = len({packages[name].name for name in compromised if name in packages}) > 1
+    if several and all(score.weight is None for score in compromised.values()):
+        notes.append("The benchmark does not name the metrics that count here, so all that were measured count.")
+    unnamed = [name for name, score in compromised.items() if score.weight == 0 and name not in score_with]
+    if unnamed:
+        notes.append(
+            f"Shown and not counted, since the benchmark does not name {'it' if len(unnamed) == 1 else 'them'}: {', '.join(unnamed)}."
+            f" --score-with {unnamed[0]} counts it."
+        )
+    if score_with:
+        notes.append(f"Asked to count beside the benchmark's metrics: {', '.join(score_with)}.")
+    lacking = {
+        name for record in records if record.kind != "reference" and record.scores for name in found.missing(record.scores)
+    }
+    if lacking:
+        notes.append(
+            f"Some runs lack {', '.join(sorted(lacking))} and have no overall score: `salmu rescore` on this folder measures it."
+        )
+    return notes
+
+
+def _control_notes(rows: Sequence[Row]) -> list[str]:
+    """How the methods stand beside the best control; a warning where a control does what none should."""
+    controls = [row for row in rows if row.control and not row.oracle and row.verdict in RANKED and row.overall is not None]
+    methods = [row for row in rows if section(row) == 0 and row.overall is not None]
+    if not controls:
+        return []
+    best = max(controls, key=lambda row: row.overall or 0.0)
+    above = sum((row.overall or 0.0) > (best.overall or 0.0) for row in methods)
+    words = (
+        f"The best control, {best.title}, scores {best.overall:.3f}; {above} of {len(methods)} ranked methods score more."
+    )
+    if (best.overall or 0.0) > INDISCRIMINATE or any(row.verdict == "selective" for row in controls):
+        words += " A control should read neither selective nor above 0.25: scores on this data say little."
+    return [words]
 
 
 def _clusters(record: RunRecord, folder: Path | None) -> Clusters:
     return partial(read_cluster_sums, record, folder)
 
 
-def _judged(record: RunRecord, folder: Path | None, instance: Instance) -> JudgedRun:
+def _judged(record: RunRecord, where: Mapping[int, Path | None], instance: Instance) -> JudgedRun:
     clean, compromised = instance.scores("clean"), instance.scores("compromised")
-    gaps = gaps_of(record.scores, clean, compromised)
-    overall = overall_score(gaps, instance.start, instance.weights) if gaps else None
-    return JudgedRun(record, _clusters(record, folder), instance, gaps, overall, judge(record, clean, compromised))
+    folder, found = where.get(id(record)), instance.basis
+    gaps = {name: gap for name, gap in gaps_of(record.scores, clean, compromised).items() if name in found.weights}
+    reference = instance.references.get("compromised")
+    falls = fall_tests(record, folder, reference, where.get(id(reference)))
+    verdict = judge(record, clean, compromised, falls=falls, counted=found.weights)
+    parts = found.of(record.scores) if record.scores else None
+    return JudgedRun(record, _clusters(record, folder), instance, gaps, parts, verdict)
 
 
 def _testing(differences: Sequence[PairedDifference]) -> str:
@@ -346,7 +426,7 @@ def _reference_row(which: Target, instances: Sequence[Instance]) -> Row | None:
         return None
     records = [instance.references[which] for instance in found]
     cells = {
-        name: _cell(name, [_judged(record, None, instance) for record, instance in zip(records, found, strict=True)])
+        name: _cell(name, [_judged(record, {}, instance) for record, instance in zip(records, found, strict=True)])
         for name in dict.fromkeys(name for record in records for name in record.scores)
     }
     record = records[0]
@@ -377,7 +457,8 @@ def _published_row(result: PublishedResult, published: Sequence[PublishedResult]
     clean, compromised = own.get("clean", {}), own.get("compromised", {})
     cells = {}
     for name, score in result.scores.items():
-        gap = gap_of(score, clean[name], compromised[name]) if name in clean and name in compromised else None
+        known = name in clean and name in compromised and not not_informative(name, clean[name], compromised[name])
+        gap = gap_of(score, clean[name], compromised[name]) if known else None
         cells[name] = Cell(value=score.value, gap=gap, extras=score.extras)
     return Row(
         title=result.title,
@@ -438,6 +519,8 @@ def _row(title: str, group: Sequence[JudgedRun], bench_seeds: Sequence[int]) -> 
         verdicts=dict(Counter(run.verdict.name for run in group)),
         overall=_mean_of_means(overall) if overall else None,
         overall_sd=statistics.stdev(values) if len(values) > 1 else None,
+        parts=_parts(group),
+        control=first.family == CONTROL,
         seconds=statistics.fmean(cost.seconds.get("unlearn", 0.0) for cost in costs),
         samples={
             role: max(cost.samples.get(role, 0) for cost in costs)
@@ -452,6 +535,16 @@ def _row(title: str, group: Sequence[JudgedRun], bench_seeds: Sequence[int]) -> 
         device=first.provenance.device,
         records=tuple(record.id for record in records),
     )
+
+
+def _parts(group: Sequence[JudgedRun]) -> dict[str, float]:
+    names = ("forgotten", "kept", "general")
+    runs = [run for run in group if run.parts is not None]
+    return {
+        name: _mean_of_means(_by_name([(run.instance.name, float(getattr(run.parts, name))) for run in runs]))
+        for name in names
+        if runs
+    }
 
 
 def _by_name(values: Iterable[tuple[str, float]]) -> dict[str, list[float]]:
@@ -474,7 +567,7 @@ def _cell(name: str, group: Sequence[JudgedRun]) -> Cell:
     gaps = []
     for instance in {run.instance.name: run.instance for run in runs}.values():
         clean, compromised = instance.scores("clean"), instance.scores("compromised")
-        if name in clean and name in compromised:
+        if name in clean and name in compromised and name not in instance.basis.left_out:
             mean = scores[0].model_copy(update={"value": statistics.fmean(by_instance[instance.name])})
             gaps.append(gap_of(mean, clean[name], compromised[name]))
     return Cell(
@@ -488,9 +581,17 @@ def _cell(name: str, group: Sequence[JudgedRun]) -> Cell:
     )
 
 
-def _order(row: Row) -> tuple[bool, bool, float]:
-    """Rows that may hold a rank first, best overall score first; oracles last."""
-    return row.oracle, row.verdict not in RANKED, -(row.overall if row.overall is not None else float("-inf"))
+def _order(row: Row) -> tuple[int, float]:
+    """Best overall score first within each section."""
+    return section(row), -(row.overall if row.overall is not None else float("-inf"))
+
+
+def section(row: Row) -> int:
+    """Where a row stands whatever its score: 0 with a verdict that can hold a rank, 1 ruined, unchanged or failed, 2 a control, 3 a
+    method that has seen Clean. Every table, page and picture keeps to it."""
+    if row.oracle:
+        return 3
+    return 2 if row.control else int(row.verdict not in RANKED)
 
 
 def _ranked(rows: Sequence[Row], differences: Sequence[PairedDifference]) -> list[Row]:
@@ -508,7 +609,7 @@ def _ranked(rows: Sequence[Row], differences: Sequence[PairedDifference]) -> lis
         found = outcomes.get((title, than))
         return found is not None and found.outcome == "worse"
 
-    holding = [row.title for row in rows if row.verdict in RANKED and not row.oracle and row.kind == "run"]
+    holding = [row.title for row in rows if section(row) == 0 and row.kind == "run"]
     groups = tie_groups(holding, worse)
     ranks = shared_ranks(groups)
     sizes = Counter(groups.values())
@@ -533,7 +634,7 @@ def _by_rank(rows: Sequence[Row]) -> list[Row]:
     rank = 0
     for number, row in enumerate(rows):
         rank = row.rank or rank
-        places.append((row.oracle, row.verdict not in RANKED, rank, number))
+        places.append((section(row), rank, number))
     return [rows[number] for *_, number in sorted(places)]
 
 
@@ -567,7 +668,9 @@ def _columns(
             aspect=found[name].aspect,
             primary=found[name].primary,
             bounds=found[name].bounds,
-            weight=instances[0].weights.get(name, 0.0),
+            weight=instances[0].basis.weights.get(name, 0.0),
+            part=part_of(found[name]) if name in instances[0].basis.weights else "",
+            not_informative=instances[0].basis.left_out.get(name, ""),
             clean=mean("clean", name),
             compromised=mean("compromised", name),
         )

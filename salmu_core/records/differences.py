@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from salmu_core.records.gaps import gap_between, gaps_of
-from salmu_core.records.overall import overall_between
+from salmu_core.records.gaps import gap_between
+from salmu_core.records.overall import Basis, Parts, parts_between
 from salmu_core.records.paired import (
     GAP_NOISE,
     LEVEL,
@@ -80,28 +80,33 @@ class Instance:
     name: str
     references: Mapping[Target, RunRecord]
     clusters: Mapping[Target, Clusters]
-    weights: Mapping[str, float]
+    basis: Basis
 
     def scores(self, which: Target) -> dict[str, ScoreRecord]:
         """Of a reference row; empty where it is missing."""
         return self.references[which].scores if which in self.references else {}
 
-    @property
-    def start(self) -> dict[str, float]:
-        """The gaps of Compromised."""
-        return gaps_of(self.scores("compromised"), self.scores("clean"), self.scores("compromised"))
-
 
 @dataclass(frozen=True, eq=False)
 class JudgedRun:
-    """A run with what its instance's references make of it."""
+    """A run with what its instance's references make of it.
+
+    Attributes:
+        gaps: metric -> distance to the target, of the metrics that count.
+        parts: the overall score and its factors; None where it cannot be given.
+    """
 
     record: RunRecord
     clusters: Clusters
     instance: Instance
     gaps: Mapping[str, float]
-    overall: float | None
+    parts: Parts | None
     verdict: Verdict
+
+    @property
+    def overall(self) -> float | None:
+        """The overall score."""
+        return None if self.parts is None else float(self.parts.overall)
 
 
 @dataclass(frozen=True)
@@ -256,12 +261,14 @@ def _resampled(runs: Iterable[JudgedRun]) -> dict[JudgedRun, _Resampled]:
         if not names or not any(tables):
             continue
         clean, compromised, *own = resampled_scores([*references, *tables], sorted(names))
-        kinds = instance.scores("compromised")
-        start = {name: gap_between(kinds[name], compromised[name], clean[name], compromised[name]) for name in names}
+        basis = instance.basis
+        kinds, weights = basis.kinds, {name: weight for name, weight in basis.weights.items() if name in names}
         for run, values in zip(group, own, strict=True):
-            gaps = {name: gap_between(kinds[name], value, clean[name], compromised[name]) for name, value in values.items()}
-            if run.gaps.keys() <= gaps.keys():
-                order = tuple(name for name in run.gaps)
-                overall = overall_between({name: gaps[name] for name in order}, start, instance.weights)
-                found[run] = _Resampled(order, np.stack([overall, *(gaps[name] for name in order)]))
+            if not run.gaps.keys() <= values.keys() or weights.keys() != basis.weights.keys():
+                continue
+            order = tuple(run.gaps)
+            parts = parts_between(values, clean, compromised, kinds, weights)
+            if parts is not None:
+                gaps = [gap_between(kinds[name], values[name], clean[name], compromised[name]) for name in order]
+                found[run] = _Resampled(order, np.stack([np.asarray(parts.overall), *gaps]))
     return found

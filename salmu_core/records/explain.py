@@ -9,7 +9,7 @@ VERDICTS = {
     "selective": "The requested associations are gone and nothing else changed. The goal.",
     "over-generalised": "The requested associations are gone, general knowledge stays, but associations nobody asked to remove are"
     " erased too.",
-    "ineffective": "The requested associations survive.",
+    "ineffective": "The requested associations survive, all of them or some of what is measured of them.",
     "catastrophic": "General knowledge fell: the model is damaged. Holds no rank.",
     "no effect": "The model is as it was. Holds no rank.",
     "diverged": "The loss stopped being finite. Holds no rank.",

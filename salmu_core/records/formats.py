@@ -9,6 +9,7 @@ import re
 
 from salmu_core.records.compare import Cell, Comparison, Row
 from salmu_core.records.markdown import render_markdown
+from salmu_core.records.table import mark
 
 #: What `--format` takes, besides the table of the terminal.
 FORMATS = ("json", "csv", "md", "latex")
@@ -34,7 +35,8 @@ def render_csv(comparison: Comparison) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     header = ["rank", "row", "kind", "family", "oracle", "budget", "seeds", "verdict", "overall", "overall_sd", "seconds"]
-    more = ["bench_seeds", "tie_group", "wins", "ties", "losses", "command"]
+    parts = ["forgotten", "kept", "general"]
+    more = ["bench_seeds", "tie_group", "wins", "ties", "losses", "command", *parts, "control"]
     writer.writerow([*header, *(f"{name}{part}" for name in names for part in ("", "_sd", "_gap")), *more])
     for row in comparison.rows:
         facts: list[object] = [
@@ -45,6 +47,7 @@ def render_csv(comparison: Comparison) -> str:
             cell = row.cells.get(name)
             facts += [None, None, None] if cell is None else [cell.value, cell.sd, cell.gap]
         facts += [" ".join(map(str, row.bench_seeds)), row.tie_group, row.wins, row.ties, row.losses, row.command]
+        facts += [*(row.parts.get(part) for part in parts), row.control]
         writer.writerow(["" if fact is None else _harmless(fact) for fact in facts])
     return text.getvalue()
 
@@ -77,7 +80,7 @@ def render_latex(comparison: Comparison) -> str:
 
 
 def _title(comparison: Comparison, row: Row) -> str:
-    return comparison.label(row) + (" (oracle)" if row.oracle else "")
+    return comparison.label(row) + mark(row)
 
 
 def _number(cell: Cell | None) -> str:

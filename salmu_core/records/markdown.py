@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from salmu_core.records.compare import Cell, Comparison
+from salmu_core.records.compare import Cell, Comparison, Row
+from salmu_core.records.table import counts, mark
 
 
 def render_markdown(comparison: Comparison) -> str:
@@ -15,8 +16,8 @@ def render_markdown(comparison: Comparison) -> str:
         "",
     ]
     names = [metric.name for metric in comparison.metrics]
-    lines.append("| # | method | " + " | ".join(names) + " | verdict | overall | seconds |")
-    lines.append("|---|---|" + "---|" * len(names) + "---|---|---|")
+    lines.append("| # | method | " + " | ".join(names) + " | verdict | overall | forgotten, kept, general | seconds |")
+    lines.append("|---|---|" + "---|" * len(names) + "---|---|---|---|")
     for row in comparison.rows:
         cells = " | ".join(_cell(row.cells.get(name)) for name in names)
         overall = (
@@ -25,12 +26,14 @@ def render_markdown(comparison: Comparison) -> str:
             else f"{row.overall:.3f}" + (f" ± {row.overall_sd:.3f}" if row.overall_sd is not None else "")
         )
         seconds = f"{row.seconds:.1f}" if row.kind == "run" else ""
-        title = _escape(comparison.label(row)) + (" (oracle)" if row.oracle else "")
+        title = _escape(comparison.label(row)) + mark(row)
         verdict = row.verdict or ("*published*" if row.kind == "published" else "")
-        lines.append(f"| {row.place} | {title} | {cells} | {verdict} | {overall} | {seconds} |")
+        lines.append(f"| {row.place} | {title} | {cells} | {verdict} | {overall} | {_parts(row)} | {seconds} |")
     lines += [
         "",
-        "In brackets: distance to the metric's target. ± is the standard deviation over runs (seeds, instances).",
+        "In brackets: distance to the metric's target. ± is the standard deviation over runs (seeds, instances). Overall is"
+        " forgotten x kept x general, each 0 to 1: 0 at Compromised and at Clean, at most 0.25 for what forgets everything"
+        " sensitive alike.",
         "",
     ]
     lines += _against_the_best(comparison)
@@ -42,9 +45,9 @@ def render_markdown(comparison: Comparison) -> str:
         lines += [f"- [{number}] {_escape(source)}" for number, source in enumerate(comparison.sources, start=1)]
         lines += [""]
     lines += [f"- **{_escape(row.title)}**: {row.verdict}. {_escape(row.reason)}" for row in comparison.rows if row.verdict]
-    lines += ["", "| metric | target | range | weight | what it says |", "|---|---|---|---|---|"]
+    lines += ["", "| metric | target | range | counts | what it says |", "|---|---|---|---|---|"]
     lines += [
-        f"| {m.name} | {m.target.capitalize()} | {m.bounds[0]:g} to {m.bounds[1]:g} | {m.weight:.2f} | {_escape(m.summary)} |"
+        f"| {m.name} | {m.target.capitalize()} | {m.bounds[0]:g} to {m.bounds[1]:g} | {counts(m)} | {_escape(m.summary)} |"
         for m in comparison.metrics
     ]
     lines += ["", *(f"> {_escape(note)}" for note in comparison.notes), "", "Each row again:", "", "```bash"]
@@ -78,6 +81,10 @@ def _cell(cell: Cell | None) -> str:
         return "–"
     spread = f" ± {cell.sd:.3f}" if cell.sd is not None else ""
     return f"{cell.value:.3f}{spread}" + (f" ({cell.gap:.2f})" if cell.gap is not None else "")
+
+
+def _parts(row: Row) -> str:
+    return ", ".join(f"{row.parts[name]:.2f}" for name in ("forgotten", "kept", "general") if name in row.parts)
 
 
 def _escape(text: str) -> str:

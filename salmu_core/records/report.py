@@ -7,11 +7,12 @@ import gzip
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import jinja2
 from plotly.offline import get_plotlyjs
@@ -19,12 +20,13 @@ from plotly.utils import PlotlyJSONEncoder
 
 from salmu_core.files import write_json, write_text
 from salmu_core.records.charts import costs, strip_table, strips, trade_off, trade_off_table
-from salmu_core.records.compare import Comparison
+from salmu_core.records.compare import Comparison, section
 from salmu_core.records.evidence import Evidence, gather
 from salmu_core.records.explain import ELSEWHERE, VERDICTS
 from salmu_core.records.html import decimals, html_template
 from salmu_core.records.markdown import render_markdown
 from salmu_core.records.schema import RunRecord
+from salmu_core.records.table import counts
 from salmu_core.records.up_close import up_close
 
 _ASPECTS = {
@@ -176,7 +178,8 @@ def _json(content: object) -> str:
 
 @cache
 def _template(name: str) -> jinja2.Template:
-    return html_template("salmu_core.records", name, {"number": decimals(3), "band": _band}, folder="page")
+    filters: dict[str, Callable[..., Any]] = {"number": decimals(3), "band": _band, "section": section, "counts": counts}
+    return html_template("salmu_core.records", name, filters, folder="page")
 
 
 def _band(gap: float | None) -> str:

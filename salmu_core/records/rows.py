@@ -36,18 +36,29 @@ class ClusterSums:
 def read_cluster_sums(record: RunRecord, folder: Path | None) -> dict[str, ClusterSums]:
     """What the sidecar of a record holds, by metric. Empty where there is none, it cannot be read, or it was written before clusters
     were (0.1): then identities are not resampled."""
+    arrays = _arrays(record, folder)
+    if record.scores and not any(name.endswith(f"/{CLUSTER}") for name in arrays):
+        return {}
+    return {name: cluster_sums(arrays, name) for name in record.scores if f"{name}/{ROWS}" in arrays}
+
+
+def read_rows(record: RunRecord, folder: Path | None, metrics: Iterable[str]) -> dict[str, np.ndarray]:
+    """The rows of some metrics, float [n] in the order of their split; those that were not kept are left out."""
+    wanted = [name for name in metrics if name in record.scores]
+    arrays = _arrays(record, folder) if wanted else {}
+    return {name: np.asarray(arrays[f"{name}/{ROWS}"], dtype=np.float64) for name in wanted if f"{name}/{ROWS}" in arrays}
+
+
+def _arrays(record: RunRecord, folder: Path | None) -> Mapping[str, np.ndarray]:
     if folder is None or record.rows_file is None or not (path := folder / record.rows_file).is_file():
         return {}
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     try:
-        arrays = load_file(path)
+        return load_file(path)
     except (OSError, SafetensorError):
         return {}
-    if record.scores and not any(name.endswith(f"/{CLUSTER}") for name in arrays):
-        return {}
-    return {name: cluster_sums(arrays, name) for name in record.scores if f"{name}/{ROWS}" in arrays}
 
 
 def cluster_sums(arrays: Mapping[str, np.ndarray], metric: str) -> ClusterSums:

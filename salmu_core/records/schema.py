@@ -64,8 +64,12 @@ class ScoreRecord(_Frozen):
     chance: float = Field(0.0, description="value of a model that knows nothing: scale of the gap for utility metrics")
     bounds: tuple[float, float] = (-1.0, 1.0)
     summary: str = Field("", description="one sentence for a reader")
+    weight: float | None = Field(
+        None,
+        description="what it counts in its part of the overall score; 0: it is only shown; none: its benchmark names no metrics",
+    )
     tolerance: float | None = Field(
-        None, description="a general metric's fall beyond which a run is catastrophic; none: 0.02"
+        None, description="a general metric's fall beyond which a run is catastrophic; none: 3 % of its level"
     )
     scored: bool = Field(True, description="counts in the overall score; others are shown beside it")
     n: int = Field(0, description="rows behind the value")

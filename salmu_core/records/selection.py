@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from salmu_core.errors import BadOptions
-from salmu_core.records.compare import VERDICTS, Comparison, Row
+from salmu_core.records.compare import VERDICTS, Comparison, Row, section
 
 _WORDS = ("verdict", "status", "family")
 _VOCABULARY = {"verdict": VERDICTS, "status": ("ok", "diverged", "failed")}
@@ -158,11 +158,8 @@ def _sorted(comparison: Comparison, rows: Sequence[Row], sort: str) -> list[Row]
     field = f"{name}.gap" if name in metrics else name
     sign = (-1 if name == "overall" else 1) * (-1 if sort.startswith("-") else 1)
     values = {row.title: _number(row, field) for row in rows}
-    known = [row for row in rows if values[row.title] is not None]
-    return [
-        *sorted(known, key=lambda row: sign * (values[row.title] or 0.0)),
-        *(row for row in rows if values[row.title] is None),
-    ]
+    # A ruined or unchanged model stays below whatever it is sorted by, as controls and oracles do.
+    return sorted(rows, key=lambda row: (section(row), values[row.title] is None, sign * (values[row.title] or 0.0)))
 
 
 def broken(comparison: Comparison, require: Iterable[str], fail_if: Iterable[str]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from salmu_core.records.gaps import gap_of
+from salmu_core.records.gaps import gap_of, left_of, not_informative
 from salmu_core.records.schema import Aspect, RunRecord, ScoreRecord
 from salmu_core.records.verdict import Thresholds, Verdict, judge, primary
 
@@ -49,12 +49,15 @@ def statements(record: RunRecord, clean: Scores, compromised: Scores) -> list[St
             )
             continue
         change = f"{name} was {before.value:.3f} and is {score.value:.3f}"
+        if never is not None and (why := not_informative(name, never, before)) is not None:
+            found.append(Statement(aspect, question, f"{change}. {why}", False))
+            continue
         if aspect == "forgetting":
             answer = _forgotten(score, before, never, change, at)
         elif aspect == "general":
             drop = before.value - score.value
-            largest = at.largest_drop(score)
-            answer = f"{'Yes' if drop <= largest else 'No'}: {change} (at most {largest:g} less is accepted)."
+            largest = at.largest_drop(before)
+            answer = f"{'Yes' if drop <= largest else 'No'}: {change} (at most {largest:.3f} less is accepted)."
         elif never is None:
             answer = f"{change}. Without a reference that never learned it, this cannot be judged."
         else:
@@ -75,6 +78,7 @@ def _forgotten(score: ScoreRecord, before: ScoreRecord, never: ScoreRecord | Non
     gap = gap_of(score, never, before)
     if (score.value - never.value) * (before.value - never.value) < 0 and gap > at.forgetting_gap:
         return f"Yes, and too much: {change}. That is {gap:.0%} of the way beyond it, which can be seen from outside, too."
+    gap = left_of(score, never, before)
     word = "Yes" if gap <= at.forgetting_gap else "No" if gap > 0.9 else "In part"
     return f"{word}: {change}. {gap:.0%} of the way is left."
 

@@ -93,11 +93,12 @@ def _distances(heading: str, comparison: Comparison, metrics: list[MetricColumn]
     for metric in metrics:
         table.add_column(_heading(metric.name), justify="right", no_wrap=True)
     if cost:
-        for word in ("sec", "samples", "params"):
+        for word in ("forgot\nten", "kept", "general", "sec", "samples", "params"):
             table.add_column(word, justify="right", no_wrap=True)
     for row, next_row in _with_next(comparison.rows):
         cells = [_gap(row.cells.get(metric.name)) for metric in metrics]
         if cost and row.kind == "run":
+            cells += [_part(row, "forgotten"), _part(row, "kept"), _part(row, "general")]
             cells += [
                 Text(f"{row.seconds:.1f}"),
                 Text(_count(sum(row.samples.values()))),
@@ -187,14 +188,31 @@ def _with_next(rows: Sequence[Row]) -> Iterator[tuple[Row, Row | None]]:
 
 
 def _ends_section(row: Row, next_row: Row | None) -> bool:
-    """An empty line follows the references, one's own rows, and each published source."""
-    section = (row.kind in ("run", "evaluation"), row.source)
-    return next_row is not None and section != (next_row.kind in ("run", "evaluation"), next_row.source)
+    """An empty line follows the references, the methods, the controls, and each published source."""
+
+    def part(one: Row) -> tuple[object, ...]:
+        return one.kind in ("run", "evaluation"), one.source, one.control
+
+    return next_row is not None and part(row) != part(next_row)
 
 
 def _name(comparison: Comparison, row: Row) -> Text:
     style = {"reference": "italic", "published": "dim italic"}.get(row.kind, "bold")
-    return Text(comparison.label(row) + (" (oracle)" if row.oracle else ""), style=style)
+    return Text(comparison.label(row) + mark(row), style=style)
+
+
+def mark(row: Row) -> str:
+    """What stands behind the title of a row that is no proposal."""
+    return " (oracle)" if row.oracle else " (control)" if row.control else ""
+
+
+def counts(metric: MetricColumn) -> str:
+    """What a metric counts in the overall score, in a few words."""
+    if metric.not_informative:
+        return "not informative"
+    if not metric.weight:
+        return "no"
+    return f"{metric.weight:.2f} of {metric.part}" if metric.part == "forgotten" else f"{metric.part}, the worst"
 
 
 def _table(title: str) -> Table:
@@ -226,6 +244,10 @@ def _value(cell: Cell | None) -> Text:
     if cell is None:
         return Text("–", style="dim")
     return Text(_number(cell.value) + (f"\n±{_number(cell.sd)}" if cell.sd is not None else ""), style=_gap_style(cell.gap))
+
+
+def _part(row: Row, name: str) -> Text:
+    return Text(_number(row.parts[name]) if name in row.parts else "–")
 
 
 def _gap(cell: Cell | None) -> Text:
@@ -260,16 +282,16 @@ def _count(number: int) -> str:
 
 def _legend(comparison: Comparison) -> RenderableType:
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0), pad_edge=False)
-    for heading in ("Metric", "Target", "Range", "Weight", "What it says"):
+    for heading in ("Metric", "Target", "Range", "Counts", "What it says"):
         table.add_column(heading)
     for metric in comparison.metrics:
         name = metric.name + (" *" if metric.primary else "")
         low, high = metric.bounds
-        table.add_row(name, metric.target.capitalize(), f"{low:g} to {high:g}", f"{metric.weight:.2f}", metric.summary)
+        table.add_row(name, metric.target.capitalize(), f"{low:g} to {high:g}", counts(metric), metric.summary)
     words = Text(
-        "* the verdict rests on these. Overall: 1 - D/D(Compromised), D the weighted distance to the ideal point:"
-        " 0 at Compromised, 1 at the goal. A distance of 1 is that of Compromised (forgetting) or of Clean (holdouts)."
-        " Colours: up to 0.1 green, up to 0.5 yellow, above red.",
+        "Overall: forgotten x kept x general, each 0 to 1: 0 at Compromised and at Clean, at most 0.25 for what forgets everything"
+        " sensitive alike, 1 at the goal. * primary: the verdict asks most of these. A distance of 1 is that of Compromised"
+        " (forgetting) or of Clean (holdouts). Colours: up to 0.1 green, up to 0.5 yellow, above red.",
         style="dim",
     )
     return Group(table, words)

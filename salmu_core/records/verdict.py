@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from salmu_core.records.gaps import gap_of, gaps_of
+from salmu_core.records.falls import Fall
+from salmu_core.records.gaps import gaps_of, informative, left_of
+from salmu_core.records.overall import basis
 from salmu_core.records.schema import Aspect, RunRecord, ScoreRecord
 
 #: Verdicts that can hold a rank. A model that was not changed or was destroyed never can.
@@ -19,22 +21,28 @@ class Thresholds:
 
     Attributes:
         moved: no metric's gap changed by more than this: no effect.
-        general_drop: the primary general metric fell by more than this (absolute): catastrophic. SALMUBench calls direct
-            similarity minimisation (.615 against .638) catastrophic and negative gradient (.630) not. A metric may have a
-            `tolerance` of its own, which counts instead.
-        forgetting_gap: the primary forgetting metric is farther from Clean than this share of the way from Compromised:
-            ineffective.
+        general_drop: a general metric fell by more than this share of its level (Compromised less chance), and a paired test over
+            its rows says that it fell: catastrophic. SALMUBench calls direct similarity minimisation (.615 of .638, a share of .036)
+            catastrophic and negative gradient (.630, .013) not. A metric may have a `tolerance` of its own, an absolute fall.
+        general_ruin: a fall by more than this share of the level needs no test: a few rows cannot prove what anybody sees.
+        forgetting_gap: of the primary forgetting metric, more than this share of the way from Clean to Compromised is left:
+            ineffective. Any forgetting metric of which more is left keeps a run from being selective.
+        forgetting_mean: the mean share that is left over all forgetting metrics is above this: ineffective.
         holdout_gap: a holdout metric moved from Compromised by more than this share of the way to Clean: over-generalised.
     """
 
     moved: float = 0.01
-    general_drop: float = 0.02
+    general_drop: float = 0.03
+    general_ruin: float = 0.3
     forgetting_gap: float = 0.2
+    forgetting_mean: float = 1 / 3
     holdout_gap: float = 0.1
 
-    def largest_drop(self, general: ScoreRecord) -> float:
-        """The fall of a general metric that is accepted."""
-        return self.general_drop if general.tolerance is None else general.tolerance
+    def largest_drop(self, compromised: ScoreRecord) -> float:
+        """The fall of a general metric that is accepted, from Compromised's score of it."""
+        if compromised.tolerance is not None:
+            return compromised.tolerance
+        return self.general_drop * max(0.0, compromised.value - compromised.chance)
 
 
 @dataclass(frozen=True)
@@ -50,52 +58,101 @@ class Verdict:
         return self.name in RANKED
 
 
-def judge(record: RunRecord, clean: Scores, compromised: Scores, at: Thresholds = Thresholds()) -> Verdict:
-    """The verdict of one run. Checked in this order: failed or diverged, no effect, catastrophic, ineffective, over-generalised,
-    selective."""
+def judge(
+    record: RunRecord,
+    clean: Scores,
+    compromised: Scores,
+    at: Thresholds = Thresholds(),
+    *,
+    falls: Mapping[str, Fall] | None = None,
+    counted: Collection[str] | None = None,
+) -> Verdict:
+    """The verdict of one run. Checked in this order: failed or diverged, no effect, catastrophic, ineffective (the primary forgetting
+    metric, or the mean of all), over-generalised, ineffective (any forgetting metric), selective. Only metrics are looked at that
+    count in the overall score and are informative.
+
+    Args:
+        falls: paired tests of general metrics; without one the fall itself decides.
+        counted: the metrics that are looked at; default: those that count on these references.
+    """
     if record.status != "ok":
         return Verdict(record.status, (record.error or "").splitlines()[0] if record.error else record.status)
+    if counted is None:
+        counted = basis(clean, compromised).weights
     start = gaps_of(compromised, clean, compromised)
-    gaps = gaps_of(record.scores, clean, compromised)
+    gaps = {name: gap for name, gap in gaps_of(record.scores, clean, compromised).items() if name in counted}
     if not gaps:
-        return Verdict("unknown", "No metric was measured on this model and on both reference rows.")
+        return Verdict("unknown", _nothing(record.scores, clean, compromised))
     largest = max(abs(gap - start[name]) for name, gap in gaps.items())
     if record.weight_change == 0 or largest <= at.moved:
         return Verdict(
             "no effect", f"No metric's gap moved by more than {largest:.3f}; weights changed by {record.weight_change}."
         )
-    general = primary(record.scores, "general")
-    forgetting = primary(record.scores, "forgetting")
-    holdouts = {name: score for name, score in record.scores.items() if score.aspect == "holdout" and name in gaps}
-    lacking = [
-        words
-        for words, found in (("general", general), ("forgetting", forgetting), ("holdout", holdouts))
-        if not found or (isinstance(found, tuple) and found[0] not in gaps)
-    ]
+    of: dict[Aspect, dict[str, ScoreRecord]] = {"general": {}, "forgetting": {}, "holdout": {}}
+    for name in gaps:
+        of.setdefault(record.scores[name].aspect, {})[name] = record.scores[name]
+    lacking = [aspect for aspect, found in of.items() if aspect != "retained" and not found]
     if lacking:
-        return Verdict("unknown", f"No {' and no '.join(lacking)} metric was measured on this model and both references.")
-    assert general is not None
-    assert forgetting is not None
-    name, score = general
-    drop = compromised[name].value - score.value
-    largest = at.largest_drop(score)
-    if drop > largest:
-        return Verdict("catastrophic", f"{name} fell by {drop:.3f} (more than {largest:g}) to {score.value:.3f}.")
-    name, score = forgetting
-    gap = gap_of(score, clean[name], compromised[name])
-    if gap > at.forgetting_gap:
+        words = f"No {' and no '.join(lacking)} metric that counts was measured on this model and both references"
+        _, left_out = informative(clean, compromised)
+        return Verdict("unknown", f"{words}, or is informative there." if left_out else f"{words}.")
+    for name, score in of["general"].items():
+        drop, accepted = compromised[name].value - score.value, at.largest_drop(compromised[name])
+        fall = (falls or {}).get(name)
+        level = compromised[name].value - compromised[name].chance
+        if drop > accepted and (fall is None or fall.real or drop > at.general_ruin * level):
+            tested = "" if fall is None or not fall.real else f" (paired test: p {fall.in_words})"
+            share = f", {drop / level:.1%} of its level" if level > 0 and compromised[name].tolerance is None else ""
+            return Verdict(
+                "catastrophic",
+                f"{name} fell by {drop:.3f}{share} (more than {accepted:.2g}) to {score.value:.3f}{tested}.",
+            )
+    left = {name: left_of(score, clean[name], compromised[name]) for name, score in of["forgetting"].items()}
+    found = primary(of["forgetting"], "forgetting")
+    assert found is not None
+    name, score = found
+    looked = f"{name} *" if len(left) == 1 else f"{name} * and {len(left) - 1} more"
+    if left[name] > at.forgetting_gap:
         return Verdict(
             "ineffective",
-            f"{name} is {score.value:.3f}: {gap:.0%} of the way from Clean ({clean[name].value:.3f}) to Compromised"
+            f"{name} is {score.value:.3f}: {left[name]:.0%} of the way from Clean ({clean[name].value:.3f}) to Compromised"
             f" ({compromised[name].value:.3f}) is left, more than {at.forgetting_gap:.0%}.",
         )
-    name = max(holdouts, key=lambda holdout: gaps[holdout])
+    mean = sum(left.values()) / len(left)
+    if mean > at.forgetting_mean:
+        return Verdict(
+            "ineffective",
+            f"{mean:.0%} of the way from Clean to Compromised is left on average over {len(left)} forgetting metrics"
+            f" ({_most(left)}), more than {at.forgetting_mean:.0%}, though {name} is near Clean.",
+        )
+    name = max(of["holdout"], key=lambda holdout: gaps[holdout])
     if gaps[name] > at.holdout_gap:
         return Verdict(
             "over-generalised",
             f"{name} moved {gaps[name]:.0%} of the way from Compromised to Clean, more than {at.holdout_gap:.0%}, and nobody asked.",
         )
-    return Verdict("selective", f"Forgot the requested associations; {name} kept within {gaps[name]:.0%}.")
+    most = max(left, key=lambda metric: left[metric])
+    if left[most] > at.forgetting_gap:
+        return Verdict(
+            "ineffective",
+            f"Kept the rest, and of {most} {left[most]:.0%} of the way from Clean to Compromised is left, more than"
+            f" {at.forgetting_gap:.0%}.",
+        )
+    return Verdict(
+        "selective",
+        f"Forgot the requested associations ({looked}: at most {left[most]:.0%} left); {name} kept within {gaps[name]:.0%}.",
+    )
+
+
+def _most(left: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {left[name]:.0%}" for name in sorted(left, key=lambda name: -left[name])[:3])
+
+
+def _nothing(scores: Scores, clean: Scores, compromised: Scores) -> str:
+    _, left_out = informative(clean, compromised)
+    if any(name in scores for name in left_out):
+        return "No metric that counts is informative here: Clean and Compromised cannot be told apart by any."
+    return "No metric that counts was measured on this model and on both reference rows."
 
 
 def primary(scores: Scores, aspect: Aspect) -> tuple[str, ScoreRecord] | None:

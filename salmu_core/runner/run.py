@@ -444,7 +444,7 @@ def _published(
             scores={
                 metric.name: ScoreRecord(
                     value=row.scores[metric.name],
-                    **described(metric),
+                    **described(metric, benchmark),
                     chance=measured[metric.name].chance if metric.name in measured else metric.chance,
                     extras=dict(row.extras.get(metric.name, {})),
                 )

@@ -14,7 +14,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from salmu_core.benchmark import Terms
 from salmu_core.records.explain import VERDICTS
-from salmu_core.records.gaps import gap_of
+from salmu_core.records.gaps import gap_of, not_informative
 from salmu_core.records.schema import RunRecord, ScoreRecord
 from salmu_core.records.verdict import Verdict, judge
 
@@ -108,7 +108,7 @@ def _eval_result(record: RunRecord, name: str, score: ScoreRecord) -> EvalResult
 def _row(
     name: str, score: ScoreRecord, clean: dict[str, ScoreRecord], compromised: dict[str, ScoreRecord]
 ) -> dict[str, Any]:
-    both = name in clean and name in compromised
+    both = name in clean and name in compromised and not_informative(name, clean[name], compromised[name]) is None
     return {
         "name": name,
         "value": score.value,

@@ -15,7 +15,7 @@ from salmu_core.method import UnlearningMethod
 from salmu_core.options import Between, OneOf
 from salmu_core.plugins import Plugins, load_plugins
 from salmu_core.records.gaps import gaps_of
-from salmu_core.records.overall import metric_weights, overall_score
+from salmu_core.records.overall import overall_score
 from salmu_core.records.schema import RunRecord, RunSpec, ScoreRecord
 from salmu_core.records.verdict import Thresholds, judge, primary
 from salmu_core.runner.provenance import package_versions
@@ -69,9 +69,8 @@ def rate(record: RunRecord, never_learned: Scores, compromised: Scores) -> tuple
     verdict = judge(record, never_learned, compromised)
     if not record.scores:
         return LOST, verdict.name
-    start = gaps_of(compromised, never_learned, compromised)
     gaps = gaps_of(record.scores, never_learned, compromised)
-    value = overall_score(gaps, start, metric_weights(compromised))
+    value = overall_score(record.scores, never_learned, compromised) or 0.0
     forgetting = primary(record.scores, "forgetting")
     left = gaps.get(forgetting[0], 0.0) if forgetting else 0.0
     value -= NOT_FORGOTTEN * max(0.0, left - Thresholds().forgetting_gap)

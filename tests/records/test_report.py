@@ -25,7 +25,7 @@ EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 
 @pytest.fixture
 def comparison():
-    good = record("good", {**COMPROMISED, "RetFail": 0.01, "InterIdSim": 0.25}, seed=0)
+    good = record("good", {**COMPROMISED, "RetFail": 0.01, "AssocStr": 0.15, "InterIdSim": 0.25}, seed=0)
     return compare_records([*references(), good, record("broken", {}, status="failed", error="boom")])
 
 
@@ -67,7 +67,7 @@ def test_the_front_holds_ranked_rows_that_no_other_beats():
     table = trade_off_table(compare_records([*references(), *runs]))
     assert [row[0] for row in table["rows"] if row[-1] == "yes"] == ["a", "b"]
     assert next(row for row in table["rows"] if row[0] == "b")[1:3] == [
-        f"{1 - (0.1 - 0.001) / 0.235:.3f}",
+        f"{(1 - (0.1 - 0.001) / 0.235 + 0) / 2:.3f}",  # RetFail and AssocStr, which is where it was
         f"{1 - (0.321 - 0.30) / 0.178:.3f}",
     ]
 

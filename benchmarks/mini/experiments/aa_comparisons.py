@@ -34,7 +34,7 @@ from matrix import Cell, cells_of
 from salmu_core.files import write_json, write_text
 from salmu_core.records.differences import Instance, JudgedRun, PairedDifference, paired_differences
 from salmu_core.records.gaps import gaps_of
-from salmu_core.records.overall import metric_weights, overall_score
+from salmu_core.records.overall import basis, overall_score
 from salmu_core.records.paired import GAP_NOISE, OVERALL_NOISE
 from salmu_core.records.rows import ClusterSums, read_cluster_sums
 from salmu_core.records.schema import RunRecord, RunSpec, ScoreRecord
@@ -142,14 +142,14 @@ def draw_rows(
                 "clean": lambda sums=references["clean"][1]: sums,
                 "compromised": lambda sums=references["compromised"][1]: sums,
             },
-            metric_weights(scores["compromised"]),
+            basis(scores["clean"], scores["compromised"]),
         )
         for title, method in zip(rows, methods, strict=True):
             for seed in range(seeds):
                 record, sums = _run(method, seed, of, of.means[method], people, of.moves[method], noise, rng)
                 gaps = gaps_of(record.scores, scores["clean"], scores["compromised"])
-                overall = overall_score(gaps, instance.start, instance.weights)
-                rows[title].append(JudgedRun(record, lambda sums=sums: sums, instance, gaps, overall, Verdict("", "")))
+                parts = instance.basis.of(record.scores)
+                rows[title].append(JudgedRun(record, lambda sums=sums: sums, instance, gaps, parts, Verdict("", "")))
     return rows
 
 
@@ -228,8 +228,7 @@ def _true_overall(of: World, method: str) -> float:
         return {name: of.kinds[name].model_copy(update={"value": value}) for name, value in means.items()}
 
     clean, compromised, own = scores(of.references["clean"]), scores(of.references["compromised"]), scores(of.means[method])
-    start = gaps_of(compromised, clean, compromised)
-    return overall_score(gaps_of(own, clean, compromised), start, metric_weights(compromised))
+    return overall_score(own, clean, compromised) or 0.0
 
 
 def stored_noise() -> dict[str, dict[str, Any]]:
@@ -271,7 +270,6 @@ def measured(folder: Path) -> list[dict[str, Any]]:
     loaded = load_records(folder)
     references = {r.spec.start: r for r in loaded.records if r.kind == "reference"}
     clean, compromised = references["clean"].scores, references["compromised"].scores
-    start, weights = gaps_of(compromised, clean, compromised), metric_weights(compromised)
     groups: dict[str, list[tuple[RunRecord, Path]]] = {}
     for record, place in zip(loaded.records, loaded.folders, strict=True):
         if record.kind == "run" and record.scores:
@@ -281,7 +279,7 @@ def measured(folder: Path) -> list[dict[str, Any]]:
         if len(runs) < 2:
             continue
         gaps = [gaps_of(record.scores, clean, compromised) for record, _ in runs]
-        overall = [overall_score(one, start, weights) for one in gaps]
+        overall = [overall_score(record.scores, clean, compromised) or 0.0 for record, _ in runs]
         spread = {name: float(np.std([one[name] for one in gaps], ddof=1)) for name in gaps[0]}
         tables = [read_cluster_sums(record, place) for record, place in runs]
         shares = [s for name in gaps[0] if (s := _interaction([t[name] for t in tables if name in t])) is not None]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from salmu_core.records.gaps import gaps_of
-from salmu_core.records.overall import metric_weights, overall_score
+from salmu_core.records.overall import overall_score
 from salmu_core.records.paired import OVERALL_NOISE, PairedTest, hierarchical_interval, holm, paired_test
 from salmu_core.records.schema import RunRecord, RunSpec, ScoreRecord
 from salmu_core.records.verdict import RANKED, judge
@@ -77,7 +77,6 @@ def cells_of(stored: Mapping[str, Any]) -> list[Cell]:
         for which, scores in stored["references"].items()
     }
     clean, compromised = references["clean"], references["compromised"]
-    weights, start = metric_weights(compromised), gaps_of(compromised, clean, compromised)
     cells = []
     for run in stored["runs"]:
         scores = {name: compromised[name].model_copy(update={"value": value}) for name, value in run["scores"].items()}
@@ -86,6 +85,7 @@ def cells_of(stored: Mapping[str, Any]) -> list[Cell]:
             weight_change=run["weight_change"], error=run["error"], created_at=datetime(2026, 1, 1, tzinfo=UTC),
         )  # fmt: skip
         gaps = gaps_of(scores, clean, compromised)
+        overall = overall_score(scores, clean, compromised)
         cells.append(
             Cell(
                 run["method"],
@@ -94,7 +94,7 @@ def cells_of(stored: Mapping[str, Any]) -> list[Cell]:
                 run["budget"],
                 run["status"],
                 judge(record, clean, compromised).name,
-                overall_score(gaps, start, weights) if gaps else float("nan"),
+                float("nan") if overall is None else overall,
                 run["scores"],
                 gaps,
                 run["seconds"],
@@ -104,7 +104,7 @@ def cells_of(stored: Mapping[str, Any]) -> list[Cell]:
 
 
 def summarise(cells: Sequence[Cell]) -> list[Summary]:
-    """Best first, budget by budget. Cells without scores count in the verdicts and not in the means."""
+    """Best first, budget by budget, those that hold no rank last. Cells without scores count in the verdicts and not in the means."""
     groups: dict[tuple[float, str], list[Cell]] = {}
     for cell in cells:
         groups.setdefault((cell.budget, cell.method), []).append(cell)
@@ -133,7 +133,15 @@ def summarise(cells: Sequence[Cell]) -> list[Summary]:
                 seconds=float(np.mean([cell.seconds for cell in group])),
             )
         )
-    return sorted(found, key=lambda item: (item.budget, -np.nan_to_num(item.overall, nan=-1e9)))
+    # What was ruined or left as it was stands below, whatever it scores.
+    return sorted(
+        found,
+        key=lambda item: (
+            item.budget,
+            worst_verdict(item.verdicts) not in RANKED,
+            -np.nan_to_num(item.overall, nan=-1e9),
+        ),
+    )
 
 
 def _mean_sd(groups: Iterable[Sequence[float]]) -> float:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from salmu_core.benchmark import Benchmark, Budget, PublishedRow, SplitInfo
+from salmu_core.benchmark import Benchmark, Budget, Counted, PublishedRow, SplitInfo
 from salmu_core.data import Split, join_splits
 from salmu_core.file_digests import FileDigests
 from salmu_core.records.schema import RunRecord
@@ -35,6 +35,17 @@ SPLITS: dict[str, SplitInfo] = {
 GENKNOW_SPLITS = (layout.GENKNOW, "genknow_prompts")
 
 
+_FORGETTING, _HOLDOUT = Counted("clean", "forgetting"), Counted("compromised", "holdout")
+_RETAINED, _GENERAL = Counted("compromised", "retained"), Counted("compromised", "general")
+#: SALMUBench's ten, in its groups of five for what is forgotten and five for what is kept.
+SCORING: Mapping[str, Counted] = {
+    **dict.fromkeys(("RetFail", "AssocStr", "ACS", "IdZSC", "CoreAssoc"), _FORGETTING),
+    "GenKnow": _GENERAL,
+    **dict.fromkeys(("InterIdSim", "IntraIdSim"), _HOLDOUT),
+    **dict.fromkeys(("VisIdInt", "FragSim"), _RETAINED),
+}
+
+
 class SnapshotBenchmark(Benchmark):
     """Splits of a snapshot. Subclasses say where it is, how it is built, and where the models are.
 
@@ -45,6 +56,7 @@ class SnapshotBenchmark(Benchmark):
     """
 
     passes: ClassVar[int] = 10
+    scoring = SCORING
 
     @abstractmethod
     def snapshot(self) -> Snapshot:

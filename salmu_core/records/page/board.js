@@ -12,6 +12,8 @@
     const of = (kind) => start.filter((row) => row.classList.contains(kind));
     const moving = start.filter((row) => !row.classList.contains("reference") && !row.classList.contains("published"));
     moving.sort((a, b) => {
+      const apart = a.cells[0].dataset.section - b.cells[0].dataset.section; // ruined models, controls and oracles stay below
+      if (apart) return apart;
       const x = key(a, column), y = key(b, column);
       if (x === null || y === null) return (x === null) - (y === null); // what was not measured comes last either way
       return (x < y ? -1 : x > y ? 1 : 0) * (up ? 1 : -1);
