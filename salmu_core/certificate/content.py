@@ -13,15 +13,15 @@ from salmu_core.data import Split
 from salmu_core.errors import BadCheckpoint, BadRecord
 from salmu_core.model import load_model
 from salmu_core.plugins import Plugins, load_plugins
+from salmu_core.records.attacks import Attacked, read_attacks
 from salmu_core.records.explain import VERDICTS
 from salmu_core.records.references import find_references, reference
-from salmu_core.records.schema import RunRecord, ScoreRecord
-from salmu_core.records.statements import statements, verdict_of
+from salmu_core.records.schema import ScoreRecord
+from salmu_core.records.statements import recovered_words, statements, verdict_of
 from salmu_core.records.store import read_record
 from salmu_core.runner.resolve import benchmark_of_run
 from salmu_core.sharing.redact import public_record
 
-AUDITS_FILE = "audits.json"
 LIMITS = (
     "The numbers describe how this model embeds the measured pictures and captions. They do not prove that no trace of the data is"
     " left in its weights.",
@@ -66,7 +66,8 @@ def certificate_content(
     benchmark = benchmark_of_run(record, folder, plugins or load_plugins(), why=", so the request cannot be stated")
     found = find_references(record, folder, references)
     clean, compromised = (row.scores if (row := reference(found, which)) else {} for which in ("clean", "compromised"))
-    verdict = verdict_of(record, clean, compromised)
+    attacked = read_attacks(record, folder)
+    verdict = verdict_of(record, clean, compromised, attacked)
     stand_in = benchmark.reference("clean")[0] is not benchmark
     public = public_record(record)
     return {
@@ -82,7 +83,7 @@ def certificate_content(
             "metrics": [_metric(name, score, clean, compromised) for name, score in record.scores.items()],
             "not_measured": dict(sorted(record.skipped.items())),
             "reference": _REFERENCE[stand_in] if clean else "No model that never learned the data was measured.",
-            "audits": _audits(folder, record),
+            "audits": _audits(attacked),
         },
         "method": {
             "name": record.spec.method,
@@ -191,32 +192,34 @@ def _metric(
     }
 
 
-def _audits(folder: Path, record: RunRecord) -> dict[str, Any]:
+def _audits(attacked: Attacked) -> dict[str, Any]:
     """What attacks got back, where they were run on this very model."""
-    path = folder / AUDITS_FILE
-    try:
-        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-    except (OSError, ValueError):
-        content = None
-    if content is None:
-        return {
-            "run": False,
-            "words": "No audits were run: whether an attack brings the data back was not tried.",
-            "results": [],
-        }
-    if content.get("model_fingerprint") != record.provenance.model_fingerprint:
-        return {"run": False, "words": "There are audits of another model, which say nothing of this one.", "results": []}
+    if not attacked.results:
+        words = "No audits were run: whether an attack brings the data back was not tried."
+        if attacked.problem:
+            words = "There are audits that cannot be read or are of another model: they say nothing of this one."
+        return {"run": False, "words": words, "results": []}
     results = [
         {
-            "audit": item["audit"],
-            "summary": item["summary"],
-            "recovered": item.get("recovered"),
-            "reason": item.get("reason"),
+            "audit": item.audit,
+            "summary": item.summary,
+            "recovered": item.recovered,
+            "needs": list(item.references),
+            "reason": item.reason,
         }
-        for item in content.get("audits", [])
+        for item in attacked.results
     ]
-    words = f"{len(results)} audits were run. Recovered is 0 where an attack gets no more than from Clean, 1 where all comes back."
-    return {"run": True, "words": words, "results": results}
+    most = attacked.most
+    words = (
+        f"{len(results)} audits were run. {recovered_words(attacked)} Recovered is 0 where an attack gets no more than from a model"
+        " that never learned the data, 1 where all comes back."
+    )
+    return {
+        "run": True,
+        "words": words,
+        "most_recovered": None if most is None else {"audit": most.audit, "recovered": most.recovered},
+        "results": results,
+    }
 
 
 def file_sha256(path: Path) -> str:

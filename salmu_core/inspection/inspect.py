@@ -19,7 +19,9 @@ from salmu_core.inspection.rows import Row, find_association, find_identity, gat
 from salmu_core.inspection.words import sentences
 from salmu_core.model import DualEncoder, load_model
 from salmu_core.plugins import Plugins, load_plugins
+from salmu_core.records.attacks import read_attacks
 from salmu_core.records.schema import RunRecord
+from salmu_core.records.statements import recovered_words
 from salmu_core.records.store import read_record
 from salmu_core.runner.accelerate_setup import AUTOCAST, open_accelerator
 from salmu_core.runner.progress import Progress
@@ -74,6 +76,7 @@ class Inspection:
     stand_in: bool  # Clean is the model before on mismatched pairs
     neighbours: Mapping[str, Sequence[Neighbour]]
     affected: Mapping[str, Mapping[str, float]]  # group -> how many associations moved, of how many
+    attacks: str = ""  # what attacks on the whole model brought back, in a sentence; "" where nothing was attacked
     notes: Sequence[str] = ()
     words: Sequence[str] = field(default_factory=tuple)
 
@@ -102,6 +105,7 @@ class Inspection:
             "subject": self.title,
             "group": self.group,
             "words": list(self.words),
+            "attacks": self.attacks,
             "captions_in_gallery": self.gallery,
             "pictures_in_gallery": self.pictures,
             "clean_is_a_stand_in": self.stand_in,
@@ -202,6 +206,7 @@ def inspect(
     similarity = {which: found.similarity() for which, found in embedded.items()}
     pairs = _pairs(rows, chosen, places, embedded, similarity)
     near, affected = _neighbours(rows, set(places), chosen, identity is not None, embedded, similarity, neighbours)
+    attacked = read_attacks(record, opened.folder)
     found = Inspection(
         record=record,
         title=title,
@@ -213,6 +218,7 @@ def inspect(
         stand_in=stand_in,
         neighbours=near,
         affected=affected,
+        attacks=recovered_words(attacked) if attacked.results else "",
         notes=notes,
     )
     return Inspection(**{**vars(found), "words": sentences(found)})

@@ -46,6 +46,8 @@ def sentences(found: Inspection) -> list[str]:
                 f" {facts_of['median_rank']:,.0f}."
             )
     lines.append(_conclusion(found))
+    if found.attacks and found.group == "forget":
+        lines.append(f"Does an attack bring back what was to be forgotten, of all people? {found.attacks}")
     for group, counts in found.affected.items():
         changed = counts["weaker"] + counts["stronger"]
         lines.append(

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -44,11 +45,11 @@ class AuditResult(BaseModel):
     @property
     def recovered(self) -> float | None:
         """`(value - Clean) / (Compromised - Clean)`: 0 when the attack gets no more than from a model that never learned, 1
-        when it gets all that was ever there. None where Clean and Compromised do not differ."""
+        when it gets all that was ever there. None where it gets no more from Compromised than from Clean."""
         if self.value is None or self.clean is None or self.compromised is None:
             return None
         scale = self.compromised - self.clean
-        return (self.value - self.clean) / scale if abs(scale) > 1e-6 else None
+        return (self.value - self.clean) / scale if scale > 1e-6 else None
 
     @property
     def times_clean(self) -> float | None:
@@ -124,3 +125,45 @@ def merged(old: Sequence[AuditResult], new: AuditResult) -> list[AuditResult]:
     """`old` with `new` in the place of the same attack, or at the end."""
     found = [new if item.same_attack(new) else item for item in old]
     return found if any(item is new for item in found) else [*found, new]
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What attacks got back over the runs of a row.
+
+    Attributes:
+        shares: attack -> share recovered, mean over instances of means over seeds, of attacks that count and that every attacked run
+            had; of several with the same name and other options the largest.
+        runs: how many were attacked.
+    """
+
+    shares: Mapping[str, float]
+    runs: int
+
+    @property
+    def most(self) -> tuple[str, float] | None:
+        """The attack that got most, and its share; None where nothing was attacked."""
+        return max(self.shares.items(), key=lambda item: item[1], default=None)
+
+
+def recovery(runs: Sequence[tuple[str, Attacked]]) -> Recovery:
+    """Over the runs of a row.
+
+    Args:
+        runs: instance and attacks of each.
+    """
+    attacked = [(name, found) for name, found in runs if found.most is not None]
+    by_attack: dict[str, dict[str, list[float]]] = {}
+    for instance, found in attacked:
+        best: dict[str, float] = {}
+        for item in found.results:
+            if item.counts and item.recovered is not None:
+                best[item.audit] = max(item.recovered, best.get(item.audit, item.recovered))
+        for audit, share in best.items():
+            by_attack.setdefault(audit, {}).setdefault(instance, []).append(share)
+    shares = {
+        audit: fmean(fmean(values) for values in found.values())
+        for audit, found in by_attack.items()
+        if sum(len(values) for values in found.values()) == len(attacked)
+    }
+    return Recovery(shares, len(attacked))

@@ -11,6 +11,7 @@ from salmu_core.records.compare import Comparison, Row, section
 
 # Told apart by shape as well as by colour (Okabe & Ito's palette).
 _MARKS = {
+    "superficial": ("star-open", "#0072B2"),
     "selective": ("star", "#009E73"), "over-generalised": ("diamond", "#E69F00"), "ineffective": ("circle", "#56B4E9"),
     "catastrophic": ("x", "#D55E00"), "no effect": ("circle-open", "#999999"), "reference": ("square", "#CC79A7"),
     "published": ("triangle-up-open", "#888888"), "control": ("hexagon-open", "#0072B2"),
@@ -78,6 +79,47 @@ def trade_off(comparison: Comparison) -> dict[str, Any] | None:
     return _plain(figure)
 
 
+def stays_forgotten(comparison: Comparison) -> dict[str, Any] | None:
+    """What was forgotten against what stays forgotten: x as in `trade_off`, y 1 less the most that an attack on the model alone
+    brings back. None where nothing was attacked."""
+    places = [
+        (row, x, 1 - row.recovered) for row, x, _ in _places(comparison) if row.recovered is not None and row.kind == "run"
+    ]
+    if not places:
+        return None
+    limit = comparison.thresholds.get("recovered", 0.2)
+    figure = go.Figure()
+    figure.add_shape(
+        type="rect", x0=0.8, x1=1.05, y0=1 - limit, y1=1.05, fillcolor="rgba(0,158,115,0.15)", line_width=0, layer="below"
+    )
+    line = front(places)
+    if len(line) > 1:
+        figure.add_scatter(
+            x=[max(x, LOWEST) for _, x, _ in line], y=[max(y, LOWEST) for _, _, y in line], mode="lines", name="front",
+            line={"color": "#009E73", "width": 1.5, "dash": "dot"}, hoverinfo="skip",
+        )  # fmt: skip
+    labelled = places if len(places) <= MOST_LABELS else line
+    positions = _label_positions([(row.title, x, y) for row, x, y in labelled])
+    for verdict in dict.fromkeys(row.verdict for row, _, _ in places):
+        points = [place for place in places if place[0].verdict == verdict]
+        symbol, colour = _MARKS.get(verdict, ("cross", "#888888"))
+        figure.add_scatter(
+            x=[max(x, LOWEST) for _, x, _ in points], y=[max(y, LOWEST) for _, _, y in points],
+            mode="markers+text", name=verdict, cliponaxis=False,
+            text=[_safe(comparison.label(row)) if row.title in positions else "" for row, _, _ in points],
+            textposition=[positions.get(row.title, "top left") for row, _, _ in points],
+            customdata=[[x, 1 - y, _safe(comparison.label(row)), _safe(row.recovered_by)] for row, x, y in points],
+            marker={"symbol": symbol, "size": 13, "color": colour, "line": {"width": 2, "color": colour}},
+            hovertemplate="%{customdata[2]}<br>forgotten %{customdata[0]:.2f}<br>recovered %{customdata[1]:.2f} by"
+            " %{customdata[3]}<extra></extra>",
+        )  # fmt: skip
+    figure.update_layout(**_LAYOUT, height=460, legend={"orientation": "h", "y": -0.18})
+    grid = {"gridcolor": "rgba(128,128,128,.25)", "zeroline": False}
+    figure.update_xaxes(range=[LOWEST - 0.05, 1.18], title="forgotten: 0 Compromised, 1 Clean", **grid)
+    figure.update_yaxes(range=[LOWEST - 0.08, 1.12], title="stays forgotten: 1 less what an attack recovers", **grid)
+    return _plain(figure)
+
+
 def _places(comparison: Comparison) -> list[tuple[Row, float, float]]:
     """Every row that has a place on the chart: how much is forgotten, how much of the holdouts is kept."""
     weights = {metric.name: metric.weight for metric in comparison.metrics}
@@ -118,6 +160,21 @@ def trade_off_table(comparison: Comparison) -> dict[str, Any]:
         for row, x, y in places
     ]
     return {"heads": ["method", "forgotten", "holdouts kept", "verdict", "on the front"], "rows": rows}
+
+
+def stays_forgotten_table(comparison: Comparison) -> dict[str, Any]:
+    """What each attack on the model alone brought back, a column for each."""
+    attacked = [row for row in comparison.rows if row.recovered is not None]
+    names = list(dict.fromkeys(name for row in attacked for name in row.attacks))
+    rows = [
+        [comparison.label(row), f"{row.recovered:.2f}", row.recovered_by, *(_share(row.attacks.get(name)) for name in names)]
+        for row in attacked
+    ]
+    return {"heads": ["method", "recovered", "most by", *names], "rows": rows}
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
 
 
 def strip_table(comparison: Comparison, metric: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from salmu_core.errors import BadOptions, BadRecord
+from salmu_core.records.attacks import read_attacks, recovery
 from salmu_core.records.commands import row_command
 from salmu_core.records.differences import Clusters, Instance, JudgedRun, Outcome, PairedDifference, paired_differences
 from salmu_core.records.falls import fall_tests
@@ -22,7 +23,7 @@ from salmu_core.records.overall import INDISCRIMINATE, basis, part_of
 from salmu_core.records.paired import OVERALL_NOISE, shared_ranks, tie_groups
 from salmu_core.records.rows import read_cluster_sums
 from salmu_core.records.schema import Aspect, PublishedResult, RunRecord, Status, Target
-from salmu_core.records.verdict import RANKED, Thresholds, judge
+from salmu_core.records.verdict import RANKED, Thresholds, judge, with_attacks
 
 COMPARISON_VERSION = 4
 # Two measurements of one model agree this far: 0.001 for other hardware and number types, and half of the third decimal that
@@ -33,7 +34,7 @@ CONTROL = "control"
 #: Every verdict, worst first. The worst one of several runs speaks for the row: a method that destroys one model in three is not
 #: selective.
 VERDICTS = (
-    "failed", "diverged", "catastrophic", "no effect", "unknown", "ineffective", "over-generalised", "selective"
+    "failed", "diverged", "catastrophic", "no effect", "unknown", "ineffective", "over-generalised", "superficial", "selective"
 )  # fmt: skip
 
 
@@ -116,6 +117,13 @@ class Row(_Frozen):
     trainable_parameters: int = 0
     peak_memory_bytes: int = 0
     weight_change: float | None = None
+    recovered: float | None = Field(
+        None,
+        description="most that an attack on the model alone gets back, of what Compromised gives it; none: not attacked",
+    )
+    recovered_by: str = Field("", description="that attack")
+    attacks: dict[str, float] = Field(default_factory=dict, description="share recovered, by attack")
+    attacked_runs: int = 0
     error: str | None = None
     commands: tuple[str, ...] = Field((), description="one for each run")
     command: str = Field("", description="makes all runs of the row again")
@@ -253,6 +261,7 @@ def compare_records(
         note for which, record in instances[0].references.items() for note in _unlike_published(which, record, published)
     ]
     notes += _score_notes(instances, records, score_with)
+    notes += _attack_notes(rows, [run for _, group in runs.values() for run in group])
     skipped = {f"{name}: not measured ({why})" for record in records for name, why in record.skipped.items()}
     options = records[0].spec.benchmark_options
     return Comparison(
@@ -269,6 +278,23 @@ def compare_records(
         thresholds=dict(vars(Thresholds())),
         packages=records[0].provenance.packages,
     )
+
+
+def _attack_notes(rows: Sequence[Row], judged: Sequence[JudgedRun]) -> list[str]:
+    """What a reader must know of the column of what attacks got back."""
+    notes = [run.attacked.problem for run in judged if run.attacked.problem]
+    tried = {row.title: frozenset(row.attacks) for row in rows if row.attacked_runs}
+    if len(set(tried.values())) > 1:
+        every = frozenset.union(*tried.values())
+        fewer = [title for title, names in tried.items() if names != every]
+        notes.append(
+            f"Not every row was attacked in the same ways: {', '.join(fewer)} had fewer of the {len(every)} attacks, and more attacks"
+            " find more. `salmu compare` with --audits runs those that are missing."
+        )
+    partly = [row.title for row in rows if 0 < row.attacked_runs < row.runs]
+    if partly:
+        notes.append(f"Only some runs were attacked: {', '.join(partly)}.")
+    return notes
 
 
 def _by_instance(records: Iterable[RunRecord]) -> dict[Any, list[RunRecord]]:
@@ -373,9 +399,10 @@ def _judged(record: RunRecord, where: Mapping[int, Path | None], instance: Insta
     gaps = {name: gap for name, gap in gaps_of(record.scores, clean, compromised).items() if name in found.weights}
     reference = instance.references.get("compromised")
     falls = fall_tests(record, folder, reference, where.get(id(reference)))
-    verdict = judge(record, clean, compromised, falls=falls, counted=found.weights)
+    attacked = read_attacks(record, folder)
+    verdict = with_attacks(judge(record, clean, compromised, falls=falls, counted=found.weights), attacked)
     parts = found.of(record.scores) if record.scores else None
-    return JudgedRun(record, _clusters(record, folder), instance, gaps, parts, verdict)
+    return JudgedRun(record, _clusters(record, folder), instance, gaps, parts, verdict, attacked)
 
 
 def _testing(differences: Sequence[PairedDifference]) -> str:
@@ -498,6 +525,8 @@ def _row(title: str, group: Sequence[JudgedRun], bench_seeds: Sequence[int]) -> 
     values = [value for found in overall.values() for value in found]
     package = first.provenance.method_package
     costs = [record.cost for record in records]
+    found = recovery([(run.instance.name, run.attacked) for run in group])
+    most = found.most
     return Row(
         title=title,
         kind="evaluation" if first.kind == "evaluation" else "run",
@@ -529,6 +558,10 @@ def _row(title: str, group: Sequence[JudgedRun], bench_seeds: Sequence[int]) -> 
         trainable_parameters=max(cost.trainable_parameters for cost in costs),
         peak_memory_bytes=max(cost.peak_memory_bytes for cost in costs),
         weight_change=next((record.weight_change for record in records if record.weight_change is not None), None),
+        recovered=None if most is None else most[1],
+        recovered_by="" if most is None else most[0],
+        attacks=dict(found.shares),
+        attacked_runs=found.runs,
         error=next((record.error for record in records if record.error), None),
         commands=tuple(record.provenance.command for record in records if record.provenance.command),
         command=row_command(records),

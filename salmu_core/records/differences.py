@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from salmu_core.records.attacks import Attacked
 from salmu_core.records.gaps import gap_between
 from salmu_core.records.overall import Basis, Parts, parts_between
 from salmu_core.records.paired import (
@@ -102,6 +103,7 @@ class JudgedRun:
     gaps: Mapping[str, float]
     parts: Parts | None
     verdict: Verdict
+    attacked: Attacked = field(default_factory=Attacked)
 
     @property
     def overall(self) -> float | None:

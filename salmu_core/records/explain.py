@@ -7,6 +7,8 @@ from salmu_core.records.schema import Aspect
 
 VERDICTS = {
     "selective": "The requested associations are gone and nothing else changed. The goal.",
+    "superficial": "The requested associations are gone and nothing else changed, as long as nobody attacks: a cheap attack on"
+    " the model brings them back.",
     "over-generalised": "The requested associations are gone, general knowledge stays, but associations nobody asked to remove are"
     " erased too.",
     "ineffective": "The requested associations survive, all of them or some of what is measured of them.",
@@ -43,7 +45,16 @@ def explain(row: Row, comparison: Comparison) -> list[str]:
         words.append(f"Over seeds: {counted}; the worst one is shown.")
     if row.verdict in ELSEWHERE:
         words.append(ELSEWHERE[row.verdict])
-    return words + _forgotten(row, comparison) + _kept(row, comparison) + _against_others(row)
+    return words + _forgotten(row, comparison) + _recovered(row) + _kept(row, comparison) + _against_others(row)
+
+
+def _recovered(row: Row) -> list[str]:
+    """What attacks brought back; nothing for a row that was never attacked."""
+    if row.recovered is None:
+        return []
+    others = sorted(row.attacks.items(), key=lambda item: -item[1])[1:4]
+    words = f"Of {len(row.attacks)} attacks on the model alone, {row.recovered_by} brings most back: {row.recovered:.0%}"
+    return [words + (f" ({', '.join(f'{name} {share:.0%}' for name, share in others)})." if others else ".")]
 
 
 def _forgotten(row: Row, comparison: Comparison) -> list[str]:

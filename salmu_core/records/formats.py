@@ -36,7 +36,7 @@ def render_csv(comparison: Comparison) -> str:
     writer = csv.writer(text, lineterminator="\n")
     header = ["rank", "row", "kind", "family", "oracle", "budget", "seeds", "verdict", "overall", "overall_sd", "seconds"]
     parts = ["forgotten", "kept", "general"]
-    more = ["bench_seeds", "tie_group", "wins", "ties", "losses", "command", *parts, "control"]
+    more = ["bench_seeds", "tie_group", "wins", "ties", "losses", "command", *parts, "control", "recovered", "recovered_by"]
     writer.writerow([*header, *(f"{name}{part}" for name in names for part in ("", "_sd", "_gap")), *more])
     for row in comparison.rows:
         facts: list[object] = [
@@ -48,6 +48,7 @@ def render_csv(comparison: Comparison) -> str:
             facts += [None, None, None] if cell is None else [cell.value, cell.sd, cell.gap]
         facts += [" ".join(map(str, row.bench_seeds)), row.tie_group, row.wins, row.ties, row.losses, row.command]
         facts += [*(row.parts.get(part) for part in parts), row.control]
+        facts += [row.recovered, row.recovered_by]
         writer.writerow(["" if fact is None else _harmless(fact) for fact in facts])
     return text.getvalue()
 

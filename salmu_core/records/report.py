@@ -19,7 +19,15 @@ from plotly.offline import get_plotlyjs
 from plotly.utils import PlotlyJSONEncoder
 
 from salmu_core.files import write_json, write_text
-from salmu_core.records.charts import costs, strip_table, strips, trade_off, trade_off_table
+from salmu_core.records.charts import (
+    costs,
+    stays_forgotten,
+    stays_forgotten_table,
+    strip_table,
+    strips,
+    trade_off,
+    trade_off_table,
+)
 from salmu_core.records.compare import Comparison, section
 from salmu_core.records.evidence import Evidence, gather
 from salmu_core.records.explain import ELSEWHERE, VERDICTS
@@ -63,7 +71,7 @@ def render_html(
         problems: sentences on what could not be read.
     """
     evidence = evidence or Evidence()
-    chart = trade_off(comparison)
+    chart, attacked = trade_off(comparison), stays_forgotten(comparison)
     named = [(f"strip-{i}", metric) for i, metric in enumerate(comparison.metrics)]
     close = up_close(comparison, evidence)
     tables = {identifier: strip_table(comparison, metric.name) for identifier, metric in named}
@@ -77,16 +85,22 @@ def render_html(
         elsewhere=ELSEWHERE,
         strips=named,
         has_trade_off=chart is not None,
+        has_attacks=attacked is not None,
         live=live,
         problems=[*problems, *evidence.problems],
         data=_json(
             {
                 "charts": {
                     "trade-off": chart,
+                    "stays-forgotten": attacked,
                     "costs": costs(comparison),
                     **{f"strip-{i}": c for i, (_, c) in enumerate(strips(comparison))},
                 },
-                "tables": {"trade-off": trade_off_table(comparison), **tables},
+                "tables": {
+                    "trade-off": trade_off_table(comparison),
+                    "stays-forgotten": stays_forgotten_table(comparison),
+                    **tables,
+                },
                 "close": close,
             }
         ),

@@ -15,7 +15,7 @@ from salmu_core.records.compare import VERDICTS, Comparison, Row, section
 
 _WORDS = ("verdict", "status", "family")
 _VOCABULARY = {"verdict": VERDICTS, "status": ("ok", "diverged", "failed")}
-_NUMBERS = ("overall", "rank", "seconds", "budget", "runs")
+_NUMBERS = ("overall", "rank", "recovered", "seconds", "budget", "runs")
 _SIGNS: dict[str, Callable[[Any, Any], bool]] = {
     "<=": operator.le, ">=": operator.ge, "!=": operator.ne, "==": operator.eq, "=": operator.eq, "<": operator.lt, ">": operator.gt,
 }  # fmt: skip
@@ -28,8 +28,8 @@ class Condition:
 
     Attributes:
         row: the title it is about; "" for every row.
-        field: verdict, status, family; overall, rank, seconds, budget, runs; METRIC for its value and METRIC.gap for its distance to
-            the target.
+        field: verdict, status, family; overall, rank, recovered, seconds, budget, runs; METRIC for its value and METRIC.gap for its
+            distance to the target.
         value: a number, or the words that are allowed.
     """
 
@@ -110,7 +110,8 @@ def select(
     among all rows: picking some afterwards does not make a test stricter or weaker.
 
     Args:
-        sort: rank, overall, seconds, or a metric (nearest to its target first); with a leading "-" the other way round.
+        sort: rank, overall, recovered (least first), seconds, or a metric (nearest to its target first); with a leading "-" the
+            other way round.
 
     Raises:
         BadOptions: a word that no row has, or a condition that cannot be read.
@@ -153,7 +154,7 @@ def select(
 def _sorted(comparison: Comparison, rows: Sequence[Row], sort: str) -> list[Row]:
     name = sort.removeprefix("-")
     metrics = [metric.name for metric in comparison.metrics]
-    _known(name, ["rank", "overall", "seconds", *metrics], "column", "--sort")
+    _known(name, ["rank", "overall", "recovered", "seconds", *metrics], "column", "--sort")
     # What is best comes first: short distances, ranks and times, and high overall scores.
     field = f"{name}.gap" if name in metrics else name
     sign = (-1 if name == "overall" else 1) * (-1 if sort.startswith("-") else 1)

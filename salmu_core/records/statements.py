@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from salmu_core.records.attacks import Attacked
 from salmu_core.records.gaps import gap_of, left_of, not_informative
 from salmu_core.records.schema import Aspect, RunRecord, ScoreRecord
-from salmu_core.records.verdict import Thresholds, Verdict, judge, primary
+from salmu_core.records.verdict import Thresholds, Verdict, judge, primary, with_attacks
 
 Scores = Mapping[str, ScoreRecord]
 _QUESTIONS: Mapping[Aspect, str] = {
@@ -83,9 +84,28 @@ def _forgotten(score: ScoreRecord, before: ScoreRecord, never: ScoreRecord | Non
     return f"{word}: {change}. {gap:.0%} of the way is left."
 
 
-def verdict_of(record: RunRecord, clean: Scores, compromised: Scores) -> Verdict:
-    """The run's verdict; "unknown" where a reference is missing."""
+def verdict_of(record: RunRecord, clean: Scores, compromised: Scores, attacked: Attacked | None = None) -> Verdict:
+    """The run's verdict, attacks included where there are some; "unknown" where a reference is missing."""
     if not clean or not compromised:
         lacking = " and no ".join(which for which, row in (("Clean", clean), ("Compromised", compromised)) if not row)
         return Verdict("unknown", f"There is no {lacking} row measured on the same data to judge by.")
-    return judge(record, clean, compromised)
+    return with_attacks(judge(record, clean, compromised), attacked or Attacked())
+
+
+def recovered_words(attacked: Attacked) -> str:
+    """What attacks brought back, in a sentence."""
+    at = Thresholds()
+    most = attacked.most
+    if most is None:
+        tried = len(attacked.results)
+        return (
+            "Nothing was attacked: whether an attack brings the data back was not tried."
+            if not tried
+            else f"{tried} attacks were run; none of them needs the model alone and tells what was learned from what never was."
+        )
+    counted = sum(item.counts for item in attacked.results)
+    word = "Yes" if (most.recovered or 0.0) > at.recovered else "No"
+    return (
+        f"{word}: of {counted} attacks on the model alone, {most.audit} brings most back, {most.recovered:.0%} of what it gets from"
+        f" the model before beyond one that never learned it (at most {at.recovered:.0%} is accepted)."
+    )

@@ -13,7 +13,7 @@ from salmu_core.records.compare import Cell, Comparison, MetricColumn, Row
 from salmu_core.records.differences import PairedDifference
 
 _VERDICT_STYLES = {
-    "selective": "bold green", "over-generalised": "yellow", "ineffective": "yellow", "catastrophic": "red",
+    "selective": "bold green", "superficial": "magenta", "over-generalised": "yellow", "ineffective": "yellow", "catastrophic": "red",
     "no effect": "dim", "diverged": "red", "failed": "red", "unknown": "dim",
     "published": "dim italic",
 }  # fmt: skip
@@ -59,9 +59,24 @@ def leaderboard_renderables(comparison: Comparison, width: int = 80) -> list[Ren
         parts += [
             Padding(Text.assemble((row.title, "bold"), f": {row.verdict}. {row.reason}"), (0, 0, 0, 2)) for row in reasons
         ]
+    parts += _attacked(comparison)
     parts += [Text(""), _legend(comparison)]
     parts += [Text(note, style="yellow") for note in comparison.notes]
     return [Group(*parts)]
+
+
+def _attacked(comparison: Comparison) -> list[RenderableType]:
+    """By what the facts came back, a line for each row; nothing where nothing was attacked."""
+    attacked = [row for row in comparison.rows if row.recovered is not None]
+    if not attacked:
+        return []
+    lines = [Text(""), Text("Recovered by attacks on the model alone, the most first", style="bold")]
+    for row in attacked:
+        shares = sorted(row.attacks.items(), key=lambda item: -item[1])
+        words = ", ".join(f"{name} {share:.0%}" for name, share in shares[:3])
+        lines.append(Text.assemble("  ", (row.title, "bold"), f": {words}"))
+    words = "0 %: no more than from Clean; 100 %: all that the same attack gets from Compromised. –: not attacked."
+    return [*lines, Padding(Text(words, style="dim"), (0, 0, 0, 2))]
 
 
 def _values(heading: str, comparison: Comparison, metrics: list[MetricColumn], *, verdict: bool, overall: bool) -> Table:
@@ -74,6 +89,8 @@ def _values(heading: str, comparison: Comparison, metrics: list[MetricColumn], *
         table.add_column("verdict", no_wrap=True)
     if overall:
         table.add_column("overall", justify="right", no_wrap=True)
+        if attacked := any(row.recovered is not None for row in comparison.rows):
+            table.add_column("recov\nered", justify="right", no_wrap=True)
     for row, next_row in _with_next(comparison.rows):
         cells = [_value(row.cells.get(metric.name)) for metric in metrics]
         if verdict:
@@ -81,6 +98,8 @@ def _values(heading: str, comparison: Comparison, metrics: list[MetricColumn], *
             cells.append(Text(word, style=_VERDICT_STYLES.get(word, "")))
         if overall:
             cells.append(Text(_overall(row)))
+            if attacked:
+                cells.append(_recovered(row, comparison))
         table.add_row(row.place, _name(comparison, row), *cells)
         if _ends_section(row, next_row):
             table.add_row()
@@ -266,6 +285,14 @@ def _overall(row: Row) -> str:
     if row.overall is None:
         return ""
     return f"{row.overall:.3f}" + (f"\n±{row.overall_sd:.3f}" if row.overall_sd is not None else "")
+
+
+def _recovered(row: Row, comparison: Comparison) -> Text:
+    """The most that an attack got back; a dash for what was not attacked."""
+    if row.recovered is None:
+        return Text("–" if row.kind in ("run", "evaluation") else "", style="dim")
+    limit = comparison.thresholds.get("recovered", 0.0)
+    return Text(f"{row.recovered:.0%}", style="red" if row.recovered > limit else "green")
 
 
 def _number(value: float) -> str:

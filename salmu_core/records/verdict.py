@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from salmu_core.records.attacks import Attacked
 from salmu_core.records.falls import Fall
 from salmu_core.records.gaps import gaps_of, informative, left_of
 from salmu_core.records.overall import basis
 from salmu_core.records.schema import Aspect, RunRecord, ScoreRecord
 
 #: Verdicts that can hold a rank. A model that was not changed or was destroyed never can.
-RANKED = ("selective", "over-generalised", "ineffective")
+RANKED = ("selective", "superficial", "over-generalised", "ineffective")
 Scores = Mapping[str, ScoreRecord]
 
 
@@ -29,6 +30,9 @@ class Thresholds:
             ineffective. Any forgetting metric of which more is left keeps a run from being selective.
         forgetting_mean: the mean share that is left over all forgetting metrics is above this: ineffective.
         holdout_gap: a holdout metric moved from Compromised by more than this share of the way to Clean: over-generalised.
+        recovered: an attack on the model alone gets more than this share of what the same attack gets from Compromised, beyond
+            what it gets from Clean: superficial. As much as the share that a forgetting metric may leave; docs/concepts.md says
+            how far models that never saw the pairs stay below it.
     """
 
     moved: float = 0.01
@@ -37,6 +41,7 @@ class Thresholds:
     forgetting_gap: float = 0.2
     forgetting_mean: float = 1 / 3
     holdout_gap: float = 0.1
+    recovered: float = 0.2
 
     def largest_drop(self, compromised: ScoreRecord) -> float:
         """The fall of a general metric that is accepted, from Compromised's score of it."""
@@ -153,6 +158,19 @@ def _nothing(scores: Scores, clean: Scores, compromised: Scores) -> str:
     if any(name in scores for name in left_out):
         return "No metric that counts is informative here: Clean and Compromised cannot be told apart by any."
     return "No metric that counts was measured on this model and on both reference rows."
+
+
+def with_attacks(verdict: Verdict, attacked: Attacked, at: Thresholds = Thresholds()) -> Verdict:
+    """The verdict once attacks are known: what reads selective and gives the facts back to a cheap attack is superficial. Without
+    attacks it stays as it is."""
+    most = attacked.most
+    if verdict.name != "selective" or most is None or most.recovered is None or most.recovered <= at.recovered:
+        return verdict
+    return Verdict(
+        "superficial",
+        f"{most.audit} brings {most.recovered:.0%} back, more than {at.recovered:.0%} of what it gets from Compromised"
+        f" ({most.value:.3f}; Clean {most.clean:.3f}, Compromised {most.compromised:.3f}). Without an attack: {verdict.reason}",
+    )
 
 
 def primary(scores: Scores, aspect: Aspect) -> tuple[str, ScoreRecord] | None:

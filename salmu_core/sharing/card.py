@@ -13,10 +13,12 @@ import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from salmu_core.benchmark import Terms
+from salmu_core.records.attacks import Attacked
 from salmu_core.records.explain import VERDICTS
 from salmu_core.records.gaps import gap_of, not_informative
 from salmu_core.records.schema import RunRecord, ScoreRecord
-from salmu_core.records.verdict import Verdict, judge
+from salmu_core.records.statements import recovered_words
+from salmu_core.records.verdict import Verdict, judge, with_attacks
 
 
 def make_card(
@@ -28,6 +30,7 @@ def make_card(
     license: str = "unknown",
     base_model: str | None = None,
     terms: Sequence[Terms] = (),
+    attacked: Attacked | None = None,
 ) -> str:
     """README.md of the repository.
 
@@ -37,12 +40,14 @@ def make_card(
         repository: OWNER/NAME.
         files: names of what lies beside the card.
         license: an identifier that the hub knows.
+        attacked: what attacks got back from this very model; None: nothing was tried.
         base_model: OWNER/NAME or OWNER/NAME@REVISION of the model that the method started from, where it is on the hub.
         terms: conditions of others on what the model was made from.
     """
     clean = next((item.scores for item in references if item.spec.start == "clean"), {})
     compromised = next((item.scores for item in references if item.spec.start == "compromised"), {})
-    verdict = judge(record, clean, compromised) if clean and compromised else None
+    attacked = attacked or Attacked()
+    verdict = with_attacks(judge(record, clean, compromised), attacked) if clean and compromised else None
     base, _, base_revision = (base_model or "").partition("@")
     data = ModelCardData(
         library_name="open_clip",
@@ -69,6 +74,8 @@ def make_card(
             which for which, scores in (("Clean", clean), ("Compromised", compromised)) if not scores
         ],
         verdict=verdict,
+        attacks=[item for item in attacked.results if item.recovered is not None],
+        recovered=recovered_words(attacked) if attacked.results else "",
         verdict_meaning=_meaning(verdict),
     )  # fmt: skip
     return str(ModelCard(content))

@@ -13,6 +13,7 @@ from salmu_core.errors import BadCheckpoint, BadRecord, HubError, SalmuError
 from salmu_core.hub import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS, HubFile, Repository, explained, is_offline, is_whole
 from salmu_core.model import load_model
 from salmu_core.plugins import Plugins, load_plugins
+from salmu_core.records.attacks import AUDITS_FILE, read_attacks
 from salmu_core.records.references import find_references
 from salmu_core.records.schema import RunRecord
 from salmu_core.records.store import RECORD_FILE, read_record
@@ -167,10 +168,18 @@ def prepare(
         if record.rows_file is None or not (folder / record.rows_file).is_file():
             raise BadRecord(f"'{folder}' holds no per-row scores.", "Leave --rows out.")
         files[record.rows_file] = folder / record.rows_file
+    attacked = read_attacks(record, folder)
+    if attacked.results:  # the data's place on this machine stays here
+        kept = {
+            "model_fingerprint": record.provenance.model_fingerprint,
+            "audits": [item.as_json() for item in attacked.results],
+        }
+        files[AUDITS_FILE] = (json.dumps(kept, indent=2, ensure_ascii=False) + "\n").encode()
     card = make_card(
         public,
         find_references(record, folder, references),
         repository=repository,
+        attacked=attacked,
         files=[CARD_FILE, *files],
         license=license,
         base_model=base_model,
