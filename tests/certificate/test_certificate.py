@@ -180,7 +180,8 @@ def test_weights_or_runs_that_cannot_be_certified_are_refused(folder):
 
 def test_audits_count_only_where_they_are_of_this_model(folder):
     fingerprint = load_model(folder).fingerprint()
-    found = {"audits": [{"audit": "few-shot", "summary": "s", "recovered": 0.4, "reason": None}]}
+    result = {"audit": "few-shot", "summary": "s", "package": "p 1", "options": {}, "reason": None}
+    found = {"audits": [{**result, "value": 0.5, "clean": 0.1, "compromised": 1.1, "recovered": 0.4}]}
     write_json(folder / "audits.json", {**found, "model_fingerprint": fingerprint})
     assert certificate_content(folder, plugins=toy_plugins())["measured"]["audits"]["results"][0]["recovered"] == 0.4
     write_json(folder / "audits.json", {**found, "model_fingerprint": {"image": "x"}})
