@@ -15,19 +15,17 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from PIL import features
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from salmu_core.data import FileImages, ImagePlaces, ImageRows, Split, content_key
-from salmu_core.errors import BadData, OutputError
+from salmu_core.errors import BadData, DamagedFile, OutputError
 from salmu_core.file_digests import FileDigests
-from salmu_core.files import write_tensors
+from salmu_core.files import read_tensors, write_tensors
 from salmu_core.model import Processor
 from salmu_core.pixel_file import PixelFile, stride_bytes
 from salmu_core.processes import process_count, process_index, wait_for_all
 
-_PIXEL_FORMAT = 1
+_PIXEL_FORMAT = 2  # 1 had no checksums
 _BLOCK = 64  # images that a thread takes at a time
 
 
@@ -107,10 +105,10 @@ class DataCache:
     def _source_keys(self, source: ImageRows) -> np.ndarray:
         assert self.folder is not None
         path = self.folder / "keys" / f"{self.source_digest(source)}.safetensors"
-        found = _read_tensor(path, "keys")
+        found = read_kept(path, "keys")
         if found is None or found.shape != (len(source), 16):
             found = torch.from_numpy(_keys(source, np.arange(len(source))))
-            write_tensors(path, {"keys": found})
+            keep_tensor(path, "keys", found)
         return found.numpy()
 
     # ------------------------------------------------------------------ pixels
@@ -158,11 +156,11 @@ class DataCache:
             return processor.tokenize(texts).to(torch.int32)
         key = digest_of("tokens", processor.text_fingerprint, tokenizer_version(), *texts)
         path = self.folder / "tokens" / f"{key}.safetensors"
-        found = _read_tensor(path, "tokens")
+        found = read_kept(path, "tokens")
         if found is None or len(found) != len(texts):
             found = processor.tokenize(texts).to(torch.int32)
             if process_index() == 0:
-                write_tensors(path, {"tokens": found})
+                keep_tensor(path, "tokens", found)
         return found
 
 
@@ -238,9 +236,15 @@ def _version(package: str) -> str:
         return "none"
 
 
-def _read_tensor(path: Path, name: str) -> Tensor | None:
-    """A damaged file counts as missing."""
+def keep_tensor(path: Path, name: str, tensor: Tensor) -> None:
+    """Keep a tensor in the cache under a key, which is the file's name."""
+    write_tensors(path, {name: tensor}, {"key": path.stem})
+
+
+def read_kept(path: Path, name: str) -> Tensor | None:
+    """What `keep_tensor` kept; None where it is not there, and where it is damaged or another key's: it is then made again."""
     try:
-        return load_file(path)[name] if path.is_file() else None
-    except (SafetensorError, KeyError, OSError):
+        tensors, metadata = read_tensors(path, sealed=True)
+    except DamagedFile:
         return None
+    return tensors.get(name) if metadata.get("key") == path.stem else None

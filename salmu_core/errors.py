@@ -50,6 +50,10 @@ class BadRecord(SalmuError):
     """A record file that cannot be read: not JSON, a newer schema, or missing fields."""
 
 
+class DamagedFile(SalmuError):
+    """A file that cannot be read, or whose content does not agree with the checksum written into it."""
+
+
 class BadData(SalmuError):
     """A row, file or split of a benchmark that cannot be used; names split, row and file."""
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from salmu_core.errors import BadData, OutputError
-from salmu_core.files import write_json
+from salmu_core.errors import BadData, OutputError, SalmuError
+from salmu_core.files import write_sealed_json
+from salmu_core.seals import read_json
 
 #: A file that changed this shortly before it was read may change again without its times telling: they tick coarsely.
 SETTLED_NS = 2_000_000_000
@@ -69,12 +69,12 @@ class FileDigests:
     def _remembered(self, parent: Path) -> dict[Path, tuple[Stamp, str]]:
         path = self._file(parent)
         try:
-            content = json.loads(path.read_text(encoding="utf-8")) if path is not None and path.is_file() else {}
+            content = read_json(path) if path is not None and path.is_file() else {}
             known: dict[Path, tuple[Stamp, str]] = {}
             for name, (size, changed, inode_changed, inode, digest) in content.get("files", {}).items():
                 known[parent / name] = ((size, changed, inode_changed, inode), digest)
             return known
-        except (OSError, ValueError, TypeError, AttributeError):
+        except (OSError, ValueError, TypeError, AttributeError, SalmuError):
             return {}  # a damaged file counts as missing
 
     def _remember(self, parents: Iterable[Path]) -> None:
@@ -86,7 +86,7 @@ class FileDigests:
                 entry.name: [*stamp, digest] for entry, (stamp, digest) in self._known.items() if entry.parent == parent
             }
             with contextlib.suppress(OutputError):  # not remembered is only slower
-                write_json(path, {"folder": str(parent), "files": files})
+                write_sealed_json(path, {"folder": str(parent), "files": files})
 
 
 def file_stamp(path: Path) -> Stamp:

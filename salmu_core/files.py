@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from salmu_core.errors import OutputError
+from salmu_core.errors import DamagedFile, OutputError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,10 +62,19 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, default=list) + "\n")
 
 
+def write_sealed_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON object atomically with a checksum, which `salmu_core.seals.read_json` compares."""
+    from salmu_core.seals import sealed_json
+
+    write_json(path, sealed_json(content))
+
+
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file atomically. Tensors that share memory are written once each."""
+    """Write a safetensors file atomically, with a checksum in its metadata. Tensors that share memory are written once each."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
+
+    from salmu_core.seals import BLANK, SEAL, seal_tensors
 
     whole: dict[str, Tensor] = {}
     memory: set[int] = set()
@@ -78,9 +87,32 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         whole[name] = held.clone() if shared else held
     with atomic_path(path) as temporary:
         try:
-            save_file(whole, temporary, metadata=None if metadata is None else dict(metadata))
+            save_file(whole, temporary, metadata={**(metadata or {}), SEAL: BLANK})
         except SafetensorError as error:
             raise OutputError(f"'{path}' cannot be written: {error}.", "Free some space there.") from error
+        seal_tensors(temporary)
+
+
+def read_tensors(path: Path, *, sealed: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file, compared with its checksum where it has one.
+
+    Args:
+        sealed: refuse a file without a checksum, as salmu 0.1 wrote them.
+
+    Raises:
+        DamagedFile: it is not there, cannot be read, or is not what was written.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    from salmu_core.seals import SEAL, check_tensors
+
+    check_tensors(path, required=sealed)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = {name: value for name, value in (file.metadata() or {}).items() if name != SEAL}
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise DamagedFile(f"'{path}' is not a safetensors file that can be read: {error}.") from error
 
 
 def check_writable(folder: Path, needed_bytes: int = 0) -> None:

@@ -25,19 +25,21 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from salmu_core.data import Features, Pairs
-from salmu_core.errors import BadCheckpoint, BadOptions
-from salmu_core.files import write_json, write_tensors, write_text
+from salmu_core.errors import BadCheckpoint, BadOptions, DamagedFile
+from salmu_core.files import read_tensors, write_json, write_tensors, write_text
 from salmu_core.folder_tokenizer import fingerprint, folder_tokenizer
 from salmu_core.hf_layout import from_hf_weights, is_hf_clip, read_hf_config
 from salmu_core.model_config import CONFIG_FILE as CONFIG_FILE
 from salmu_core.model_config import ModelConfig as ModelConfig
 from salmu_core.model_config import check_config, known_names, on_this_machine, read_config
 from salmu_core.processes import process_count, share_of_batch
+from salmu_core.seals import file_checksum
 
 Tower = Literal["image", "text"]
 #: From this many captions on they are encoded in parts of similar length on a CPU, and in how many parts.
 _WORTH_SORTING, _PARTS_BY_LENGTH = 32, 4
 WEIGHTS_FILE = "model.safetensors"
+BESIDE = "beside"  # in the metadata of saved weights: checksums of the files without which they mean something else
 
 
 @lru_cache(maxsize=8)
@@ -360,7 +362,8 @@ class DualEncoder(nn.Module):
         for name, content in (self.config.tokenizer or {}).items():
             write_text(folder / name, content)
         path = folder / WEIGHTS_FILE
-        write_tensors(path, self.weights())
+        beside = {name: file_checksum(folder / name) for name in (CONFIG_FILE, *(self.config.tokenizer or {}))}
+        write_tensors(path, self.weights(), {BESIDE: json.dumps(beside, sort_keys=True)})
         return path
 
 
@@ -418,17 +421,18 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """Tensors of a checkpoint. Pickled files are read with `weights_only`, which refuses everything but tensors."""
     import pickle
 
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     if not path.is_file():  # a device or a pipe may never end
         raise BadCheckpoint(f"'{path}' is not a file.")
     _refuse_compressed(path)
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            tensors, metadata = read_tensors(path)
+            _check_beside(path, metadata)
+            return tensors
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except DamagedFile as error:
+        raise BadCheckpoint(error.message, "Fetch or make the model again.") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise BadCheckpoint(
             f"'{path}' is not a checkpoint that can be read safely: {str(error).splitlines()[0]}",
             "Only safetensors files and pickles that hold nothing but tensors are read. Convert it where you trust it.",
@@ -458,6 +462,18 @@ def _refuse_compressed(path: Path) -> None:
         raise BadCheckpoint(f"'{path}' is a damaged archive: {error}.") from error
     if packed:
         raise BadCheckpoint(f"'{path}' holds compressed data ({packed[0]}), which PyTorch does not write.")
+
+
+def _check_beside(weights: Path, metadata: Mapping[str, str]) -> None:
+    """Are the files that were saved with these weights still the same, as far as they are there?"""
+    try:
+        saved = json.loads(metadata.get(BESIDE, "{}"))
+        pairs = [(weights.with_name(Path(name).name), str(checksum)) for name, checksum in saved.items()]
+    except (ValueError, AttributeError, TypeError):
+        return  # somebody else's metadata
+    for path, checksum in pairs:
+        if path.is_file() and file_checksum(path) != checksum:
+            raise DamagedFile(f"'{path}' was changed after it was saved with '{weights.name}'.")
 
 
 def _with_weights(config: ModelConfig, weights: dict[str, Tensor], source: str) -> DualEncoder:

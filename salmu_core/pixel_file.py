@@ -1,22 +1,22 @@
-"""Decoded pixels of one image source in a memory-mapped file that all models and processes share."""
+"""Decoded pixels of one image source in a file that all models and processes share."""
 
 from __future__ import annotations
 
 import errno
-import mmap
 import os
 import threading
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+import xxhash
 from jaxtyping import Bool, Int, UInt8
 
 from salmu_core.errors import OutputError
 from salmu_core.files import atomic_path
 
 _PAGE = 4096
-_MAP_UNIT = 65536  # offsets of a mapping must be multiples of this on every system
+_MARK = np.dtype("<u8")
 
 
 def stride_bytes(shape: tuple[int, int, int]) -> int:
@@ -32,8 +32,8 @@ class PixelRows(Protocol):
         """Which of these rows are there?"""
         ...
 
-    def read(self, rows: Int[np.ndarray, " n"], out: UInt8[np.ndarray, "n 3 height width"]) -> None:
-        """Copy rows that are there."""
+    def read(self, rows: Int[np.ndarray, " n"], out: UInt8[np.ndarray, "n 3 height width"]) -> Bool[np.ndarray, " n"]:
+        """Copy rows that are there. Which of them are what was written? Others have to be made again."""
         ...
 
     def write(self, rows: Int[np.ndarray, " n"], pixels: UInt8[np.ndarray, "n 3 height width"]) -> None:
@@ -52,8 +52,9 @@ class MemoryPixels:
         found: np.ndarray = self._filled[rows]
         return found
 
-    def read(self, rows: Int[np.ndarray, " n"], out: UInt8[np.ndarray, "n 3 height width"]) -> None:
+    def read(self, rows: Int[np.ndarray, " n"], out: UInt8[np.ndarray, "n 3 height width"]) -> Bool[np.ndarray, " n"]:
         np.take(self._pixels, rows, axis=0, out=out, mode="clip")  # other modes copy twice
+        return np.ones(len(rows), dtype=np.bool_)
 
     def write(self, rows: Int[np.ndarray, " n"], pixels: UInt8[np.ndarray, "n 3 height width"]) -> None:
         self._pixels[rows] = pixels
@@ -61,11 +62,13 @@ class MemoryPixels:
 
 
 class PixelFile:
-    """Pixels of one source in one sparse file: a byte per row that says whether it is there, then the rows.
+    """Pixels of one source in one sparse file: eight bytes per row, then the rows. The eight bytes are 0 where a row is missing, and
+    else its checksum, so that a byte that changed on the disk is noticed and the row made again.
 
     A row is marked after its pixels have reached the disk, so nothing is lost or wrong when a process is killed. Two
     processes that write the same row write the same bytes, so there are no locks. Marks and pixels are one file: whoever
-    holds it sees marks of those very pixels, whatever happens to the name.
+    holds it sees marks of those very pixels, whatever happens to the name. Nothing is mapped into memory: a full disk, or a file
+    that somebody cuts short meanwhile, is then an error and not a signal that kills.
 
     Args:
         path: made when it is missing, and made anew when its size is not that of `rows` rows.
@@ -78,31 +81,29 @@ class PixelFile:
         self.path = path
         self.shape = shape
         self.stride = stride_bytes(shape)
-        self._start = max(1, -(-rows // _MAP_UNIT)) * _MAP_UNIT
+        self._rows = rows
+        self._start = -(-rows * _MARK.itemsize // _PAGE) * _PAGE
         self._lock = threading.Lock()
         size = self._start + rows * self.stride
         try:
             if not path.is_file() or path.stat().st_size != size:
                 _make_sparse(path, size)
             self._file = path.open("r+b", buffering=0)
-            self._filled = np.memmap(self._file, np.uint8, "r+", 0, (rows,)) if rows else np.zeros(0, np.uint8)
-            length = rows * self.stride
-            self._map = mmap.mmap(self._file.fileno(), length, access=mmap.ACCESS_READ, offset=self._start) if rows else None
         except OSError as error:
             raise _no_place(path, error) from error
-        self._rows = np.frombuffer(self._map or b"", dtype=np.uint8).reshape(rows, self.stride)
 
     def has(self, rows: Int[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
-        found: np.ndarray = self._filled[rows] == 1
+        found: np.ndarray = self._marks()[rows] != 0
         return found
 
-    def read(self, rows: Int[np.ndarray, " n"], out: UInt8[np.ndarray, "n 3 height width"]) -> None:
-        """Copy rows, and give the pages back: they stay in the system's cache and do not count as this process's memory."""
+    def read(self, rows: Int[np.ndarray, " n"], out: UInt8[np.ndarray, "n 3 height width"]) -> Bool[np.ndarray, " n"]:
         flat = out.reshape(len(rows), -1)
+        marks = self._marks()
+        good = np.zeros(len(rows), dtype=np.bool_)
         for position, row in enumerate(rows.tolist()):
-            flat[position] = self._rows[row, : flat.shape[1]]
-        if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
-            self._map.madvise(mmap.MADV_DONTNEED)
+            read = self._read_into(flat[position], self._start + row * self.stride)
+            good[position] = read == flat.shape[1] and marks[row] == _mark(flat[position], row)
+        return good
 
     def write(self, rows: Int[np.ndarray, " n"], pixels: UInt8[np.ndarray, "n 3 height width"]) -> None:
         """Write rows, wait for the disk, mark them.
@@ -110,18 +111,43 @@ class PixelFile:
         Raises:
             OutputError: the disk is full or cannot be written.
         """
-        # Written through the file and not through the map: a full disk is then an error, not a signal that kills.
+        numbers = rows.tolist()
         try:
-            with self._lock:
-                for row, row_pixels in zip(rows.tolist(), pixels, strict=True):
-                    self._file.seek(self._start + row * self.stride)
-                    data = memoryview(row_pixels.tobytes())
-                    while data:
-                        data = data[self._file.write(data) or 0 :]
+            for row, row_pixels in zip(numbers, pixels, strict=True):
+                self._write_from(row_pixels.tobytes(), self._start + row * self.stride)
             getattr(os, "fdatasync", os.fsync)(self._file.fileno())
+            for row, row_pixels in zip(numbers, pixels, strict=True):
+                self._write_from(_mark(row_pixels, row).tobytes(), row * _MARK.itemsize)
         except OSError as error:
             raise _no_place(self.path, error) from error
-        self._filled[rows] = 1
+
+    def _marks(self) -> np.ndarray:
+        marks = np.zeros(self._rows, dtype=_MARK)
+        self._read_into(marks.view(np.uint8), 0)
+        return marks
+
+    def _read_into(self, buffer: np.ndarray, offset: int) -> int:
+        """Fill a buffer from a place in the file; returns the bytes that were there. What cannot be read counts as not there."""
+        try:
+            if hasattr(os, "preadv"):  # reads of several threads do not wait for each other
+                return os.preadv(self._file.fileno(), [buffer.data], offset)
+            with self._lock:
+                self._file.seek(offset)
+                return self._file.readinto(buffer.data)
+        except OSError:
+            return 0
+
+    def _write_from(self, data: bytes, offset: int) -> None:
+        left = memoryview(data)
+        with self._lock:
+            self._file.seek(offset)
+            while left:
+                left = left[self._file.write(left) or 0 :]
+
+
+def _mark(pixels: np.ndarray, row: int) -> np.ndarray:
+    """The checksum of a row, which is never 0. It depends on the row's place, so that a row at another's is noticed."""
+    return np.array([xxhash.xxh3_64_intdigest(np.ascontiguousarray(pixels).data, seed=row) or 1], dtype=_MARK)
 
 
 def _make_sparse(path: Path, size: int) -> None:

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
@@ -120,6 +120,8 @@ class PixelTable:
         for number, chosen in self._places.by_source(positions):
             kept, rows = self._kept[number], self._places.row[positions[chosen]]
             there = np.zeros(len(rows), dtype=np.bool_) if kept is None else kept.has(rows)
+            if kept is not None and there.any():
+                there[there] = self._copy(kept, rows[there], out, chosen[there])
             lacking = np.flatnonzero(~there)
             if len(lacking):
                 # In row order: a reader of files then goes through them once.
@@ -127,15 +129,18 @@ class PixelTable:
                 self._decode(number, positions[chosen[lacking]], out, chosen[lacking])
                 if kept is not None:
                     kept.write(rows[lacking], out[chosen[lacking]])
-            if kept is None or not there.any():
-                continue
-            if there.all() and len(rows) == len(out):
-                kept.read(rows, out)
-            else:
-                some = np.empty((int(there.sum()), *out.shape[1:]), dtype=np.uint8)
-                kept.read(rows[there], some)
-                out[chosen[there]] = some
         return result
+
+    def _copy(
+        self, kept: PixelRows, rows: Int[np.ndarray, " m"], out: np.ndarray, into: Int[np.ndarray, " m"]
+    ) -> Bool[np.ndarray, " m"]:
+        """Copy kept rows to their places. Which of them were sound?"""
+        if len(rows) == len(out):
+            return kept.read(rows, out)
+        some = np.empty((len(rows), *out.shape[1:]), dtype=np.uint8)
+        good = kept.read(rows, some)
+        out[into] = some
+        return good
 
     def _decode(self, source: int, positions: Int[np.ndarray, " m"], out: np.ndarray, into: Int[np.ndarray, " m"]) -> None:
         images = self._places.sources[source]

@@ -19,15 +19,12 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from salmu_core.benchmark import Benchmark
 from salmu_core.data import Embedded, Side, Split, View
-from salmu_core.data_cache import DataCache, decoder_version, digest_of, tokenizer_version
+from salmu_core.data_cache import DataCache, decoder_version, digest_of, keep_tensor, read_kept, tokenizer_version
 from salmu_core.errors import Diverged
-from salmu_core.files import write_tensors
 from salmu_core.model import DualEncoder, Tower
 from salmu_core.pixels import PixelTable, read_ahead
 from salmu_core.processes import process_count, process_index
@@ -44,15 +41,11 @@ class EmbeddingCache:
 
     def read(self, key: str) -> Tensor | None:
         """The vectors of that key; a damaged file counts as missing."""
-        path = self._path(key)
-        try:
-            return load_file(path)["vectors"] if path.is_file() else None
-        except (SafetensorError, KeyError, OSError):
-            return None
+        return read_kept(self._path(key), "vectors")
 
     def write(self, key: str, vectors: Tensor) -> None:
         """Keep vectors."""
-        write_tensors(self._path(key), {"vectors": vectors})
+        keep_tensor(self._path(key), "vectors", vectors)
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.safetensors"

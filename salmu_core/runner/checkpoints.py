@@ -17,8 +17,8 @@ from typing import Any
 
 from torch import Tensor
 
-from salmu_core.errors import OutputError
-from salmu_core.files import write_tensors
+from salmu_core.errors import DamagedFile, OutputError
+from salmu_core.files import read_tensors, write_tensors
 
 
 def disk_for_training(weight_bytes: int) -> int:
@@ -70,18 +70,16 @@ class Checkpoints:
         Raises:
             OutputError: the file is there and is damaged.
         """
-        from safetensors import SafetensorError, safe_open
-
         self._written_at = time.monotonic()  # a fit that begins has nothing to lose yet
         path = self._path(fit)
         if not path.is_file():
             return None
         try:
-            with safe_open(path, framework="pt") as file:
-                facts = json.loads(file.metadata()["salmu"])
-                return Saved({name: file.get_tensor(name) for name in file.keys()}, facts)  # noqa: SIM118
-        except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-            raise OutputError(f"The checkpoint '{path}' is damaged: {error}.", "Delete it to start the run over.") from error
+            tensors, metadata = read_tensors(path)
+            return Saved(tensors, json.loads(metadata["salmu"]))
+        except (DamagedFile, KeyError, json.JSONDecodeError) as error:
+            said = error.message if isinstance(error, DamagedFile) else f"it lacks {error}"
+            raise OutputError(f"The checkpoint '{path}' is damaged: {said}", "Delete it to start the run over.") from error
 
     def write(self, fit: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Replace the checkpoint of a fit. What processes that were killed while writing left behind is removed first.

@@ -18,12 +18,12 @@ from accelerate.utils import gather_object
 
 from salmu_core.benchmark import Benchmark, BuildStep, evaluation_locked
 from salmu_core.data_cache import DataCache
-from salmu_core.errors import BadRecord, Diverged, OutputError, PluginFailure, SalmuError
+from salmu_core.errors import BadRecord, DamagedFile, Diverged, OutputError, PluginFailure, SalmuError
 from salmu_core.evaluation.embed import EmbeddingCache
 from salmu_core.evaluation.evaluate import Evaluation, described, evaluate_model
 from salmu_core.evaluation.exhibits import make_scene
 from salmu_core.evaluation.plan import plan_evaluation
-from salmu_core.files import check_writable, default_cache, write_json, write_tensors
+from salmu_core.files import check_writable, default_cache, write_json, write_sealed_json, write_tensors
 from salmu_core.method import FitOptions, UnlearningMethod
 from salmu_core.metric import Metric
 from salmu_core.model import WEIGHTS_FILE, DualEncoder, Tower, load_model
@@ -44,6 +44,7 @@ from salmu_core.runner.presets import FROM_BENCHMARK, with_preset
 from salmu_core.runner.progress import Progress
 from salmu_core.runner.provenance import MemoryPeak, device_name, git_commit, package_versions
 from salmu_core.runner.resolve import Resolved, make_method, make_metrics, resolve
+from salmu_core.seals import read_json
 
 SPEC_FILE = "spec.json"
 ROWS_FILE = "rows.safetensors"
@@ -214,13 +215,13 @@ def claim_folder(resolved: Resolved, folder: Path, settings: Settings) -> None:
     """Make sure that the folder is writable and is this run's, or nobody's."""
     check_writable(folder, needed_bytes=64_000_000)
     spec_path = folder / SPEC_FILE
-    foreign = spec_path.is_file() and json.loads(spec_path.read_text()).get("id") != resolved.id
-    if foreign and not settings.overwrite:
+    claimed = None if settings.overwrite or not spec_path.exists() else _read_object(spec_path)
+    if claimed is not None and claimed.get("id") != resolved.id:
         raise OutputError(
-            f"'{folder}' holds another run ({json.loads(spec_path.read_text()).get('title')}).",
+            f"'{folder}' holds another run ({claimed.get('title')}).",
             "Choose another --out, or --overwrite to replace it.",
         )
-    if foreign or settings.overwrite:
+    if settings.overwrite:
         with contextlib.suppress(BadRecord):  # nothing of the run that is replaced may stay
             for name in read_record(folder).files:
                 (folder / Path(name).name).unlink(missing_ok=True)
@@ -233,7 +234,22 @@ def claim_folder(resolved: Resolved, folder: Path, settings: Settings) -> None:
         "spec": resolved.spec.model_dump(mode="json"),
         "options": resolved.options,
     }
-    write_json(spec_path, content)
+    write_sealed_json(spec_path, content)
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """A JSON object that this run left in its folder.
+
+    Raises:
+        OutputError: it is something else, or damaged.
+    """
+    try:
+        content = read_json(path)
+        if not isinstance(content, dict):
+            raise DamagedFile(f"'{path}' is not a JSON object.")
+    except (DamagedFile, OSError) as error:
+        raise OutputError(str(error), "Choose another --out, or --overwrite to start this run over.") from error
+    return content
 
 
 def _unlearn_or_resume(
@@ -251,7 +267,7 @@ def _unlearn_or_resume(
         where, which = resolved.benchmark.reference(resolved.spec.start)
         model = load_model(folder) if (folder / WEIGHTS_FILE).is_file() else where.load_model(which)
         # The hash is taken of what was loaded: it decides which embeddings are read from the cache.
-        facts = {**json.loads(done.read_text()), "model_fingerprint": model.fingerprint()}
+        facts = {**_read_object(done), "model_fingerprint": model.fingerprint()}
         return _Unlearned(_on_device(model, resolved, accelerator), facts)
     return _unlearn(resolved, folder, settings, accelerator, plugins, data, tell)
 
@@ -352,7 +368,7 @@ def _unlearn(
             model.save(folder)
         write_json(folder / HISTORY_FILE, ctx.history)
     if accelerator.is_main_process and status != "failed":
-        write_json(folder / UNLEARNED_FILE, facts)
+        write_sealed_json(folder / UNLEARNED_FILE, facts)
         checkpoints.clear()
     accelerator.wait_for_everyone()
     return _Unlearned(model, facts, error)

@@ -7,7 +7,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,10 +15,11 @@ from filelock import FileLock
 
 from salmu_core import DualEncoder, Field, Options
 from salmu_core.benchmark import Budget, BuildStep, Report
-from salmu_core.errors import NotBuilt
-from salmu_core.files import check_writable, write_json
+from salmu_core.errors import BadData, DamagedFile, NotBuilt
+from salmu_core.files import check_writable, write_json, write_sealed_json
 from salmu_core.model import load_model
 from salmu_core.runner.presets import read_presets
+from salmu_core.seals import check_folder, folder_checksums, read_json
 from salmu_mini import shipped
 from salmu_mini.generate import generate
 from salmu_mini.recipe import RECIPES
@@ -99,11 +100,30 @@ class Mini(SnapshotBenchmark):
             )
         if self.shipped:
             shipped.check_instance()
+        else:
+            assert self._unchanged
         return Snapshot(self.folder / "snapshot")
 
     def load_model(self, which: Literal["clean", "compromised"]) -> DualEncoder:
         self.snapshot()
         return load_model(self.folder / which)
+
+    @cached_property
+    def _unchanged(self) -> bool:
+        """Are all files as they were built? Looked at once in the life of this object. Instances that salmu 0.1 built do not say.
+
+        Raises:
+            BadData: one is not. It is not built again by itself: other versions of libraries may give another pair.
+        """
+        try:
+            check_folder(self.folder, read_json(self.folder / READY).get("files", {}))
+        except (DamagedFile, OSError, AttributeError) as error:
+            options = f"--bench-set size={self.options.size} --bench-set seed={self.options.seed}"
+            raise BadData(
+                f"The built instance of mini is not what it was: {getattr(error, 'message', error)}",
+                f"Build it again: `salmu build mini --rebuild {options}`.",
+            ) from error
+        return True
 
     def build(self, report: Report | None = None, *, rebuild: bool = False) -> None:
         if self.shipped and not rebuild:
@@ -120,7 +140,9 @@ class Mini(SnapshotBenchmark):
             share = 1.0 if self.options.share is None else self.options.share
             stages = Stages(snapshot, self.options.seed, self.options.size, share, self.built)
             stages.train(tell, draw=lambda: self._draw(snapshot, tell))
-            write_json(self.built / READY, {"options": self.options.model_dump(), "version": self.version})
+            self.__dict__.pop("_unchanged", None)  # of the instance that was there before
+            facts = {"options": self.options.model_dump(), "version": self.version}
+            write_sealed_json(self.built / READY, {**facts, "files": folder_checksums(self.built)})
 
     def _draw(self, snapshot: Snapshot, tell: Report) -> None:
         """Generate the data and write it, unless that is done."""
