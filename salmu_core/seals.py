@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import stat
 from collections.abc import Mapping
@@ -173,15 +174,16 @@ def sealed_json(content: Mapping[str, Any]) -> dict[str, Any]:
     return {**plain, SEAL: json_checksum(plain)}
 
 
-def read_json(path: Path, largest: int = LARGEST_JSON) -> Any:
+def read_json(path: Path, largest: int = LARGEST_JSON, *, finite: bool = True) -> Any:
     """The JSON value in a file that anybody may have put there; a checksum that it holds is compared and taken out.
 
     Args:
         largest: bytes, beyond which nothing is read.
+        finite: refuse Python's NaN and Infinity, which JSON does not know.
 
     Raises:
         FileNotFoundError: it is not there.
-        DamagedFile: a pipe, a device or a folder; too large; not UTF-8 or not JSON (NaN and halves of characters are not); too
+        DamagedFile: a pipe, a device or a folder; too large; not UTF-8 or not JSON (halves of characters are not); too
             deep; or not what was written.
     """
     with open_regular(path) as file:
@@ -194,10 +196,10 @@ def read_json(path: Path, largest: int = LARGEST_JSON) -> Any:
             raise DamagedFile(f"'{path}' cannot be read: {error.strerror or error}.") from error
         except UnicodeDecodeError as error:
             raise DamagedFile(f"'{path}' is not UTF-8: {error}.") from error
-    return parse_json(text, str(path))
+    return parse_json(text, str(path), finite=finite)
 
 
-def parse_json(text: str, named: str) -> Any:
+def parse_json(text: str, named: str, *, finite: bool = True) -> Any:
     """`read_json` of a text.
 
     Args:
@@ -207,7 +209,8 @@ def parse_json(text: str, named: str) -> Any:
         DamagedFile: see `read_json`.
     """
     try:
-        content = json.loads(text, parse_constant=_refuse_constant)
+        refusing: dict[str, Any] = {"parse_constant": _refuse, "parse_float": _finite} if finite else {}
+        content = json.loads(text, **refusing)
         _check_depth(content, named)
         json.dumps(content, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
@@ -222,8 +225,13 @@ def parse_json(text: str, named: str) -> Any:
     return content
 
 
-def _refuse_constant(name: str) -> None:
+def _refuse(name: str) -> None:
     raise ValueError(f"{name} is not a number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _refuse(text)  # type: ignore[return-value]  # 1e999
 
 
 def _check_depth(content: Any, named: str) -> None:

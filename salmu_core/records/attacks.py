@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from salmu_core.files import write_json
+from salmu_core.errors import DamagedFile
+from salmu_core.files import write_sealed_json
 from salmu_core.records.schema import RunRecord
+from salmu_core.seals import read_json
 
 AUDITS_FILE = "audits.json"
 #: An attack that gets hardly more from Compromised than from Clean, measured by the width of its bounds, cannot tell them apart: a
@@ -23,7 +24,7 @@ LEAST_DIFFERENCE = 0.03
 class AuditResult(BaseModel):
     """One attack on one model, beside what the same attack gets from Clean and Compromised."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     audit: str
     summary: str
@@ -96,9 +97,11 @@ def read_attacks(record: RunRecord, folder: Path | None) -> Attacked:
     if path is None or not path.is_file():
         return Attacked()
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         results = tuple(AuditResult(**item) for item in content["audits"])
-    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
+    except DamagedFile as error:
+        return Attacked(problem=f"{error.message} Its attacks are left out.")
+    except (OSError, KeyError, TypeError, ValidationError) as error:
         return Attacked(problem=f"'{path}' cannot be read ({type(error).__name__}): its attacks are left out.")
     if content.get("model_fingerprint") != record.provenance.model_fingerprint:
         return Attacked(problem=f"'{path}' is about another model: its attacks are left out.")
@@ -115,7 +118,7 @@ def write_attacks(
         about: the benchmark and its options.
     """
     path = folder / AUDITS_FILE
-    write_json(
+    write_sealed_json(
         path, {"model_fingerprint": dict(fingerprint), **about, "audits": [item.as_json() for item in results]}
     )  # fmt: skip
     return path

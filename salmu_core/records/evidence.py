@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from salmu_core.errors import BadRecord
+from salmu_core.errors import BadRecord, DamagedFile
 from salmu_core.records.exhibits import EXHIBITS_FILE, SCENE_FILE, Exhibits, Scene, beside, read_exhibits, read_scene
 from salmu_core.records.schema import RunRecord
 from salmu_core.records.store import RECORD_FILE
+from salmu_core.seals import read_json
 
 HISTORY_FILE = "history.json"
 CURVE_POINTS = 120  # of one curve; more cannot be told apart on a page
@@ -64,8 +64,8 @@ def gather(records: Iterable[tuple[RunRecord, Path]]) -> Evidence:
 def _curves(path: Path) -> list[Curve]:
     """A run's history, a curve for each value of each fit; nothing where it cannot be read, since no number rests on it."""
     try:
-        history = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        history = read_json(path, finite=False)  # the loss of a run that diverged
+    except (OSError, DamagedFile):
         return []
     points: dict[tuple[int, str], list[tuple[float, float]]] = {}
     for entry in history if isinstance(history, list) else []:

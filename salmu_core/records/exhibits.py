@@ -8,17 +8,19 @@ lacks these pictures and nothing else. Neither needs torch to be read.
 from __future__ import annotations
 
 import base64
+import json
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from jaxtyping import Float32, Int8
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from salmu_core.errors import BadRecord
+from salmu_core.errors import BadRecord, DamagedFile
 from salmu_core.files import write_text
 from salmu_core.records.schema import Aspect
 from salmu_core.records.store import RECORD_FILE
+from salmu_core.seals import read_json, sealed_json
 
 EXHIBITS_VERSION = 1
 EXHIBITS_FILE = "exhibits.json"
@@ -150,7 +152,8 @@ def beside(record_file: Path, name: str) -> Path:
 
 def write_exhibit(path: Path, content: Exhibits | Scene) -> None:
     """Write atomically, as one line of JSON."""
-    write_text(path, content.model_dump_json(exclude_defaults=True) + "\n")
+    sealed = sealed_json(content.model_dump(mode="json", exclude_defaults=True))
+    write_text(path, json.dumps(sealed, separators=(",", ":"), ensure_ascii=False) + "\n")
 
 
 def read_exhibits(path: Path) -> Exhibits | None:
@@ -159,8 +162,8 @@ def read_exhibits(path: Path) -> Exhibits | None:
     Raises:
         BadRecord: the file is damaged, of a newer version or far too large.
     """
-    text = _read(path)
-    return None if text is None else _parse(Exhibits, path, text)
+    content = _read(path)
+    return None if content is None else _parse(Exhibits, path, content)
 
 
 def read_scene(path: Path) -> Scene | None:
@@ -169,24 +172,24 @@ def read_scene(path: Path) -> Scene | None:
     Raises:
         BadRecord: the file is damaged, of a newer version or far too large.
     """
-    text = _read(path)
-    return None if text is None else _parse(Scene, path, text)
+    content = _read(path)
+    return None if content is None else _parse(Scene, path, content)
 
 
-def _read(path: Path) -> str | None:
+def _read(path: Path) -> Any:
     try:
-        if path.stat().st_size > 10 * LIMIT_BYTES:  # nothing that salmu wrote; it would make the page unusable
-            raise BadRecord(f"'{path}' has {path.stat().st_size} bytes and is left out of the report.", "Run the run again.")
-        return path.read_text(encoding="utf-8")
+        return read_json(path, 10 * LIMIT_BYTES)  # salmu writes none that large; it would make the page unusable
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadRecord(f"'{path}' cannot be read: {error}.", "Delete it; the report does without.") from error
+    except DamagedFile as error:
+        raise BadRecord(
+            f"{error.message} It is left out of the report.", "Run the run again, or delete the file."
+        ) from error
 
 
-def _parse(kind: type[_Kind], path: Path, text: str) -> _Kind:
+def _parse(kind: type[_Kind], path: Path, found: Any) -> _Kind:
     try:
-        content = kind.model_validate_json(text)
+        content = kind.model_validate(found)
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"])

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
 
-from salmu_core.errors import BadRecord
+from salmu_core.errors import BadRecord, DamagedFile
 from salmu_core.records.compare import compare_records
 from salmu_core.records.evidence import gather
 from salmu_core.records.report import Live, render_html, render_waiting
 from salmu_core.records.store import RECORD_FILE, load_records
+from salmu_core.seals import read_json
 
 SPEC_FILE = "spec.json"  # lies in a run directory from the start; the record follows when the run ends
 
@@ -80,7 +80,7 @@ class LiveFolder:
             if file.with_name(RECORD_FILE).is_file():
                 continue
             try:
-                titles.append(str(json.loads(file.read_text(encoding="utf-8"))["title"]))
-            except (OSError, ValueError, KeyError, TypeError):
+                titles.append(str(read_json(file)["title"]))
+            except (OSError, DamagedFile, KeyError, TypeError):
                 continue
         return titles

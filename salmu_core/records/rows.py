@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from salmu_core.errors import BadRecord, DamagedFile
 from salmu_core.records.schema import RunRecord
+from salmu_core.seals import check_tensors
 from salmu_core.seeding import numpy_generator
 
 #: METRIC/rows: float [n], the score is their mean; METRIC/cluster: int [n], rows with one number are one identity (or class), one
@@ -16,6 +19,9 @@ from salmu_core.seeding import numpy_generator
 ROWS = "rows"
 CLUSTER = "cluster"
 RESAMPLES = 1000
+_AGAIN = (
+    "Run the run again, or delete this file: the scores in the record need no rows, and identities are then not resampled."
+)
 _CELLS = 2_000_000  # weights drawn at once: bounds memory for tens of thousands of identities
 
 
@@ -34,8 +40,12 @@ class ClusterSums:
 
 
 def read_cluster_sums(record: RunRecord, folder: Path | None) -> dict[str, ClusterSums]:
-    """What the sidecar of a record holds, by metric. Empty where there is none, it cannot be read, or it was written before clusters
-    were (0.1): then identities are not resampled."""
+    """What the sidecar of a record holds, by metric. Empty where there is none, or it was written before clusters were (0.1): then
+    identities are not resampled.
+
+    Raises:
+        BadRecord: it is damaged.
+    """
     arrays = _arrays(record, folder)
     if record.scores and not any(name.endswith(f"/{CLUSTER}") for name in arrays):
         return {}
@@ -49,16 +59,47 @@ def read_rows(record: RunRecord, folder: Path | None, metrics: Iterable[str]) ->
     return {name: np.asarray(arrays[f"{name}/{ROWS}"], dtype=np.float64) for name in wanted if f"{name}/{ROWS}" in arrays}
 
 
+def check_rows(record: RunRecord, folder: Path) -> None:
+    """Make sure that the sidecar of a record, where there is one, is whole and the record's own.
+
+    Raises:
+        BadRecord: it is damaged, or scores are not the means of its rows.
+    """
+    arrays = _arrays(record, folder)
+    labels = sum(len(values) for values in arrays.values() if values.ndim)  # there are no more than this
+    for name, score in record.scores.items():
+        rows, cluster = arrays.get(f"{name}/{ROWS}"), arrays.get(f"{name}/{CLUSTER}")
+        if rows is None:
+            continue
+        if rows.ndim != 1 or rows.dtype.kind not in "fiub" or not np.isfinite(values := rows.astype(np.float64)).all():
+            fault = "are not finite numbers"
+        elif score.n not in (0, len(rows)) or not len(rows):
+            fault = f"are {len(rows)}, where the record says {score.n}"
+        elif not np.isclose(values.mean(), score.value, rtol=1e-5, atol=1e-6):
+            fault = f"have the mean {values.mean():g}, where the record says {score.value:g}"
+        elif cluster is not None and (
+            cluster.dtype.kind not in "iu" or cluster.shape != rows.shape or cluster.min() < 0 or cluster.max() >= labels
+        ):
+            fault = "do not say to which identities they belong"
+        else:
+            continue
+        raise BadRecord(
+            f"'{folder / str(record.rows_file)}' does not belong to its record: the rows of {name} {fault}.", _AGAIN
+        )
+
+
 def _arrays(record: RunRecord, folder: Path | None) -> Mapping[str, np.ndarray]:
-    if folder is None or record.rows_file is None or not (path := folder / record.rows_file).is_file():
+    if folder is None or record.rows_file is None or not os.path.lexists(path := folder / record.rows_file):
         return {}
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     try:
+        check_tensors(path)
         return load_file(path)
-    except (OSError, SafetensorError):
-        return {}
+    except (DamagedFile, SafetensorError, OSError, KeyError, TypeError) as error:  # a number type that NumPy lacks
+        said = error.message if isinstance(error, DamagedFile) else f"'{path}' cannot be read: {error}."
+        raise BadRecord(said, _AGAIN) from error
 
 
 def cluster_sums(arrays: Mapping[str, np.ndarray], metric: str) -> ClusterSums:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, field_validator, model_validator
 
 SCHEMA_VERSION = 2
 
@@ -25,10 +26,13 @@ Status = Literal["ok", "diverged", "failed"]
 #: seeded: every draw of the evaluation from a generator of its own, so that equal models get equal numbers; official: the draws
 #: and conventions of the benchmark's official evaluator, as far as they are known.
 Protocol = Literal["seeded", "official"]
+#: How far beyond its bounds a value may be by rounding.
+ROUNDING = 1e-6
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    # A NaN compares with nothing: it would be ranked wherever sorting happens to leave it.
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
 class RunSpec(_Frozen):
@@ -55,7 +59,8 @@ class RunSpec(_Frozen):
 
 
 class ScoreRecord(_Frozen):
-    """One metric's result on one model, with what a reader needs to judge it."""
+    """One metric's result on one model, with what a reader needs to judge it. Numbers are finite, and the value is within the
+    metric's bounds."""
 
     value: float
     target: Target
@@ -78,6 +83,16 @@ class ScoreRecord(_Frozen):
     high: float | None = None
     extras: dict[str, float] = Field(default_factory=dict, description="companions, e.g. R@1 beside MRR")
 
+    @model_validator(mode="after")
+    def _within_bounds(self) -> ScoreRecord:
+        lowest, highest = self.bounds
+        if lowest > highest:
+            raise ValueError(f"the bounds {lowest:g} and {highest:g} are the wrong way round")
+        for what, number in (("value", self.value), ("low", self.low), ("high", self.high)):
+            if number is not None and not lowest - ROUNDING <= number <= highest + ROUNDING:
+                raise ValueError(f"the {what} {number:g} is outside the metric's bounds, {lowest:g} to {highest:g}")
+        return self
+
 
 class PublishedResult(_Frozen):
     """Scores of one model that somebody else measured on the same benchmark and published."""
@@ -92,14 +107,14 @@ class PublishedResult(_Frozen):
 class Cost(_Frozen):
     """What the run took. Samples are counted whenever a method is handed a batch, training or not."""
 
-    seconds: dict[str, float] = Field(default_factory=dict, description="per stage: load, unlearn, evaluate, ...")
-    samples: dict[str, int] = Field(default_factory=dict, description="per role: forget, retain")
-    allowed: dict[str, int] = Field(default_factory=dict, description="the budget per role")
-    steps: int = 0
-    global_batch: int = 0
-    trainable_parameters: int = 0
-    total_parameters: int = 0
-    peak_memory_bytes: int = 0
+    seconds: dict[str, NonNegativeFloat] = Field(default_factory=dict, description="per stage: load, unlearn, evaluate, ...")
+    samples: dict[str, NonNegativeInt] = Field(default_factory=dict, description="per role: forget, retain")
+    allowed: dict[str, NonNegativeInt] = Field(default_factory=dict, description="the budget per role")
+    steps: NonNegativeInt = 0
+    global_batch: NonNegativeInt = 0
+    trainable_parameters: NonNegativeInt = 0
+    total_parameters: NonNegativeInt = 0
+    peak_memory_bytes: NonNegativeInt = 0
 
 
 class Package(_Frozen):
@@ -150,7 +165,7 @@ class RunRecord(_Frozen):
     sees: tuple[str, ...] = ()
     scores: dict[str, ScoreRecord] = Field(default_factory=dict)
     skipped: dict[str, str] = Field(default_factory=dict, description="metric -> why it was not measured")
-    weight_change: float | None = Field(None, description="L2 norm of the change / L2 norm of the start weights")
+    weight_change: float | None = Field(None, ge=0, description="L2 norm of the change / L2 norm of the start weights")
     cost: Cost = Field(default_factory=Cost)
     provenance: Provenance = Field(default_factory=Provenance)
     error: str | None = None
@@ -161,3 +176,18 @@ class RunRecord(_Frozen):
         (), description="on reference rows: what others published on the benchmark"
     )
     created_at: datetime
+
+    @field_validator("rows_file", "model_file")
+    @classmethod
+    def _beside(cls, name: str | None) -> str | None:
+        """A file beside the record: a path would lead a reader, or an upload, somewhere else."""
+        if name is not None and (Path(name).name != name or "\\" in name or "\0" in name):
+            raise ValueError(f"'{name}' is not a plain file name")
+        return name
+
+    @field_validator("files")
+    @classmethod
+    def _all_beside(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            cls._beside(name)
+        return names

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,9 +10,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from salmu_core.errors import BadRecord
-from salmu_core.files import write_json
+from salmu_core.errors import BadRecord, DamagedFile
+from salmu_core.files import write_sealed_json
+from salmu_core.records.rows import check_rows
 from salmu_core.records.schema import SCHEMA_VERSION, RunRecord
+from salmu_core.seals import read_json
 
 RECORD_FILE = "record.json"
 
@@ -40,10 +42,20 @@ class LoadedRecords:
         return [file.parent for file in self.files]
 
 
-def write_record(folder: str | Path, record: RunRecord) -> Path:
-    """Write `record.json` atomically."""
-    path = Path(folder) / RECORD_FILE
-    write_json(path, record.model_dump(mode="json"))
+def write_record(place: str | Path, record: RunRecord) -> Path:
+    """Write a record atomically, with a checksum by which an edit is noticed.
+
+    Args:
+        place: a run directory, where it becomes `record.json`, or a file that ends in `.json`.
+
+    Raises:
+        BadRecord: it holds what no reader would take: a number that is not finite, a score outside its metric's bounds.
+    """
+    place = Path(place)
+    path = place if place.suffix == ".json" and not place.is_dir() else place / RECORD_FILE
+    content = record.model_dump(mode="json")
+    _checked(content, str(path))  # `model_copy` does not look at what it is given
+    write_sealed_json(path, content)
     return path
 
 
@@ -51,16 +63,17 @@ def read_record(path: str | Path) -> RunRecord:
     """Read a record file, or the one in a run directory; older schema versions are upgraded.
 
     Raises:
-        BadRecord: no such file, not JSON, fields missing, or a version newer than this salmu.
+        BadRecord: no such file, not JSON, changed after it was written, fields missing, numbers that are not finite or outside
+            their metric's bounds, or a version newer than this salmu.
     """
     path = Path(path)
-    path = path / RECORD_FILE if path.is_dir() else path
+    path = path / RECORD_FILE if path.is_dir() and path.name != RECORD_FILE else path
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except FileNotFoundError:
         raise BadRecord(f"There is no record at '{path}'.", "Give a run directory or a record.json.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
-        raise BadRecord(f"The record '{path}' cannot be read: {error}.", "Delete it and run the run again.") from error
+    except DamagedFile as error:
+        raise BadRecord(f"The record cannot be read: {error.message}", "Delete it and run the run again.") from error
     if not isinstance(content, dict) or not isinstance(content.get("schema_version"), int):
         raise BadRecord(f"'{path}' is not a salmu record: it has no schema_version.")
     version = content["schema_version"]
@@ -73,25 +86,48 @@ def read_record(path: str | Path) -> RunRecord:
             raise BadRecord(f"The record '{path}' has schema version {version}, which was never released.")
         content = UPGRADES[version](content)
         version += 1
+    return _checked({**content, "schema_version": SCHEMA_VERSION}, str(path))
+
+
+def _checked(content: dict[str, Any], named: str) -> RunRecord:
     try:
-        return RunRecord(**{**content, "schema_version": SCHEMA_VERSION})
+        return RunRecord(**content)
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"])
-        raise BadRecord(f"The record '{path}' is damaged: {where}: {problem['msg']}.", "Run the run again.") from None
+        raise BadRecord(f"The record '{named}' is damaged: {where}: {problem['msg']}.", "Run the run again.") from None
+    except TypeError as error:  # names that are no names of fields
+        raise BadRecord(f"The record '{named}' is damaged: {error}.", "Run the run again.") from None
 
 
 def load_records(*paths: str | Path) -> LoadedRecords:
-    """Every record below the given directories (or the given files), in order of path. A damaged one is reported, the others
-    are returned."""
+    """Every record below the given directories (or the given files), in order of path. One that is damaged, or does not agree with
+    the rows beside it, is reported; the others are returned."""
     loaded = LoadedRecords()
     for path in paths:
         path = Path(path)
-        files = sorted(path.rglob(RECORD_FILE)) if path.is_dir() else [path]
-        for file in files:
+        for file in _found_below(path, loaded.problems) if path.is_dir() else [path]:
             try:
-                loaded.records.append(read_record(file))
+                record = read_record(file)
+                check_rows(record, file.parent)
+                loaded.records.append(record)
                 loaded.files.append(file)
             except BadRecord as problem:
                 loaded.problems.append(str(problem))
     return loaded
+
+
+def _found_below(folder: Path, problems: list[str]) -> list[Path]:
+    """Everything called `record.json`, whatever it is, in order of path. Links to folders are not followed."""
+
+    def unreadable(error: OSError) -> None:
+        problems.append(f"'{error.filename}' cannot be read: {error.strerror}.")
+
+    found = []
+    for place, folders, files in os.walk(folder, onerror=unreadable):
+        if RECORD_FILE in folders:
+            folders.remove(RECORD_FILE)
+        elif RECORD_FILE not in files:
+            continue
+        found.append(Path(place) / RECORD_FILE)
+    return sorted(found)

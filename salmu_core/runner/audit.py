@@ -16,8 +16,8 @@ from accelerate import Accelerator
 from salmu_core.audit import Audit
 from salmu_core.benchmark import Benchmark
 from salmu_core.data_cache import digest_of
-from salmu_core.errors import PluginFailure, SalmuError
-from salmu_core.files import check_writable, write_json
+from salmu_core.errors import DamagedFile, PluginFailure, SalmuError
+from salmu_core.files import check_writable, write_sealed_json
 from salmu_core.metric import NotMeasurable
 from salmu_core.model import DualEncoder, load_model
 from salmu_core.options import parse_options
@@ -33,6 +33,7 @@ from salmu_core.runner.evaluate import given_model
 from salmu_core.runner.progress import Progress
 from salmu_core.runner.resolve import make_benchmark
 from salmu_core.runner.run import Settings, ensure_built
+from salmu_core.seals import read_json
 
 _REFERENCES: tuple[Target, Target] = ("clean", "compromised")
 
@@ -200,7 +201,7 @@ class AttackedInstance:
         except Exception as error:
             raise PluginFailure(f"The audit {audit.name} failed: {type(error).__name__}: {error}") from error
         content |= {"seconds": round(time.perf_counter() - started, 2), "samples": ctx.samples}
-        write_json(place, content)
+        write_sealed_json(place, content)
         return content
 
 
@@ -246,7 +247,8 @@ def _is(result: AuditResult, audit: Audit, instance: AttackedInstance) -> bool:
 
 def _read(place: Path) -> dict[str, Any] | None:
     try:
-        content: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if {"value", "extras", "seconds", "samples"} <= content.keys() else None
+        content = read_json(place)
+    except (OSError, DamagedFile):
+        return None  # it is done again
+    wanted = {"value", "extras", "seconds", "samples"}
+    return content if isinstance(content, dict) and wanted <= content.keys() else None

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 
 from salmu_core.evaluation.evaluate import evaluate_model
-from salmu_core.files import write_json, write_tensors
+from salmu_core.files import write_tensors
 from salmu_core.model import DualEncoder, load_model
 from salmu_core.plugins import Plugins, load_plugins
 from salmu_core.records.schema import Protocol, RunRecord, RunSpec, ScoreRecord
@@ -138,7 +138,7 @@ def evaluate(
         write_exhibits(where, metrics, record, evaluation, path if single else path / RECORD_FILE)
         record = write_result_files(resolved.benchmark, record, evaluation, rows_path.parent)
         record = record.model_copy(update={"rows_file": rows_path.name})
-        write_json(path, record.model_dump(mode="json")) if single else write_record(path, record)
+        write_record(path, record)
     return record
 
 

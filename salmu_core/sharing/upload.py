@@ -18,6 +18,7 @@ from salmu_core.records.references import find_references
 from salmu_core.records.schema import RunRecord
 from salmu_core.records.store import RECORD_FILE, read_record
 from salmu_core.runner.resolve import make_benchmark
+from salmu_core.seals import sealed_json
 from salmu_core.sharing.card import make_card
 from salmu_core.sharing.redact import public_record
 
@@ -161,7 +162,7 @@ def prepare(
     files: dict[str, Path | bytes] = {
         OPEN_CLIP_CONFIG: folder / OPEN_CLIP_CONFIG,
         OPEN_CLIP_WEIGHTS[0]: weights,
-        RECORD_FILE: (json.dumps(public.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n").encode(),
+        RECORD_FILE: (json.dumps(sealed_json(public.model_dump(mode="json")), indent=2, ensure_ascii=False) + "\n").encode(),
     }
     files.update({name: folder / name for name in record.files if Path(name).name == name and (folder / name).is_file()})
     if rows:

@@ -5,10 +5,14 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
 
-from records import COMPROMISED, record
-from salmu_core.records.rows import cluster_sums, read_cluster_sums, resampled_scores
+from records import COMPROMISED, record, scores
+from salmu_core.errors import BadRecord
+from salmu_core.files import write_tensors
+from salmu_core.records.rows import check_rows, cluster_sums, read_cluster_sums, resampled_scores
+from salmu_core.records.store import load_records, write_record
 
 
 def test_rows_are_summed_by_cluster_and_lone_rows_stand_for_themselves(tmp_path):
@@ -25,16 +29,59 @@ def test_rows_are_summed_by_cluster_and_lone_rows_stand_for_themselves(tmp_path)
     assert found["GenKnow"].label is None
 
 
-@pytest.mark.parametrize("content", [None, b"not a file of tensors", {"RetFail/rows": np.ones(3)}])
-def test_a_sidecar_that_is_missing_damaged_or_old_has_no_clusters(content, tmp_path):
+@pytest.mark.parametrize("content", [None, {"RetFail/rows": np.ones(3)}])
+def test_a_sidecar_that_is_missing_or_old_has_no_clusters(content, tmp_path):
     path = tmp_path / "rows.safetensors"
-    if isinstance(content, dict):
+    if content is not None:
         save_file(content, path)
-    elif content is not None:
-        path.write_bytes(content)
     assert read_cluster_sums(record("m", COMPROMISED, rows_file=path.name), tmp_path) == {}
     assert read_cluster_sums(record("m", COMPROMISED), tmp_path) == {}
     assert read_cluster_sums(record("m", COMPROMISED, rows_file=path.name), None) == {}
+
+
+def test_a_damaged_sidecar_is_an_error_and_does_not_count_as_missing(tmp_path):
+    path = tmp_path / "rows.safetensors"
+    path.write_bytes(b"not a file of tensors")
+    with pytest.raises(BadRecord, match=r"rows\.safetensors.*not a whole"):
+        read_cluster_sums(record("m", COMPROMISED, rows_file=path.name), tmp_path)
+
+
+def _kept(folder, rows, clusters=None):
+    """A run of one metric, RetFail 0.5, of two rows; and a sidecar that is sound in itself."""
+    arrays = {"RetFail/rows": torch.tensor(rows)}
+    if clusters is not None:
+        arrays["RetFail/cluster"] = torch.tensor(clusters)
+    write_tensors(folder / "rows.safetensors", arrays)
+    score = scores({"RetFail": 0.5})["RetFail"].model_copy(update={"n": 2})
+    run = record("m", {}, scores={"RetFail": score}, rows_file="rows.safetensors")
+    write_record(folder, run)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("rows", "clusters", "said"),
+    [
+        ([0.5, 0.6], [0, 1], "have the mean 0.55, where the record says 0.5"),
+        ([0.5, 0.5, 0.5], [0, 1, 2], "are 3, where the record says 2"),
+        ([float("nan"), 0.5], [0, 1], "are not finite"),
+        ([0.5, 0.5], [0, -1], "to which identities"),
+        ([0.5, 0.5], [0, 10**12], "to which identities"),  # would be counted in a table of 8 TB
+        ([0.5, 0.5], [0], "to which identities"),
+        ([0.5, 0.5], [0.5, 1.0], "to which identities"),
+    ],
+)
+def test_rows_that_are_not_the_records_are_named_and_the_run_left_out(rows, clusters, said, tmp_path):
+    run = _kept(tmp_path, rows, clusters)
+    with pytest.raises(BadRecord, match=said):
+        check_rows(run, tmp_path)
+    loaded = load_records(tmp_path)
+    assert loaded.records == []
+    assert said in loaded.problems[0]
+
+
+def test_rows_that_are_the_records_are_taken(tmp_path):
+    check_rows(_kept(tmp_path, [0.25, 0.75], [0, 0]), tmp_path)
+    assert len(load_records(tmp_path).records) == 1
 
 
 def _table(values, labels):
