@@ -231,7 +231,9 @@ def _refuse(name: str) -> None:
 
 def _finite(text: str) -> float:
     number = float(text)
-    return number if math.isfinite(number) else _refuse(text)  # type: ignore[return-value]  # 1e999
+    if not math.isfinite(number):  # 1e999
+        _refuse(text)
+    return number
 
 
 def _check_depth(content: Any, named: str) -> None:
