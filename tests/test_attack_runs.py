@@ -9,6 +9,7 @@ import pytest
 
 from salmu_core import Audit, Field, Leak, Options, compare
 from salmu_core.errors import UnknownName
+from salmu_core.files import write_sealed_json
 from salmu_core.plugins import add_plugin
 from salmu_core.records.attacks import AUDITS_FILE, AuditResult, read_attacks
 from salmu_core.records.schema import Package
@@ -203,9 +204,12 @@ def test_attacks_of_another_model_or_damaged_files_are_left_out_and_named(tmp_pa
     folder = folder_of(tmp_path)
     path, record = folder / AUDITS_FILE, read_record(folder)
     content = json.loads(path.read_text())
-    path.write_text(json.dumps({**content, "model_fingerprint": {"image": "x"}}))
+    write_sealed_json(path, {**content, "model_fingerprint": {"image": "x"}})
     assert read_attacks(record, folder).results == ()
     assert "another model" in read_attacks(record, folder).problem
+    path.write_text(json.dumps({**content, "seed": 7}))
+    assert read_attacks(record, folder).results == ()
+    assert "was changed after it was written" in read_attacks(record, folder).problem
     path.write_text("{")
     assert "cannot be read" in read_attacks(record, folder).problem
     # What salmu 0.1 wrote has neither version nor seed.

@@ -100,7 +100,7 @@ def read_attacks(record: RunRecord, folder: Path | None) -> Attacked:
         content = read_json(path)
         results = tuple(AuditResult(**item) for item in content["audits"])
     except DamagedFile as error:
-        return Attacked(problem=f"{error.message} Its attacks are left out.")
+        return Attacked(problem=f"Attacks cannot be read and are left out: {error.message}")
     except (OSError, KeyError, TypeError, ValidationError) as error:
         return Attacked(problem=f"'{path}' cannot be read ({type(error).__name__}): its attacks are left out.")
     if content.get("model_fingerprint") != record.provenance.model_fingerprint:
