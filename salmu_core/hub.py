@@ -25,6 +25,8 @@ Kind = Literal["model", "dataset"]
 Tell = Callable[[str, int, int], None]
 
 OPEN_CLIP_CONFIG = "open_clip_config.json"
+#: A tokenizer that is not CLIP's own lies beside the weights.
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 #: Names under which open_clip keeps weights on the hub, the one it prefers first; then the one of run directories.
 OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", "model.safetensors")
 
@@ -227,7 +229,7 @@ def fetch_model(
     """
     names = (OPEN_CLIP_CONFIG, *OPEN_CLIP_WEIGHTS)
     # Of the names that open_clip uses a repository has one or two: the patterns ask for whichever there are.
-    asked = Repository("model", name, revision or "main", tuple(f"{file}*" for file in names))
+    asked = Repository("model", name, revision or "main", tuple(f"{file}*" for file in (*names, *TOKENIZER_FILES)))
     known = _last_known(asked)
     copies = [path for path in (cached_path(known, file) for file in names) if path is not None]
     try:
@@ -238,13 +240,15 @@ def fetch_model(
         if error.unreachable and len(copies) >= 2 and copies[0].name == OPEN_CLIP_CONFIG:
             return copies[0], copies[1]
         raise
-    weights = next((file for file in OPEN_CLIP_WEIGHTS if file in {item.path for item in listing.files}), None)
+    there = {item.path for item in listing.files}
+    weights = next((file for file in OPEN_CLIP_WEIGHTS if file in there), None)
     if weights is None:
         raise HubError(
             f"The model {name} holds no weights under a name that open_clip uses.",
             f"Expected {' or '.join(OPEN_CLIP_WEIGHTS)}.",
         )
-    folder = fetch(Repository("model", name, listing.commit, (OPEN_CLIP_CONFIG, weights)), tell, again=again)
+    wanted = (OPEN_CLIP_CONFIG, weights, *(file for file in TOKENIZER_FILES if file in there))
+    folder = fetch(Repository("model", name, listing.commit, wanted), tell, again=again)
     return folder / OPEN_CLIP_CONFIG, folder / weights
 
 

@@ -26,7 +26,7 @@ from torch.utils.checkpoint import checkpoint
 
 from salmu_core.data import Features, Pairs
 from salmu_core.errors import BadCheckpoint, BadOptions, DamagedFile
-from salmu_core.files import read_tensors, write_json, write_tensors, write_text
+from salmu_core.files import read_tensors, write_tensors
 from salmu_core.folder_tokenizer import fingerprint, folder_tokenizer
 from salmu_core.hf_layout import from_hf_weights, is_hf_clip, read_hf_config
 from salmu_core.model_config import CONFIG_FILE as CONFIG_FILE
@@ -358,9 +358,7 @@ class DualEncoder(nn.Module):
     def save(self, folder: Path) -> Path:
         """Write `model.safetensors`, `open_clip_config.json` and a tokenizer that is not CLIP's own; open_clip loads the folder as
         `local-dir:FOLDER`."""
-        write_json(folder / CONFIG_FILE, self.config.as_json())
-        for name, content in (self.config.tokenizer or {}).items():
-            write_text(folder / name, content)
+        self.config.write(folder)
         path = folder / WEIGHTS_FILE
         beside = {name: file_checksum(folder / name) for name in (CONFIG_FILE, *(self.config.tokenizer or {}))}
         write_tensors(path, self.weights(), {BESIDE: json.dumps(beside, sort_keys=True)})

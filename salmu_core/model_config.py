@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from salmu_core.errors import BadCheckpoint
+from salmu_core.files import write_json, write_text
 from salmu_core.folder_tokenizer import read_tokenizer
 
 CONFIG_FILE = "open_clip_config.json"  # open_clip's own name: a saved directory loads as `local-dir:` there
@@ -147,6 +148,12 @@ class ModelConfig:
     def as_json(self) -> dict[str, Any]:
         """The content of an `open_clip_config.json`."""
         return {"model_cfg": dict(self.model_cfg), "preprocess_cfg": dict(self.preprocess_cfg)}
+
+    def write(self, folder: Path) -> None:
+        """Write the configuration, and a tokenizer that is not CLIP's own, as open_clip reads them."""
+        write_json(folder / CONFIG_FILE, self.as_json())
+        for name, content in (self.tokenizer or {}).items():
+            write_text(folder / name, content)
 
     @classmethod
     def named(cls, architecture: str) -> ModelConfig:

@@ -30,8 +30,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from PIL import Image, ImageFilter
 
-from salmu_core.files import write_json, write_tensors
-from salmu_core.model import CONFIG_FILE, DualEncoder, ModelConfig
+from salmu_core.files import write_tensors
+from salmu_core.model import DualEncoder, ModelConfig
 from salmu_core.seeding import derive_seed, numpy_generator
 from salmubench import Metadata, Row, write_metadata, write_split
 from salmubench.layout import FIELDS
@@ -191,7 +191,7 @@ def draw_rows(plans: list[Plan], pixels: int, side: Side, pool: Pool) -> Iterato
 def write_model(folder: Path, config: ModelConfig, which: str) -> None:
     """A model repository as the official ones are: configuration, and weights under open_clip's name."""
     model = DualEncoder.create(config, derive_seed(0, "synthetic model", which) % 2**31)
-    write_json(folder / CONFIG_FILE, model.config.as_json())
+    model.config.write(folder)
     write_tensors(folder / "open_clip_model.safetensors", model.weights())
 
 

@@ -88,7 +88,7 @@ REQUIREMENTS = (
         lambda v: all(v[which]["other people"] > v[which]["face and thing"] + 0.1 for which in MODELS),
     ),
     Requirement(
-        "no token three times as frequent in forget as in retain (share of tokens above)",
+        "share of the tokens of forget that are over three times as frequent there as in retain at most .05",
         lambda v: f"{v['data']['tokens above three']:.3f}",
         lambda v: v["data"]["tokens above three"] <= 0.05,
     ),

@@ -13,7 +13,6 @@ from salmu_core.benchmark import Benchmark, BuildStep, Report
 from salmu_core.data import Split
 from salmu_core.errors import BadData, OutputError
 from salmu_core.files import check_writable, write_json, write_tensors
-from salmu_core.model import CONFIG_FILE
 from salmubench import layout
 from salmubench.benchmark import GENKNOW_SPLITS, SPLITS, SnapshotBenchmark
 from salmubench.full import Salmubench
@@ -59,7 +58,7 @@ def export_benchmark(benchmark: Benchmark, folder: Path, report: Report | None =
         for number, which in enumerate(layout.MODELS):
             tell(BuildStep("write models", number, len(layout.MODELS)))
             model = benchmark.load_model(which)  # type: ignore[arg-type]
-            write_json(part / which / CONFIG_FILE, model.config.as_json())
+            model.config.write(part / which)
             write_tensors(part / which / WEIGHTS_FILE, model.weights())
         _require_empty(folder)  # nobody else may have written there meanwhile
         if folder.exists():
