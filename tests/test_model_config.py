@@ -9,6 +9,7 @@ import zipfile
 import open_clip
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from salmu_core.errors import BadCheckpoint
 from salmu_core.folder_tokenizer import SETTINGS, TOKENIZER
@@ -23,8 +24,10 @@ SMALL = {
 
 
 def folder_with(tmp_path, change):
-    """A model folder whose configuration was changed after saving."""
-    DualEncoder.create(ModelConfig(SMALL), 0).save(tmp_path)
+    """A model folder as anybody may write one, without salmu's checksums."""
+    model = DualEncoder.create(ModelConfig(SMALL), 0)
+    model.config.write(tmp_path)
+    save_file(dict(model.weights()), tmp_path / "model.safetensors")
     path = tmp_path / "open_clip_config.json"
     content = json.loads(path.read_text())
     change(content)
