@@ -232,6 +232,15 @@ class Benchmark(ABC):
         unless a run asks for others."""
         return {}
 
+    def presets_for(self, budget: float) -> Mapping[str, Mapping[str, Any]]:
+        """`presets` for runs at `budget` times the benchmark's budget. The same for every budget, unless a benchmark overrides it."""
+        return self.presets()
+
+    def pretraining_rate(self) -> float | None:
+        """The largest learning rate that the models were trained at, where it is known. `salmu tune` tries no larger `lr`: such steps
+        do not unlearn, they train anew."""
+        return None
+
     def metrics(self) -> Sequence[Metric]:
         """Metrics of the benchmark's own, measured beside the installed ones."""
         return ()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from salmu_core.errors import BadOptions
 from salmu_core.files import write_text
@@ -26,6 +26,7 @@ class StudyMethod(_Part):
 
     name: str
     options: dict[str, Any] = Field(default_factory=dict)
+    budgets: tuple[float, ...] = Field((), description="those it is run at; left out: all of the study")
 
 
 class StudyExecution(_Part):
@@ -84,6 +85,13 @@ class Study(_Part):
             raise ValueError("numbers must not be negative")
         return value
 
+    @model_validator(mode="after")
+    def _budgets_of_methods(self) -> Study:
+        for method in self.methods:
+            if other := [budget for budget in method.budgets if budget not in self.budgets]:
+                raise ValueError(f"{method.name} is to run at {other[0]:g}x, which is not among the budgets of the study")
+        return self
+
     def as_toml(self) -> str:
         """The file's text: what decides results, and of the rest only what is not the default."""
         content = {
@@ -94,10 +102,18 @@ class Study(_Part):
         }
         if self.methods:
             content["methods"] = [
-                {"name": method.name, "options": _without_none(method.options, "none")} if method.options else method.name
-                for method in self.methods
+                _as_table(method) if method.options or method.budgets else method.name for method in self.methods
             ]
         return tomli_w.dumps(_without_none(content))
+
+
+def _as_table(method: StudyMethod) -> dict[str, Any]:
+    found: dict[str, Any] = {"name": method.name}
+    if method.options:
+        found["options"] = _without_none(method.options, "none")
+    if method.budgets:
+        found["budgets"] = list(method.budgets)
+    return found
 
 
 def _without_none(content: Any, none: str | None = None) -> Any:
@@ -146,7 +162,7 @@ _PARTS: dict[str, type[BaseModel]] = {"methods": StudyMethod, "execution": Study
 
 def _problem(item: Any) -> str:
     where = item["loc"]
-    name = ".".join(str(part) for part in where)
+    name = ".".join(str(part) for part in where) or "methods"
     if item["type"] != "extra_forbidden":
         return f"{name}: {item['msg'].removeprefix('Value error, ')}, got {item['input']!r}"
     known = (_PARTS.get(str(where[0]), Study) if len(where) > 1 else Study).model_fields

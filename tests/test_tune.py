@@ -3,21 +3,23 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from records import record
 from salmu_core import Between, FitOptions, LossMethod, OneOf, SalmuError, hookimpl
 from salmu_core.errors import BadOptions
 from salmu_core.losses import pair_cosine
 from salmu_core.plugins import add_plugin
 from salmu_core.records.schema import Package, ScoreRecord
-from salmu_core.runner.presets import with_preset
+from salmu_core.runner.presets import preset_file, with_preset
 from salmu_core.runner.resolve import make_benchmark, shipped_presets
 from salmu_core.runner.run import Settings
 from salmu_core.testing import report_benchmark
 from salmu_core.toy import Toy
-from salmu_core.tuning.search import defaults_of, distributions, rate, suggest, tune
-from salmu_core.tuning.validation import Validation, carve, mismatch
+from salmu_core.tuning.rule import LARGEST_LOSS, mean_worth, worth_of
+from salmu_core.tuning.search import Trial, choose, tune
+from salmu_core.tuning.space import first_trial, searched_values, space_of, suggest
+from salmu_core.tuning.validation import Validation, carve, chance_to_be_first, mismatch
 from toy_methods import toy_plugins
 
 PEOPLE = [f"{person:02d}" for person in range(12) for _ in range(8)]
@@ -146,6 +148,7 @@ def test_a_search_tries_the_defaults_first_goes_on_where_it_was_cut_and_writes_a
     arguments = {
         "benchmark": "toy",
         "benchmark_options": {"identities": 12},
+        "bench_seeds": [3, 4],
         "trials": 4,
         "out": tmp_path / "tune",
         "settings": Settings(cache=tmp_path / "cache", cpu=True),
@@ -166,16 +169,45 @@ def test_a_search_tries_the_defaults_first_goes_on_where_it_was_cut_and_writes_a
     [found] = tune(["tunable"], **arguments, show=lambda *what: shown.append(what))
     again = {path.parent.name: path.stat().st_mtime_ns for path in (tmp_path / "tune" / "trials").glob("*/record.json")}
     assert {name: again[name] for name in done} == done
+    assert not list((tmp_path / "tune" / "trials").glob("tunable*/model.safetensors"))
     assert [number for _, number, _, _ in shown] == [1, 2, 3, 4]
     assert found.trials[0].options == {}
     assert len({trial.options["lr"] for trial in found.trials[1:]}) == 3
-    assert found.best.value == max(trial.value for trial in found.trials)
+    assert all(len(trial.scores) == (1 if trial.stopped else 2) for trial in found.trials)
     preset = json.loads(found.preset.read_text())
     assert preset["options"] == found.best.options
     assert len(preset["trials"]) == 4
-    assert "RetainMRR" in preset["references"]["compromised"]
+    assert [sorted(one) for one in preset["references"]] == [["compromised", "never learned"]] * 2
+    assert "RetainAcc" in preset["references"][0]["compromised"]
+    assert preset["instances"] == [3, 4]
+    assert found.preset.name == preset_file("tunable", 1.0) == "tunable-1x.json"
     chosen = with_preset("tunable", {"lr": 1.0}, Toy(), tmp_path / "tune" / "presets")
     assert chosen == {**found.best.options, "lr": 1.0}
+
+
+def test_a_benchmarks_rate_of_pretraining_bounds_what_is_tried(tmp_path, tunable, monkeypatch):
+    monkeypatch.setattr(Toy, "pretraining_rate", lambda self: 1e-5)
+    [found] = tune(
+        ["tunable"],
+        benchmark="toy",
+        benchmark_options={"identities": 12},
+        trials=4,
+        budgets=[2.0],
+        out=tmp_path / "tune",
+        settings=Settings(cache=tmp_path / "cache", cpu=True),
+        plugins=tunable,
+    )
+    assert max(trial.options.get("lr", 1e-5) for trial in found.trials) <= 1e-5
+    assert found.preset.name == "tunable-2x.json"
+
+
+def test_ranges_and_defaults_above_the_rate_of_pretraining_come_down_to_it():
+    assert space_of(Tunable, None) == Tunable.search
+    assert space_of(Tunable, 1.0) == Tunable.search
+    assert space_of(Tunable, 2e-6)["lr"] == Between(1e-6, 2e-6)
+    assert space_of(Tunable, 1e-7)["lr"] == Between(1e-8, 1e-7)  # the whole range is above it
+    assert first_trial(Tunable, space_of(Tunable, 1e-6)) == {"lr": 1e-6}  # its default is 1e-5
+    assert first_trial(Tunable, space_of(Tunable, 1e-4)) == {}
 
 
 def test_a_method_without_a_space_is_refused(tmp_path):
@@ -187,53 +219,90 @@ def score(value, target, aspect):
     return ScoreRecord(value=value, target=target, aspect=aspect, primary=True)
 
 
-def record_with(**values):
-    kinds = {"F": ("clean", "forgetting"), "H": ("compromised", "holdout"), "G": ("compromised", "general")}
-    return record("method", {}).model_copy(
-        update={"scores": {name: score(value, *kinds[name]) for name, value in values.items()}}
-    )
+def scores_of(**values):
+    kinds = {
+        "F": ("clean", "forgetting"),
+        "F2": ("clean", "forgetting"),
+        "H": ("compromised", "holdout"),
+        "G": ("compromised", "general"),
+    }
+    return {name: score(value, *kinds[name]).model_copy(update={"chance": 0.1}) for name, value in values.items()}
 
 
-def test_a_trial_that_can_hold_no_rank_is_worth_one_less():
-    compromised = record_with(F=1.0, H=1.0, G=0.9).scores
-    never = record_with(F=0.0, H=0.0, G=0.9).scores
-    ideal, verdict = rate(record_with(F=0.0, H=1.0, G=0.9), never, compromised)
-    assert (ideal, verdict) == (1.0, "selective")
-    unchanged, verdict = rate(record_with(F=1.0, H=1.0, G=0.9), never, compromised)
-    assert (unchanged, verdict) == (pytest.approx(-1.0 - 5 * 0.8), "no effect")
-    # Forgotten 1, kept 0: nothing of the holdouts is left.
-    spilled, verdict = rate(record_with(F=0.0, H=0.0, G=0.9), never, compromised)
-    assert verdict == "over-generalised"
-    assert spilled == 0.0
-    wrecked, verdict = rate(record_with(F=0.0, H=1.0, G=0.45), never, compromised)
-    assert verdict == "catastrophic"
-    assert wrecked == pytest.approx(1 * 1 * 0.5 - 1)
+COMPROMISED = scores_of(F=1.0, F2=0.8, H=1.0, G=0.9)
+NEVER = scores_of(F=0.0, F2=0.4, H=0.0, G=0.9)
 
 
-def test_a_trial_that_hardly_forgets_is_worth_less_than_one_that_forgets_and_harms():
-    compromised = record_with(F=1.0, H=1.0, G=0.9).scores
-    never = record_with(F=0.0, H=0.0, G=0.9).scores
-    timid, verdict = rate(record_with(F=0.95, H=1.0, G=0.9), never, compromised)
-    assert verdict == "ineffective"
-    assert timid == pytest.approx(1 - 0.95 - 5 * 0.75)
-    harmful, verdict = rate(record_with(F=0.1, H=0.0, G=0.3), never, compromised)
-    assert verdict == "catastrophic"
-    assert harmful > timid
-    almost, _ = rate(record_with(F=0.21, H=1.0, G=0.9), never, compromised)  # a near miss is not worth a wrecked model
-    assert almost > harmful
+def test_a_trial_is_worth_what_it_forgets_and_a_tenth_of_what_it_keeps():
+    ideal = worth_of(scores_of(F=0.0, F2=0.4, H=1.0, G=0.9), NEVER, COMPROMISED)
+    assert (ideal.forgotten, ideal.kept, ideal.lost, ideal.value) == (1.0, 1.0, 0.0, 1.1)
+    # F a quarter of the way, F2 past its target by half the way: (.25 + .5) / 2.
+    partly = worth_of(scores_of(F=0.75, F2=0.2, H=0.6, G=0.9), NEVER, COMPROMISED)
+    assert partly.forgotten == pytest.approx(0.375)
+    assert partly.value == pytest.approx(0.375 + 0.1 * 0.6)
+
+
+def test_a_trial_that_harms_cannot_be_chosen_however_much_it_forgets():
+    # Chance is .1, so of .8 above it .04 may be lost.
+    harmless = worth_of(scores_of(F=1.0, F2=0.8, H=1.0, G=0.9 - 0.8 * LARGEST_LOSS + 1e-9), NEVER, COMPROMISED)
+    harmful = worth_of(scores_of(F=0.0, F2=0.4, H=1.0, G=0.9 - 0.8 * LARGEST_LOSS - 1e-3), NEVER, COMPROMISED)
+    wrecked = worth_of(scores_of(F=0.0, F2=0.4, H=1.0, G=0.1), NEVER, COMPROMISED)
+    assert harmless.allowed
+    assert not harmful.allowed
+    assert harmless.value > 0 > harmful.value > wrecked.value == -1.0
+
+
+def test_the_largest_loss_of_all_instances_counts():
+    fine = worth_of(scores_of(F=0.0, F2=0.4, H=1.0, G=0.9), NEVER, COMPROMISED)
+    harmful = worth_of(scores_of(F=1.0, F2=0.8, H=0.5, G=0.5), NEVER, COMPROMISED)
+    both = mean_worth([fine, harmful])
+    assert (both.forgotten, both.kept, both.lost) == (0.5, 0.75, 0.5)
+    assert not both.allowed
+
+
+def test_nothing_is_worth_anything_where_forgetting_or_general_knowledge_was_not_measured():
+    assert worth_of(scores_of(F=0.0, H=1.0), NEVER, COMPROMISED) is None
+    assert worth_of(scores_of(H=1.0, G=0.9), NEVER, COMPROMISED) is None
+
+
+def trial_of(value, *, stopped=False):
+    return Trial({}, value, None, None, None, stopped, ["selective"], ["ok"], [1.0])
+
+
+def test_a_trial_that_was_stopped_or_harms_is_chosen_only_where_there_is_no_other():
+    assert choose([trial_of(0.2), trial_of(0.9, stopped=True), trial_of(-0.1)]).value == 0.2
+    assert choose([trial_of(-0.3), trial_of(-0.06), trial_of(-2.0)]).value == -0.06
+
+
+def test_the_own_caption_is_first_among_so_many_drawn_with_this_chance():
+    # 4 captions, the own one and 1 drawn of the 3 others; 2 drawn of 3: (3 - b choose 2) / 3.
+    assert chance_to_be_first(np.array([0, 1, 2, 3]), 4, 2).tolist() == pytest.approx([1, 2 / 3, 1 / 3, 0])
+    assert chance_to_be_first(np.array([0, 1, 2, 3]), 4, 3).tolist() == pytest.approx([1, 1 / 3, 0, 0])
+    assert chance_to_be_first(np.array([0, 1]), 4, 4).tolist() == [1, 0]  # all are shown: first or not
+
+
+def test_presets_are_those_of_the_runs_budget_or_of_the_nearest(tmp_path):
+    for budget, lr in ((None, 1.0), (5, 5.0), (20, 20.0)):
+        named = {} if budget is None else {"budget": budget}
+        (tmp_path / f"{budget}.json").write_text(json.dumps({"method": "delete", "options": {"lr": lr}, **named}))
+    taken = {budget: with_preset("delete", {}, Toy(), tmp_path, budget)["lr"] for budget in (0.1, 1, 2, 3, 5, 10, 100)}
+    assert taken == {0.1: 1, 1: 1, 2: 1, 3: 5, 5: 5, 10: 5, 100: 20}  # 10 is as near to 5 as to 20
+    (tmp_path / "5.json").write_text(json.dumps({"method": "delete", "options": {}, "budget": -1}))
+    with pytest.raises(BadOptions, match="names the budget -1"):
+        with_preset("delete", {}, Toy(), tmp_path)
 
 
 def test_defaults_outside_the_space_teach_the_search_nothing():
-    assert defaults_of(Tunable) == {}  # the batch size of 12 is not among the values
+    assert searched_values(Tunable, Tunable.search, {}) == {}  # the batch size of 12 is not among the values
 
     class Other(Tunable):
         """Another space."""
 
         search = {"lr": Between(1e-6, 1e-1), "beta1": Between(0.5, 0.9, log=False)}
 
-    assert defaults_of(Other) == {"lr": 1e-5, "beta1": 0.9}
-    Other.search = {"epochs": Between(1.0, 2.0)}
-    assert defaults_of(Other) == {}  # none: all that the budget holds
+    assert searched_values(Other, Other.search, {"lr": 1e-3}) == {"lr": 1e-3, "beta1": 0.9}
+    space = {"epochs": Between(1.0, 2.0)}
+    assert searched_values(Other, space, {}) == {}  # none: all that the budget holds
 
 
 def test_suggestions_are_short_numbers_inside_the_space():
@@ -252,10 +321,8 @@ def test_suggestions_are_short_numbers_inside_the_space():
 
         search = {"accumulate": Between(1, 4), "weight_decay": Between(0, 1, log=False)}
 
-    assert suggest(Draws(), Whole) == {"accumulate": 1, "weight_decay": 1}
-    kinds = {name: type(kind).__name__ for name, kind in distributions(Whole).items()}
-    assert kinds == {"accumulate": "IntDistribution", "weight_decay": "FloatDistribution"}
-    assert suggest(Draws(), Tunable) == {"lr": 0.0123, "batch_size": 16, "beta1": 0.9}
+    assert suggest(Draws(), Whole, Whole.search) == {"accumulate": 1, "weight_decay": 1}
+    assert suggest(Draws(), Tunable, Tunable.search) == {"lr": 0.0123, "batch_size": 16, "beta1": 0.9}
 
 
 def test_shipped_presets_are_those_of_benchmarks_that_need_no_options():

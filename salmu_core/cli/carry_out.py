@@ -53,7 +53,7 @@ def carry_out(
     out = Path(study.out) if study.out is not None else _results_folder(study)
     given = {name: dict(values) for name, values in (options or {}).items()}
     planned = plan_comparison(
-        [MethodChoice(method.name, method.options) for method in study.methods],
+        [MethodChoice(method.name, method.options, method.budgets) for method in study.methods],
         benchmark=study.benchmark,
         bench_seeds=study.bench_seeds,
         seeds=study.seeds,
@@ -130,24 +130,30 @@ def as_run(study: Study, planned: Sequence[PlannedRun], out: Path) -> Study:
     other plugins or presets are installed."""
     from salmu_core.study import StudyMethod
 
-    found: dict[str, StudyMethod] = {}
+    found: dict[str, tuple[str, dict[str, Any], dict[float, None]]] = {}
     for item in planned:
         spec = item.resolved.spec
         if spec.method != "none":
             chosen = {name: item.resolved.options[name] for name in spec.method_options}
-            found.setdefault(f"{spec.method} {chosen}", StudyMethod(name=spec.method, options=chosen))
-    return study.model_copy(update={"methods": tuple(found.values()), "preset": "none", "out": str(out)})
+            found.setdefault(f"{spec.method} {chosen}", (spec.method, chosen, {}))[2][spec.budget] = None
+    methods = [
+        StudyMethod(name=name, options=chosen, budgets=() if len(budgets) == len(study.budgets) else tuple(budgets))
+        for name, chosen, budgets in found.values()
+    ]
+    return study.model_copy(update={"methods": tuple(methods), "preset": "none", "out": str(out)})
 
 
 def _show_presets(planned: Sequence[PlannedRun], study: Study, given: Mapping[str, Mapping[str, Any]]) -> None:
     from salmu_core.cli import render
 
     asked = {method.name: {*method.options, *given.get(method.name, {})} for method in study.methods}
-    for name, chosen in {item.resolved.spec.method: item.resolved.spec.method_options for item in planned}.items():
-        known = asked.get(name, set(given.get(name, {})))
-        taken = {option: value for option, value in chosen.items() if option not in known}
-        if taken:
-            render.show_preset(name, taken, study.preset)
+    shown: set[str] = set()
+    for spec in (item.resolved.spec for item in planned):
+        known = asked.get(spec.method, set(given.get(spec.method, {})))
+        taken = {option: value for option, value in spec.method_options.items() if option not in known}
+        if taken and f"{spec.method} {taken}" not in shown:
+            shown.add(f"{spec.method} {taken}")
+            render.show_preset(spec.method, taken, study.preset, spec.budget if len(study.budgets) > 1 else None)
 
 
 def _launch(

@@ -37,11 +37,12 @@ def print_json(content: Any) -> None:
     print(json.dumps(content, indent=2, ensure_ascii=False, default=str))
 
 
-def show_preset(method: str, options: Mapping[str, Any], preset: str) -> None:
-    """Say which options come from a preset: they are not the method's defaults."""
+def show_preset(method: str, options: Mapping[str, Any], preset: str, budget: float | None = None) -> None:
+    """Say which options come from a preset: they are not the method's defaults. `budget` is named where there are several."""
     given = " ".join(f"{name}={value}" for name, value in options.items())
     place = "the benchmark's preset (--preset none for the defaults)" if preset == "benchmark" else preset
-    err.print(f"{method}: {given} from {place}", markup=False, highlight=False)
+    title = method if budget is None else f"{method} {budget:g}x"
+    err.print(f"{title}: {given} from {place}", markup=False, highlight=False)
 
 
 def make_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> Table:

@@ -96,7 +96,7 @@ def run_command(
     spec = RunSpec(
         method=method,
         benchmark=benchmark,
-        method_options=with_preset(method, given, shared, preset),
+        method_options=with_preset(method, given, shared, preset, budget),
         benchmark_options=bench_options,
         start=start,
         seed=seed,

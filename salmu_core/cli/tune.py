@@ -14,6 +14,7 @@ from salmu_core.cli.arguments import (
     benchmark_options,
     complete_names,
     make_settings,
+    parse_numbers,
     results_folder,
     run_settings,
 )
@@ -21,8 +22,8 @@ from salmu_core.cli.arguments import (
 _EXAMPLES = """\b
 Examples:
   salmu tune gradient-ascent delete --trials 12
-  salmu tune --all --bench-seed 3
-  salmu compare --preset results/mini/tune/presets
+  salmu tune --all --bench-seeds 3,4 --budget 1,5
+  salmu compare --budget 1,5 --preset results/mini-seeds-3-4/tune/presets
 """
 
 
@@ -30,8 +31,20 @@ Examples:
 @click.argument("methods", nargs=-1, shell_complete=complete_names("method"))
 @click.option("--all", "every", is_flag=True, help="Every installed method that declares a search space.")
 @benchmark_choice
+@click.option(
+    "--bench-seeds",
+    metavar="N,N,...",
+    help="Instances of a seeded benchmark: a trial runs on each in turn, and is stopped where it is hopeless.",
+)
 @click.option("--trials", type=click.IntRange(min=1), default=12, show_default=True, help="Trials of every method.")
-@click.option("--budget", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True, help="Of each trial.")
+@click.option(
+    "--budget",
+    "budgets",
+    default="1",
+    show_default=True,
+    metavar="X,X,...",
+    help="Multiples of the budget; each is searched by itself and gets presets of its own.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of carving and search.")
 @click.option("--out", type=click.Path(path_type=Path), help="Trials and presets. Default: results/BENCHMARK/tune.")
 @run_settings
@@ -43,8 +56,9 @@ def tune_command(
     bench_seed: int | None,
     bench_set: tuple[str, ...],
     data_dir: Path | None,
+    bench_seeds: str | None,
     trials: int,
-    budget: float,
+    budgets: str,
     seed: int,
     out: Path | None,
     precision: Any,
@@ -66,42 +80,51 @@ def tune_command(
         raise BadOptions("salmu tune takes METHODS or --all.", "salmu list-methods shows what is installed.")
     chosen = methods or tuple(sorted(name for name, entry in plugins.methods.items() if entry.cls.search))
     options = benchmark_options(bench_set, bench_seed, data_dir)
+    if bench_seeds is not None and bench_seed is not None:
+        raise BadOptions("The benchmark's seed is given twice: --bench-seed and --bench-seeds.", "Leave out one.")
+    instances = () if bench_seeds is None else tuple(parse_numbers(bench_seeds, "--bench-seeds", int))
+    factors = tuple(parse_numbers(budgets, "--budget", float))
+    named = {**options, **({"seeds": "-".join(map(str, instances))} if instances else {})}
 
     def show(method: str, number: int, of: int, trial: Trial) -> None:
         given = " ".join(f"{name}={value}" for name, value in trial.options.items())
-        line = f"{method} {number}/{of}: {given} -> {trial.value:.3f} ({trial.verdict}, {trial.seconds:.0f} s)"
+        line = f"{method} {number}/{of}: {given} -> {trial.value:.3f} ({trial.verdict}, {sum(trial.seconds):.0f} s)"
         render.err.print(line, markup=False, highlight=False)
 
-    with ProgressDisplay(runs=2 + trials * len(chosen), quiet=as_json) as display:
+    with ProgressDisplay(runs=max(1, len(instances)) * (2 + trials * len(chosen) * len(factors)), quiet=as_json) as display:
         plugins.watch(display)
         found = tune(
             chosen,
             benchmark=benchmark,
             benchmark_options=options,
+            bench_seeds=instances,
             trials=trials,
-            budget=budget,
+            budgets=factors,
             seed=seed,
             precision=precision,
-            out=out or results_folder(benchmark, options) / "tune",
+            out=out or results_folder(benchmark, named) / "tune",
             settings=make_settings(flags),
             plugins=plugins,
             command=" ".join(["salmu", *map(shlex.quote, sys.argv[1:])]),
             show=show,
         )
     if as_json:
-        render.print_json([{"method": item.method, "options": dict(item.best.options), "value": item.best.value,
+        render.print_json([{"method": item.method, "budget": item.budget, "options": dict(item.best.options), "value": item.best.value,
                             "verdict": item.best.verdict, "preset": str(item.preset)} for item in found])  # fmt: skip
         return 0
     rows = [
         (
             item.method,
+            f"{item.budget:g}x",
             " ".join(f"{name}={value}" for name, value in item.best.options.items()),
             f"{item.best.value:.3f}",
             f"{item.trials[0].value:.3f}",
-            item.best.verdict,
+            item.best.verdict
+            if item.best.eligible
+            else f"{item.best.verdict}; no trial may be chosen, this one harms least",
         )
         for item in found
     ]
-    render.out.print(render.make_table(("method", "options", "value", "defaults", "verdict there"), rows))
+    render.out.print(render.make_table(("method", "budget", "options", "value", "defaults", "verdict there"), rows))
     render.out.print(f"Presets: {found[0].preset.parent}", markup=False, highlight=False)
     return 0

@@ -26,10 +26,15 @@ _STARTS: tuple[Literal["clean", "compromised"], ...] = ("clean", "compromised")
 
 @dataclass(frozen=True)
 class MethodChoice:
-    """A method and the options it is given."""
+    """A method and the options it is given.
+
+    Args:
+        budgets: those it is run at; none: all of the comparison.
+    """
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    budgets: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,9 @@ def plan_comparison(
             RunSpec(
                 method=choice.name,
                 benchmark=benchmark,
-                method_options=with_preset(choice.name, {**given.get(choice.name, {}), **choice.options}, shared, preset),
+                method_options=with_preset(
+                    choice.name, {**given.get(choice.name, {}), **choice.options}, shared, preset, budget
+                ),
                 seed=seed,
                 budget=budget,
                 precision=precision,
@@ -120,7 +127,7 @@ def plan_comparison(
             for budget in budgets
             for seed in seeds
             for choice in choices
-            if choice.name != "none"
+            if choice.name != "none" and (not choice.budgets or budget in choice.budgets)
         ]
         for spec in specs:
             resolved = resolve(spec, plugins, settings.cache_folder, shared)

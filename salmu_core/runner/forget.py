@@ -97,7 +97,7 @@ def plan(
         method=method,
         benchmark=OwnData.name,
         benchmark_options=benchmark.options.model_dump(mode="json"),
-        method_options=with_preset(method, dict(options or {}), benchmark, preset),
+        method_options=with_preset(method, dict(options or {}), benchmark, preset, budget),
         seed=seed,
         budget=budget,
         precision=precision,

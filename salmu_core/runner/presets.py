@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,17 +30,44 @@ def read_preset(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_presets(folder: Path) -> dict[str, dict[str, Any]]:
-    """Method name -> options, of every preset in a folder."""
-    found = [read_preset(path) for path in sorted(folder.glob("*.json"))]
-    return {preset["method"]: dict(preset["options"]) for preset in found}
+def read_presets(folder: Path, budget: float = 1.0) -> dict[str, dict[str, Any]]:
+    """Method name -> options, of every preset in a folder.
+
+    Args:
+        budget: of the run. Where a method has several files, the one that was tuned for this budget counts, else the nearest one on a
+            logarithmic scale (of two as near, the smaller). A file that names no budget was tuned for 1x.
+    """
+    nearest: dict[str, tuple[tuple[float, float], dict[str, Any]]] = {}
+    for path in sorted(folder.glob("*.json")):
+        preset = read_preset(path)
+        own = _budget_of(preset, path)
+        distance = (round(abs(math.log(own / budget)), 9), own)
+        known = nearest.get(preset["method"])
+        if known is None or distance < known[0]:
+            nearest[preset["method"]] = distance, dict(preset["options"])
+    return {method: options for method, (_, options) in nearest.items()}
 
 
-def with_preset(method: str, given: Mapping[str, Any], benchmark: Benchmark, preset: str | Path) -> dict[str, Any]:
+def _budget_of(preset: Mapping[str, Any], path: Path) -> float:
+    budget = preset.get("budget", 1.0)
+    if isinstance(budget, bool) or not isinstance(budget, int | float) or not 0 < budget < math.inf:
+        raise BadOptions(f"'{path}' names the budget {budget!r}.", "It is a number above 0, as after --budget.")
+    return float(budget)
+
+
+def preset_file(method: str, budget: float) -> str:
+    """Name of the file that keeps a method's preset for a budget, e.g. delete-5x.json."""
+    return f"{method}-{budget:g}x.json"
+
+
+def with_preset(
+    method: str, given: Mapping[str, Any], benchmark: Benchmark, preset: str | Path, budget: float = 1.0
+) -> dict[str, Any]:
     """The options that a run is given: those asked for, then those of a preset; all others keep their defaults.
 
     Args:
         preset: "benchmark" for what the benchmark ships, "none", a folder of presets, or one preset file.
+        budget: of the run; see `read_presets`. One preset file is used at any budget.
 
     Raises:
         BadOptions: a preset that cannot be read, or one file that is another method's.
@@ -47,14 +75,14 @@ def with_preset(method: str, given: Mapping[str, Any], benchmark: Benchmark, pre
     if str(preset) == NONE:
         return dict(given)
     if str(preset) == FROM_BENCHMARK:
-        return {**benchmark.presets().get(method, {}), **given}
+        return {**benchmark.presets_for(budget).get(method, {}), **given}
     path = Path(preset)
     if path.is_dir():
-        return {**read_presets(path).get(method, {}), **given}
+        return {**read_presets(path, budget).get(method, {}), **given}
     content = read_preset(path)
     if content["method"] != method:
         raise BadOptions(f"The preset '{path}' is for {content['method']}, not for {method}.", "Give a folder of presets.")
     return {**content["options"], **given}
 
 
-__all__ = ["FROM_BENCHMARK", "NONE", "read_preset", "read_presets", "with_preset"]
+__all__ = ["FROM_BENCHMARK", "NONE", "preset_file", "read_preset", "read_presets", "with_preset"]

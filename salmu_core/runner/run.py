@@ -165,7 +165,7 @@ def run(
     settings = settings or Settings()
     resolved = resolve(spec, plugins, settings.cache_folder)
     if not isinstance(method, RunSpec):
-        chosen = with_preset(method, spec.method_options, resolved.benchmark, preset)
+        chosen = with_preset(method, spec.method_options, resolved.benchmark, preset, spec.budget)
         if chosen != spec.method_options:
             spec = spec.model_copy(update={"method_options": chosen})
             resolved = resolve(spec, plugins, settings.cache_folder, resolved.benchmark)

@@ -1,9 +1,7 @@
-"""Search a method's declared space on the validation benchmark: every method gets the same trials on the same budget."""
+"""Search a method's declared space on the validation benchmark: the same trials, budgets and instances for every method."""
 
 from __future__ import annotations
 
-import math
-import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,69 +10,124 @@ from typing import Any, Literal
 from salmu_core.errors import BadOptions, SalmuError
 from salmu_core.files import check_writable, write_json
 from salmu_core.method import UnlearningMethod
-from salmu_core.options import Between, OneOf
-from salmu_core.plugins import Plugins, load_plugins
-from salmu_core.records.gaps import gaps_of
-from salmu_core.records.overall import overall_score
-from salmu_core.records.schema import RunRecord, RunSpec, ScoreRecord
-from salmu_core.records.verdict import Thresholds, judge, primary
+from salmu_core.model import WEIGHTS_FILE
+from salmu_core.plugins import Entry, Plugins, load_plugins
+from salmu_core.records.schema import RunRecord, RunSpec
+from salmu_core.records.verdict import judge
+from salmu_core.runner.presets import preset_file
 from salmu_core.runner.provenance import package_versions
 from salmu_core.runner.resolve import make_benchmark, resolve
-from salmu_core.runner.run import Settings, run_resolved
+from salmu_core.runner.run import ROWS_FILE, Settings, run_resolved
 from salmu_core.seeding import derive_seed
+from salmu_core.tuning.rule import LOST, RULE, Scores, Worth, mean_worth, worth_of
+from salmu_core.tuning.space import described, first_trial, searched_values, space_of, suggest
 
-NOT_RANKED = 1.0  # taken off the value of a trial whose verdict can hold no rank
-#: A deletion request comes first: taken off for the forgetting that is missing, per share of the way to Compromised. Without it the
-#: best rate of a method that harms is always the one at which it does next to nothing.
-NOT_FORGOTTEN = 5.0
-LOST = -10.0  # value of a trial without scores; no trial with scores is counted as worse
-RULE = (
-    "highest overall score on the validation benchmark, less 5 times the share by which the primary forgetting metric misses a gap"
-    " of 0.2, less 1 where the verdict there can hold no rank (no effect, catastrophic at a loss of 0.1 RetainMRR, diverged, failed)"
-)
-Scores = Mapping[str, ScoreRecord]
+#: Trials that run on every instance before one is stopped for being worse than the median of those at the same instance.
+BEFORE_STOPPING = 4
 #: Shows a finished trial: method, number, trials, the trial.
 ShowTrial = Callable[[str, int, int, "Trial"], None]
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One try of a method."""
+    """One try of a method.
+
+    Attributes:
+        value: what the search maximises, see `rule`; over the instances that it ran on.
+        verdicts, statuses, scores, seconds: of each instance that it ran on.
+        stopped: it ran on fewer instances than there are, being hopeless.
+    """
 
     options: Mapping[str, Any]
     value: float
-    verdict: str
-    status: str
-    seconds: float
-    scores: Mapping[str, float] = field(default_factory=dict)
+    forgotten: float | None
+    kept: float | None
+    lost: float | None
+    stopped: bool
+    verdicts: Sequence[str]
+    statuses: Sequence[str]
+    seconds: Sequence[float]
+    scores: Sequence[Mapping[str, float]] = field(default_factory=tuple)
+
+    @property
+    def eligible(self) -> bool:
+        """May it be chosen?"""
+        return not self.stopped and self.value >= 0
+
+    @property
+    def verdict(self) -> str:
+        """In a word or two, for a table."""
+        return ", ".join(dict.fromkeys(self.verdicts)) + (" (stopped)" if self.stopped else "")
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """What the search found for a method, and where it is kept."""
+    """What the search found for a method at a budget, and where it is kept."""
 
     method: str
+    budget: float
     best: Trial
     trials: Sequence[Trial]
     preset: Path
 
 
-def rate(record: RunRecord, never_learned: Scores, compromised: Scores) -> tuple[float, str]:
-    """What a trial is worth, and its verdict: the rule above.
+class Ground:
+    """The validation part of one instance, and its two references, which are run when they are first asked for."""
 
-    Args:
-        never_learned: scores of the Compromised model on mismatched pairs, where the Clean model's would stand.
-        compromised: its scores on the pairs themselves.
-    """
-    verdict = judge(record, never_learned, compromised)
-    if not record.scores:
-        return LOST, verdict.name
-    gaps = gaps_of(record.scores, never_learned, compromised)
-    value = overall_score(record.scores, never_learned, compromised) or 0.0
-    forgetting = primary(record.scores, "forgetting")
-    left = gaps.get(forgetting[0], 0.0) if forgetting else 0.0
-    value -= NOT_FORGOTTEN * max(0.0, left - Thresholds().forgetting_gap)
-    return max(LOST, value - (0 if verdict.ranked else NOT_RANKED)), verdict.name
+    def __init__(
+        self,
+        carved: Mapping[str, Any],
+        precision: Literal["no", "bf16", "fp16"],
+        folder: Path,
+        settings: Settings,
+        plugins: Plugins,
+    ) -> None:
+        self._carved = dict(carved)
+        self._precision = precision
+        self._folder, self._settings, self._plugins = folder, settings, plugins
+        self._shared = {
+            mismatched: make_benchmark("validation", {**carved, "mismatched": mismatched}, plugins, settings.cache_folder)
+            for mismatched in (False, True)
+        }
+        self._references: tuple[Scores, Scores] | None = None
+
+    @property
+    def never_learned(self) -> Scores:
+        """Of the Compromised model on mismatched pairs."""
+        return self._measured()[0]
+
+    @property
+    def compromised(self) -> Scores:
+        """Of the Compromised model."""
+        return self._measured()[1]
+
+    @property
+    def largest_rate(self) -> float | None:
+        """The rate of pretraining."""
+        return self._shared[False].pretraining_rate()
+
+    def _measured(self) -> tuple[Scores, Scores]:
+        if self._references is None:
+            self._references = self.run("none", {}, 1.0, mismatched=True).scores, self.run("none", {}, 1.0).scores
+        return self._references
+
+    def run(self, method: str, options: Mapping[str, Any], budget: float, *, mismatched: bool = False) -> RunRecord:
+        """One run; read back when it was made before. Of a trial only the record is kept: models of all trials would be gigabytes."""
+        spec = RunSpec(
+            method=method,
+            benchmark="validation",
+            benchmark_options={**self._carved, "mismatched": mismatched},
+            method_options=dict(options),
+            budget=budget,
+            precision=self._precision,
+        )
+        resolved = resolve(spec, self._plugins, self._settings.cache_folder, self._shared[mismatched])
+        folder = self._folder / "trials" / resolved.folder_name
+        record = run_resolved(resolved, folder, self._settings, self._plugins)
+        if method != "none":
+            for name in (WEIGHTS_FILE, ROWS_FILE):
+                (folder / name).unlink(missing_ok=True)
+        return record
 
 
 def tune(
@@ -82,8 +135,9 @@ def tune(
     *,
     benchmark: str = "mini",
     benchmark_options: Mapping[str, Any] | None = None,
+    bench_seeds: Sequence[int] = (),
     trials: int = 12,
-    budget: float = 1.0,
+    budgets: Sequence[float] = (1.0,),
     seed: int = 0,
     precision: Literal["no", "bf16", "fp16"] = "no",
     out: str | Path,
@@ -92,12 +146,14 @@ def tune(
     command: str | None = None,
     show: ShowTrial = lambda method, number, trials, trial: None,
 ) -> list[Tuned]:
-    """Search each method's space and write a preset per method, with the record of the search, to `out/presets`.
+    """Search each method's space at each budget and write a preset for each, with the record of the search, to `out/presets`.
 
     A search that was cut is continued: trials are drawn from `seed`, those that are done are read back.
 
     Args:
-        trials: of every method; the first has the method's defaults.
+        bench_seeds: instances of a benchmark that has a seed; a trial runs on each in turn, and is stopped where it is hopeless. None:
+            the one of `benchmark_options`.
+        trials: of every method at every budget; the first has the method's defaults.
         out: holds `trials/`, a run directory each, and `presets/`.
 
     Raises:
@@ -117,121 +173,155 @@ def tune(
             raise BadOptions(f"{name} declares no search space, so there is nothing to tune.", "Leave it out.")
     folder = Path(out)
     check_writable(folder, needed_bytes=64_000_000)
-    base = make_benchmark(benchmark, dict(benchmark_options or {}), plugins, settings.cache_folder)
-    carved = {"base": benchmark, "base_options": base.options.model_dump(mode="json"), "seed": seed}
-    shared = {
-        mismatched: make_benchmark("validation", {**carved, "mismatched": mismatched}, plugins, settings.cache_folder)
-        for mismatched in (False, True)
-    }
-
-    def one(method: str, options: Mapping[str, Any], *, mismatched: bool = False) -> RunRecord:
-        spec = RunSpec(
-            method=method,
-            benchmark="validation",
-            benchmark_options={**carved, "mismatched": mismatched},
-            method_options=dict(options),
-            budget=budget,
-            precision=precision,
-        )
-        resolved = resolve(spec, plugins, settings.cache_folder, shared[mismatched])
-        return run_resolved(resolved, folder / "trials" / resolved.folder_name, settings, plugins)
-
-    compromised = one("none", {}).scores
-    never_learned = one("none", {}, mismatched=True).scores
+    grounds = make_grounds(benchmark, benchmark_options or {}, bench_seeds, seed, precision, folder, settings, plugins)
     found = []
-    for name, entry in entries.items():
-        sampler = optuna.samplers.TPESampler(
-            seed=derive_seed(seed, "tune", name) % 2**32, n_startup_trials=max(3, trials // 3), multivariate=True
-        )
-        study = optuna.create_study(direction="maximize", sampler=sampler)
-        tried: list[Trial] = []
-        for number in range(trials):
-            asked = study.ask() if number else None  # the first trial is the method as it comes
-            options = suggest(asked, entry.cls) if asked else {}
-            record = one(name, options)
-            value, verdict = rate(record, never_learned, compromised)
-            if asked:
-                study.tell(asked, value)
-            elif known := defaults_of(entry.cls):
-                study.add_trial(optuna.create_trial(params=known, distributions=distributions(entry.cls), value=value))
-            seconds = record.cost.seconds.get("unlearn", 0.0)
-            scores = {metric: round(score.value, 4) for metric, score in record.scores.items()}
-            tried.append(Trial(options, round(value, 4), verdict, record.status, round(seconds, 1), scores))
-            show(name, number + 1, trials, tried[-1])
-        best = max(tried, key=lambda trial: trial.value)  # the first of equals
-        path = folder / "presets" / f"{name}.json"
-        write_json(
-            path,
-            {
-                "method": name,
-                "options": dict(best.options),
+    for budget in budgets:
+        for entry in entries.values():
+            tried = search(entry, grounds, trials, budget, seed, show)
+            best = choose(tried)
+            path = folder / "presets" / preset_file(entry.name, budget)
+            content = _content(entry, grounds, tried, best)
+            place = {
                 "benchmark": benchmark,
-                "benchmark options": base.options.model_dump(mode="json"),
-                "rule": RULE,
-                "command": command,
-                "budget": budget,
-                "seed": seed,
-                "chosen": {"value": best.value, "verdict": best.verdict},
-                "space": {option: _described(span) for option, span in entry.cls.search.items()},
-                "references": {
-                    "compromised": {metric: round(score.value, 4) for metric, score in compromised.items()},
-                    "never learned": {metric: round(score.value, 4) for metric, score in never_learned.items()},
-                },
-                "trials": [trial.__dict__ for trial in tried],
-                "packages": {**package_versions(), entry.package.name: entry.package.version},
-            },
-        )
-        found.append(Tuned(name, best, tried, path))
+                "benchmark options": dict(benchmark_options or {}),
+                "instances": list(bench_seeds),
+            }
+            write_json(path, {**content, **place, "command": command, "budget": budget, "seed": seed})
+            found.append(Tuned(entry.name, budget, best, tried, path))
     return found
 
 
-def defaults_of(cls: type[UnlearningMethod]) -> dict[str, Any]:
-    """The searched options as the method has them by default; nothing when one of them lies outside its range."""
-    options = cls.Options()
-    found = {name: getattr(options, name) for name in cls.search}
-    for name, span in cls.search.items():
-        value = found[name]
-        inside = value in span.values if isinstance(span, OneOf) else value is not None and span.low <= value <= span.high
-        if not inside:
-            return {}
-    return found
+def make_grounds(
+    benchmark: str,
+    benchmark_options: Mapping[str, Any],
+    bench_seeds: Sequence[int],
+    seed: int,
+    precision: Literal["no", "bf16", "fp16"],
+    folder: Path,
+    settings: Settings,
+    plugins: Plugins,
+) -> list[Ground]:
+    """The instances that trials run on, in order.
+
+    Raises:
+        BadOptions: the benchmark's seed is given twice.
+    """
+    if bench_seeds and "seed" in benchmark_options:
+        raise BadOptions("The benchmark's seed is given twice: one, and a list of instances.", "Leave out one of them.")
+    grounds = []
+    for own in [{"seed": number} for number in bench_seeds] or [{}]:
+        base = make_benchmark(benchmark, {**benchmark_options, **own}, plugins, settings.cache_folder)
+        carved = {"base": benchmark, "base_options": base.options.model_dump(mode="json"), "seed": seed}
+        grounds.append(Ground(carved, precision, folder, settings, plugins))
+    return grounds
 
 
-def distributions(cls: type[UnlearningMethod]) -> dict[str, Any]:
-    """The space in Optuna's words."""
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+def search(
+    entry: Entry[type[UnlearningMethod]], grounds: Sequence[Ground], trials: int, budget: float, seed: int, show: ShowTrial
+) -> list[Trial]:
+    """All trials of a method at a budget, in order. The same arguments give the same trials, also where some were run before.
+
+    Values come from Optuna's TPE sampler. After each instance but the last a trial is stopped where it lost too much to be chosen, or
+    where Optuna's median pruner says so: it is worse than half of the trials that ran to the end were at this point.
+    """
+    import optuna
+
+    space = space_of(entry.cls, grounds[0].largest_rate)
+    study = optuna.create_study(
+        direction="maximize",
+        sampler=optuna.samplers.TPESampler(
+            seed=derive_seed(seed, "tune", entry.name) % 2**32, n_startup_trials=max(3, trials // 3), multivariate=True
+        ),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=BEFORE_STOPPING),
+    )
+    tried = []
+    for number in range(trials):
+        asked = None
+        if number:
+            asked = study.ask()
+            options = suggest(asked, entry.cls, space)
+        else:  # the method as it comes
+            options = first_trial(entry.cls, space)
+            if known := searched_values(entry.cls, space, options):
+                study.enqueue_trial(known)
+                asked = study.ask()
+                suggest(asked, entry.cls, space)
+        trial = _try(entry.name, options, grounds, budget, asked)
+        if asked:
+            if trial.stopped:
+                study.tell(asked, state=optuna.trial.TrialState.PRUNED)
+            else:
+                study.tell(asked, trial.value)
+        tried.append(trial)
+        show(entry.name if budget == 1 else f"{entry.name} {budget:g}x", number + 1, trials, trial)
+    return tried
+
+
+def _try(method: str, options: Mapping[str, Any], grounds: Sequence[Ground], budget: float, asked: Any) -> Trial:
+    """Run one trial on one instance after the other, until it is hopeless."""
+    records: list[RunRecord] = []
+    worths: list[Worth | None] = []
+    stopped = False
+    value = LOST
+    for step, ground in enumerate(grounds):
+        record = ground.run(method, options, budget)
+        records.append(record)
+        worths.append(worth_of(record.scores, ground.never_learned, ground.compromised) if record.scores else None)
+        value = _value(worths)
+        if step < len(grounds) - 1:
+            if asked:
+                asked.report(value, step)
+            # What was lost here stays the largest loss or is exceeded, so the trial can never be chosen.
+            if value < 0 or (asked and asked.should_prune()):
+                stopped = True
+                break
+    measured = [worth for worth in worths if worth is not None]
+    mean = mean_worth(measured) if measured and len(measured) == len(worths) else None
+    return Trial(
+        options=dict(options),
+        value=round(value, 4),
+        forgotten=None if mean is None else round(mean.forgotten, 4),
+        kept=None if mean is None else round(mean.kept, 4),
+        lost=None if mean is None else round(mean.lost, 4),
+        stopped=stopped,
+        verdicts=[
+            judge(record, ground.never_learned, ground.compromised).name
+            for record, ground in zip(records, grounds, strict=False)
+        ],
+        statuses=[record.status for record in records],
+        seconds=[round(record.cost.seconds.get("unlearn", 0.0), 1) for record in records],
+        scores=[{name: round(score.value, 4) for name, score in record.scores.items()} for record in records],
+    )
+
+
+def _value(worths: Sequence[Worth | None]) -> float:
+    measured = [worth for worth in worths if worth is not None]
+    return mean_worth(measured).value if len(measured) == len(worths) else LOST
+
+
+def choose(tried: Sequence[Trial]) -> Trial:
+    """The best of those that may be chosen, the first of equals; where none may, the one that did least harm."""
+    eligible = [trial for trial in tried if trial.eligible]
+    return max(eligible or tried, key=lambda trial: trial.value)
+
+
+def _content(
+    entry: Entry[type[UnlearningMethod]], grounds: Sequence[Ground], tried: Sequence[Trial], best: Trial
+) -> dict[str, Any]:
+    """What a preset keeps of a search."""
+
+    def short(scores: Scores) -> dict[str, float]:
+        return {metric: round(score.value, 4) for metric, score in scores.items()}
 
     return {
-        name: CategoricalDistribution(list(span.values))
-        if isinstance(span, OneOf)
-        else (IntDistribution if _whole(cls, name) else FloatDistribution)(span.low, span.high, log=span.log)
-        for name, span in cls.search.items()
+        "method": entry.name,
+        "options": dict(best.options),
+        "rule": RULE,
+        "chosen": {"value": best.value, "verdict": best.verdict, "eligible": best.eligible},
+        "space": described(space_of(entry.cls, grounds[0].largest_rate)),
+        "references": [
+            {"compromised": short(ground.compromised), "never learned": short(ground.never_learned)} for ground in grounds
+        ],
+        "trials": [trial.__dict__ for trial in tried],
+        "packages": {**package_versions(), entry.package.name: entry.package.version},
     }
-
-
-def _whole(cls: type[UnlearningMethod], option: str) -> bool:
-    """Does the option take whole numbers?"""
-    annotation = cls.Options.model_fields[option].annotation
-    return int in (annotation, *typing.get_args(annotation))
-
-
-def suggest(trial: Any, cls: type[UnlearningMethod]) -> dict[str, Any]:
-    """The next values to try; three digits of a number are enough, and make it repeatable by hand."""
-    chosen: dict[str, Any] = {}
-    for name, span in cls.search.items():
-        if isinstance(span, OneOf):
-            chosen[name] = trial.suggest_categorical(name, list(span.values))
-        elif _whole(cls, name):
-            chosen[name] = trial.suggest_int(name, int(span.low), int(span.high), log=span.log)
-        else:
-            value = trial.suggest_float(name, span.low, span.high, log=span.log)
-            chosen[name] = min(max(_three_digits(value), span.low), span.high)
-    return chosen
-
-
-def _three_digits(value: float) -> float:
-    return 0.0 if value == 0 else round(value, 2 - math.floor(math.log10(abs(value))))
-
-
-def _described(span: Between | OneOf) -> Any:
-    return list(span.values) if isinstance(span, OneOf) else {"low": span.low, "high": span.high, "log": span.log}

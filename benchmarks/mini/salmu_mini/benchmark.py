@@ -32,8 +32,8 @@ READY = "ready.json"
 
 
 @cache
-def _shipped_presets() -> Mapping[str, Mapping[str, Any]]:
-    return read_presets(Path(__file__).with_name("presets"))
+def _shipped_presets(budget: float) -> Mapping[str, Mapping[str, Any]]:
+    return read_presets(Path(__file__).with_name("presets"), budget)
 
 
 class MiniOptions(Options):
@@ -83,7 +83,14 @@ class Mini(SnapshotBenchmark):
         return self.cache / "mini" / f"{size}-seed{self.options.seed}-{digest}"
 
     def presets(self) -> Mapping[str, Mapping[str, Any]]:
-        return _shipped_presets()
+        return _shipped_presets(1.0)
+
+    def presets_for(self, budget: float) -> Mapping[str, Mapping[str, Any]]:
+        return _shipped_presets(budget)
+
+    def pretraining_rate(self) -> float:
+        recipe = RECIPES[self.options.size]
+        return max(recipe.first_lr, recipe.second_lr)
 
     def budget(self) -> Budget:
         rows = len(self.split("forget"))
