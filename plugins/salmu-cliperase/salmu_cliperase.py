@@ -61,7 +61,7 @@ class ClipErase(LossMethod):
     family = "negative pairs"
     paper = "https://arxiv.org/abs/2410.23330"
     data = ("forget", "retain")
-    search = {"lr": Between(1e-5, 3e-3), "forget_weight": Between(0.1, 10)}
+    search = {"lr": Between(1e-6, 3e-3), "forget_weight": Between(0.1, 10)}
 
     class Options(FitOptions):
         """Options of cliperase."""
@@ -105,7 +105,7 @@ class ClipEraseSalmubench(LossMethod):
     family = "negative pairs"
     paper = "https://arxiv.org/abs/2603.26316"
     data = ("forget", "retain")
-    search = {"lr": Between(1e-5, 3e-3), "forget_weight": Between(0.01, 10)}
+    search = {"lr": Between(1e-6, 3e-3), "forget_weight": Between(0.01, 10)}
 
     class Options(FitOptions):
         """Options of cliperase-salmubench."""

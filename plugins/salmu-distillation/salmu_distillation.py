@@ -19,6 +19,7 @@ from salmu_core import (
     Field,
     FitOptions,
     LossMethod,
+    OneOf,
     Pairs,
     UnlearnContext,
     UnlearningMethod,
@@ -105,7 +106,7 @@ class Delete(LossMethod):
     family = "distillation"
     paper = "https://arxiv.org/abs/2503.23751"
     data = ("forget",)
-    search = {"lr": Between(1e-5, 3e-3), "temperature": Between(0.3, 30)}
+    search = {"lr": Between(1e-6, 3e-3), "temperature": Between(0.3, 30), "bank": OneOf((0, 128, 512))}
 
     class Options(FitOptions):
         """Options of delete."""
@@ -161,7 +162,7 @@ class DeleteSalmubench(LossMethod):
     family = "negative pairs"
     paper = "https://arxiv.org/abs/2603.26316"
     data = ("forget", "retain")
-    search = {"lr": Between(1e-5, 3e-3), "forget_weight": Between(0.01, 10)}
+    search = {"lr": Between(1e-6, 3e-3), "forget_weight": Between(0.01, 10)}
 
     class Options(FitOptions):
         """Options of delete-salmubench."""

@@ -63,7 +63,7 @@ class GradientAscentRetain(LossMethod):
     family = "gradient ascent"
     paper = "https://arxiv.org/abs/2302.09880"
     data = ("forget", "retain")
-    search = {"lr": Between(3e-6, 3e-3), "alpha": Between(0.05, 0.99, log=False)}
+    search = {"lr": Between(1e-6, 3e-3), "alpha": Between(0.05, 0.99, log=False)}
 
     class Options(FitOptions):
         """Options of gradient-ascent-retain."""

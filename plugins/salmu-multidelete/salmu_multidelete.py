@@ -58,7 +58,7 @@ class MultiDelete(LossMethod):
     family = "distillation"
     paper = "https://arxiv.org/abs/2311.12047"
     data = ("forget", "retain")
-    search = {"lr": Between(1e-5, 3e-3), "decoupling_weight": Between(0.03, 30)}
+    search = {"lr": Between(1e-6, 3e-3), "decoupling_weight": Between(0.03, 30)}
 
     class Options(FitOptions):
         """Options of multidelete."""

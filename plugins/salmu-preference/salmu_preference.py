@@ -66,7 +66,7 @@ class NegativePreference(LossMethod):
     family = "gradient ascent"
     paper = "https://arxiv.org/abs/2404.05868"
     data = ("forget", "retain")
-    search = {"lr": Between(1e-5, 3e-3), "beta": Between(0.01, 10)}
+    search = {"lr": Between(1e-6, 3e-3), "beta": Between(0.01, 10), "retain_weight": Between(0.1, 10)}
 
     class Options(FitOptions):
         """Options of npo."""
@@ -105,7 +105,12 @@ class SimpleNegativePreference(LossMethod):
     family = "gradient ascent"
     paper = "https://arxiv.org/abs/2410.07163"
     data = ("forget", "retain")
-    search = {"lr": Between(1e-5, 3e-3), "beta": Between(0.03, 30), "delta": Between(0, 5, log=False)}
+    search = {
+        "lr": Between(1e-6, 3e-3),
+        "beta": Between(0.03, 30),
+        "retain_weight": Between(0.1, 10),
+        "delta": Between(0, 5, log=False),
+    }
 
     class Options(FitOptions):
         """Options of simnpo."""

@@ -91,7 +91,7 @@ class NameBackdoor(LossMethod):
     family = "distillation"
     paper = "https://arxiv.org/abs/2310.08320"
     data = ("forget", "retain")
-    search = {"lr": Between(1e-5, 1e-3), "weight": Between(0.1, 10)}
+    search = {"lr": Between(1e-6, 1e-3), "weight": Between(0.1, 10)}
     Options = NameBackdoorOptions
 
     def prepare(self, ctx: UnlearnContext) -> None:
@@ -157,7 +157,7 @@ class FaceBackdoor(LossMethod):
     family = "distillation"
     paper = "https://arxiv.org/abs/2310.08320"
     data = ("forget", "retain")
-    search = {"lr": Between(1e-5, 1e-3), "weight": Between(0.1, 10)}
+    search = {"lr": Between(1e-6, 1e-3), "weight": Between(0.1, 10)}
     Options = FaceBackdoorOptions
 
     def prepare(self, ctx: UnlearnContext) -> None:

@@ -16,7 +16,7 @@ class RetainFinetuning(LossMethod):
     family = "retain finetuning"
     paper = "https://arxiv.org/abs/2603.26316"
     data = ("retain",)
-    search = {"lr": Between(1e-4, 1e-2)}
+    search = {"lr": Between(1e-6, 1e-2)}
 
     class Options(FitOptions):
         """Options of retain-finetuning."""

@@ -126,7 +126,7 @@ class Scrub(LossMethod):
     family = "distillation"
     paper = "https://arxiv.org/abs/2302.09880"
     data = ("forget", "retain")
-    search = {"lr": Between(1e-5, 3e-3), "max_share": Between(0.1, 1.0, log=False), "alpha": Between(0.05, 50)}
+    search = {"lr": Between(1e-6, 3e-3), "max_share": Between(0.1, 1.0, log=False), "alpha": Between(1e-3, 50)}
     Options = ScrubOptions
 
     _teacher: DualEncoder
@@ -258,7 +258,7 @@ class BadTeacher(LossMethod):
     family = "distillation"
     paper = "https://arxiv.org/abs/2205.08096"
     data = ("forget", "retain")
-    search = {"lr": Between(1e-5, 3e-3), "retain_weight": Between(0.1, 10), "temperature": Between(0.5, 20)}
+    search = {"lr": Between(1e-6, 3e-3), "retain_weight": Between(0.1, 10), "temperature": Between(0.5, 20)}
 
     class Options(FitOptions):
         """Options of bad-teacher."""

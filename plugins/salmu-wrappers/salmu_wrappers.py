@@ -30,13 +30,19 @@ Gradients = Mapping[str, Tensor]
 
 
 def saliency_mask(gradients: Mapping[str, Float[Tensor, ...]], share: float) -> dict[str, Bool[Tensor, ...]]:
-    """True for the `share` of all weights with the largest |gradient|, over all tensors together: the weight saliency of SalUn
-    (Fan et al. 2024, arXiv 2310.12508), whose code sets the threshold by rank like this. Of equal gradients at the threshold the first
-    are taken, so the share is met exactly.
+    """True for the `share` of the weights that have a gradient with the largest |gradient|, over all tensors together: the weight
+    saliency of SalUn (Fan et al. 2024, arXiv 2310.12508), whose code sets the threshold by rank like this. A classifier's weights
+    nearly all have a gradient; of a text encoder's token table only the rows of tokens that occur do, and a share of all weights
+    could then leave nothing masked. Of equal gradients at the threshold the first are taken, so the share is met exactly.
+
+    Example:
+        >>> gradients = {"table": torch.tensor([[0.0, 0.0], [3.0, -1.0]]), "bias": torch.tensor([2.0, -4.0])}
+        >>> {name: part.tolist() for name, part in saliency_mask(gradients, 0.5).items()}
+        {'table': [[False, False], [True, False]], 'bias': [False, True]}
     """
     flat = torch.cat([gradient.abs().flatten() for gradient in gradients.values()])
     chosen = torch.zeros(len(flat), dtype=torch.bool, device=flat.device)
-    chosen[flat.argsort(descending=True, stable=True)[: round(share * len(flat))]] = True
+    chosen[flat.argsort(descending=True, stable=True)[: round(share * int((flat > 0).sum()))]] = True
     parts = chosen.split([gradient.numel() for gradient in gradients.values()])
     return {name: part.view_as(gradients[name]) for name, part in zip(gradients, parts, strict=True)}
 
@@ -49,7 +55,7 @@ class SalUnOptions(Options):
     """Options of salun."""
 
     lr: float = Field(1e-4, gt=0, le=10, description="peak learning rate of the inner method")
-    share: float = Field(0.5, gt=0, le=1, description="share of the weights that may change")
+    share: float = Field(0.5, gt=0, le=1, description="share of the weights with a gradient on forget pairs that may change")
     inner: str = Field("shuffled-captions", description="the method whose gradients are masked; any that trains")
     inner_options: dict[str, Any] | None = Field(
         None, description="its other options, as JSON; none: `retain_weight` 1 for shuffled-captions"
@@ -66,7 +72,7 @@ class SalUn(UnlearningMethod):
     family = "pruning and editing"
     paper = "https://arxiv.org/abs/2310.12508"
     data = ("forget", "retain")
-    search = {"lr": Between(1e-5, 3e-3), "share": Between(0.05, 1.0)}
+    search = {"lr": Between(1e-6, 3e-3), "share": Between(0.05, 1.0)}
     Options = SalUnOptions
 
     def unlearn(self, ctx: UnlearnContext) -> None:
@@ -195,7 +201,7 @@ class Munba(UnlearningMethod):
     family = "gradient ascent"
     paper = "https://arxiv.org/abs/2411.15537"
     data = ("forget", "retain")
-    search = {"lr": Between(1e-5, 3e-3)}
+    search = {"lr": Between(1e-6, 3e-3)}
     Options = MunbaOptions
 
     def unlearn(self, ctx: UnlearnContext) -> None:
@@ -233,7 +239,7 @@ class GradientSurgery(UnlearningMethod):
     family = "gradient ascent"
     paper = "https://arxiv.org/abs/2001.06782"
     data = ("forget", "retain")
-    search = {"lr": Between(1e-5, 3e-3), "project": OneOf(("conflict", "always"))}
+    search = {"lr": Between(1e-6, 3e-3), "project": OneOf(("conflict", "always"))}
     Options = SurgeryOptions
 
     def unlearn(self, ctx: UnlearnContext) -> None:

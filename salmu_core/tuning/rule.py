@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from salmu_core.records.gaps import gap_of
+from salmu_core.records.overall import basis
 from salmu_core.records.schema import ScoreRecord
 
 #: The share of the ordinary knowledge above chance that a trial may lose on any instance. docs/tune.md shows what it means in a
@@ -28,9 +28,7 @@ class Worth:
     """What a trial did on the validation part of one instance, or of several.
 
     Attributes:
-        forgotten: from 0 (as Compromised) to 1 (as if never learned), mean over the forgetting metrics; past the target counts as
-            far as short of it.
-        kept: the worst of the holdout and retained metrics, from 0 to 1.
+        forgotten, kept: as in the overall score, with "as if never learned" in the place of Clean.
         lost: share of the general level above chance that is gone, of the worst general metric; 0 where it rose.
     """
 
@@ -56,27 +54,12 @@ def worth_of(scores: Scores, never_learned: Scores, compromised: Scores) -> Wort
         never_learned: scores of the Compromised model on mismatched pairs, where the Clean model's would stand.
         compromised: its scores on the pairs themselves.
     """
-    names = [name for name in scores if name in never_learned and name in compromised]
-
-    def of(*aspects: str) -> list[str]:
-        return [name for name in names if scores[name].aspect in aspects]
-
-    def near(name: str) -> float:
-        # A gap of more than 1 is no worse than not having moved: 0.
-        return max(0.0, 1 - gap_of(scores[name], never_learned[name], compromised[name]))
-
-    def level(name: str) -> float:
-        above = compromised[name].value - scores[name].chance
-        return 1.0 if above <= 0 else (scores[name].value - scores[name].chance) / above
-
-    forgetting, general = of("forgetting"), of("general")
-    if not forgetting or not general:
+    against = basis(never_learned, compromised)
+    measured = {compromised[name].aspect for name in against.weights}
+    parts = against.of(scores)
+    if parts is None or not measured >= {"forgetting", "general"}:
         return None
-    return Worth(
-        forgotten=math.fsum(map(near, forgetting)) / len(forgetting),
-        kept=min(map(near, of("holdout", "retained")), default=1.0),
-        lost=min(1.0, max(0.0, 1 - min(map(level, general)))),
-    )
+    return Worth(float(parts.forgotten), float(parts.kept), 1 - float(parts.general))
 
 
 def mean_worth(found: Sequence[Worth]) -> Worth:

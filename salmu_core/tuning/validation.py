@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from salmu_core.benchmark import Benchmark, Budget, Report, SplitInfo
+from salmu_core.benchmark import Benchmark, Budget, Counted, Report, SplitInfo
 from salmu_core.data import Embedded, Split, View
 from salmu_core.errors import BadData, SalmuError
 from salmu_core.metric import Metric, NotMeasurable, Score
@@ -237,6 +237,9 @@ class Validation(Benchmark):
         if self.options.base == self.name:
             raise SalmuError("The benchmark validation cannot be carved out of itself.")
         self.base = make_benchmark(self.options.base, self.options.base_options, load_plugins(), cache)
+        if self.base.scoring is not None:
+            # The base's own metrics count, as far as they can be measured here. Nothing that is installed beside them does.
+            self.scoring = {**self.base.scoring, RetainAccuracy.name: Counted(RetainAccuracy.target, RetainAccuracy.aspect)}
 
     def ready(self) -> bool:
         return self.base.ready()

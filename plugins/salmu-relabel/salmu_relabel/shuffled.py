@@ -31,7 +31,7 @@ class ShuffledCaptions(LossMethod):
     family = "relabel"
     paper = "https://arxiv.org/abs/2603.26316"
     data = ("forget", "retain")
-    search = {"lr": Between(3e-6, 1e-3), "retain_weight": OneOf((0.0, 0.3, 1.0, 3.0))}
+    search = {"lr": Between(1e-6, 1e-3), "retain_weight": OneOf((0.0, 0.3, 1.0, 3.0))}
 
     class Options(FitOptions):
         """Options of shuffled-captions."""

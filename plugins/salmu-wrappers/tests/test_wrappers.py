@@ -42,7 +42,7 @@ def test_keeps_the_contract(method):
 
 
 def test_the_mask_is_the_share_of_largest_gradients_over_all_tensors():
-    gradients = {"a": torch.tensor([[0.1, -5.0], [0.0, 2.0]]), "b": torch.tensor([-3.0, 0.2])}
+    gradients = {"a": torch.tensor([[0.1, -5.0], [0.05, 2.0]]), "b": torch.tensor([-3.0, 0.2])}
     mask = saliency_mask(gradients, 0.5)
     assert mask["a"].tolist() == [[False, True], [False, True]]
     assert mask["b"].tolist() == [True, False]
@@ -50,7 +50,7 @@ def test_the_mask_is_the_share_of_largest_gradients_over_all_tensors():
 
 
 def test_equal_gradients_still_meet_the_share():
-    mask = saliency_mask({"a": torch.zeros(6), "b": torch.zeros(4)}, 0.3)
+    mask = saliency_mask({"a": torch.ones(6), "b": -torch.ones(4)}, 0.3)
     assert sum(int(part.sum()) for part in mask.values()) == 3
 
 
@@ -63,24 +63,36 @@ def run(method, **options):
         return before, after, ctx.history, dict(ctx.samples)
 
 
+def test_weights_without_a_gradient_are_not_counted_and_never_in_the_mask():
+    mask = saliency_mask({"a": torch.tensor([0.0, 0.0, 0.0, 1.0]), "b": torch.tensor([-2.0, 0.0])}, 0.5)
+    assert mask["a"].tolist() == [False] * 4  # half of the two that have one
+    assert mask["b"].tolist() == [True, False]
+    assert not any(part.any() for part in saliency_mask({"a": torch.zeros(3)}, 1.0).values())
+
+
 def test_weights_outside_the_mask_stay_bit_equal_even_with_weight_decay():
     decaying = {**ASCENT["inner_options"], "weight_decay": 0.5}
     before, after, history, samples = run(SalUn, share=0.1, inner_options=decaying)
     moved = sum(int((before[name] != after[name]).sum()) for name in before)
     allowed = history[0]["salient"]
+    reached = run(SalUn, share=1.0, inner_options=decaying)[2][0]["salient"]
     weights = sum(tensor.numel() for name, tensor in before.items() if name != "logit_scale")
-    assert allowed == round(0.1 * weights)
+    assert 0 < reached < weights  # token rows that no forget caption has get no gradient
+    assert allowed == round(0.1 * reached)
     assert 0 < moved <= allowed
     assert samples == {"forget": 14 + 36, "retain": 36}  # a tenth of the budget to measure, then one pass
 
 
-def test_a_full_mask_is_the_inner_method_itself():
-    _, masked, _, _ = run(SalUn, share=1.0)
+def test_a_full_mask_holds_what_no_forget_pair_reaches_though_retain_pairs_would_move_it():
+    before, masked, history, _ = run(SalUn, share=1.0)
+    moved = sum(int((before[name] != masked[name]).sum()) for name in before)
+    assert 0 < moved <= history[0]["salient"]
     inner = METHODS_OF_OTHERS()["gradient-ascent-retain"].cls
     method = inner(inner.Options(batch_size=12, epochs=1.0, lr=1e-3))
     with toy_context(method) as ctx:
         method.unlearn(ctx)
-        assert all(torch.equal(tensor, masked[name]) for name, tensor in ctx.model.weights().items())
+        free = dict(ctx.model.weights().items())
+    assert sum(int((before[name] != free[name]).sum()) for name in before) > history[0]["salient"]
 
 
 def METHODS_OF_OTHERS():  # noqa: N802
