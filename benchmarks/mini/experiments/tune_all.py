@@ -17,6 +17,7 @@ import multiprocessing
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ import click
 import torch
 
 from salmu_core.method import LossMethod
-from salmu_core.plugins import load_plugins
+from salmu_core.plugins import Plugins, load_plugins
 from salmu_core.runner.presets import preset_file
 from salmu_core.runner.run import Settings
 from salmu_core.tuning.search import Trial, make_grounds, tune
@@ -34,8 +35,14 @@ COMMAND = "uv run python benchmarks/mini/experiments/tune_all.py"
 Task = tuple[str, float]
 
 
-class Late(Exception):  # noqa: N818  # not an error: the time is over
-    """The time that was given is over."""
+class Late(Exception):
+    """Not an error: the time that was given is over."""
+
+
+@cache
+def installed() -> Plugins:
+    """The installed plugins, looked for once."""
+    return load_plugins()
 
 
 def is_done(method: str, budget: float, trials: int, instances: Sequence[int], presets: Path = PRESETS) -> bool:
@@ -44,14 +51,14 @@ def is_done(method: str, budget: float, trials: int, instances: Sequence[int], p
     if not path.is_file():
         return False
     found = json.loads(path.read_text(encoding="utf-8"))
-    entry = load_plugins().get("method", method)
+    entry = installed().get("method", method)
     same = len(found.get("trials", ())) == trials and found.get("instances") == list(instances)
     return same and found["packages"].get(entry.package.name) == entry.package.version
 
 
 def in_order(methods: Sequence[str], budgets: Sequence[float]) -> list[Task]:
     """Methods that train no loss are quick and hardly depend on the budget; then those that see one split; then the others."""
-    entries = load_plugins().methods
+    entries = installed().methods
 
     def costly(name: str) -> tuple[bool, int]:
         cls = entries[name].cls
@@ -106,7 +113,7 @@ def main(
     dry_run: bool,
 ) -> None:
     """Run the searches that are missing, and keep each as it ends."""
-    plugins, settings = load_plugins(), Settings(cpu=True)
+    plugins, settings = installed(), Settings(cpu=True)
     seeds = [int(seed) for seed in instances.split(",")]
     chosen = methods.split(",") if methods else [name for name, entry in plugins.methods.items() if entry.cls.search]
     every = in_order(chosen, [float(budget) for budget in budgets.split(",")])
