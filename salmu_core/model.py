@@ -256,7 +256,8 @@ class DualEncoder(nn.Module):
         if not causal or tokens.numel() == 0:
             features: Tensor = clip.encode_text(tokens)
             return features
-        if tokens.device.type == "cpu" and len(tokens) >= _WORTH_SORTING:
+        # Hooks are promised whole batches (see micro_batch).
+        if tokens.device.type == "cpu" and len(tokens) >= _WORTH_SORTING and not self._watched():
             return self._by_length(tokens)
         if length is None:
             length = int(tokens.argmax(dim=-1).max()) + 1  # end-of-text has the largest id

@@ -240,3 +240,14 @@ def test_captions_sorted_by_length_get_the_embeddings_they_get_one_by_one():
     with torch.no_grad():
         alone = torch.cat([model.encode_text(row[None]) for row in tokens])
         torch.testing.assert_close(model.encode_text(tokens), alone, rtol=1e-4, atol=1e-5)
+
+
+def test_hooks_on_the_text_encoder_see_whole_batches():
+    model = DualEncoder.create(ModelConfig(SMALL), 0).eval()
+    tokens = model.processor.tokenize([" ".join(["word"] * (1 + number % 11)) for number in range(50)])
+    seen = []
+    handle = model.clip.ln_final.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    with torch.no_grad():
+        model.encode_text(tokens)
+    handle.remove()
+    assert seen == [50]
