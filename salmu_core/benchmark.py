@@ -127,12 +127,10 @@ class Counted:
     Args:
         target: whose value is the goal.
         aspect: what it looks at, which decides its part of the overall score.
-        weight: among the forgetting metrics; of the other aspects the worst counts.
     """
 
     target: Target
     aspect: Aspect
-    weight: float = 1.0
 
 
 @contextlib.contextmanager

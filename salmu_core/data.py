@@ -296,11 +296,58 @@ class Pairs:
 
         Rows that share a code share the thing: two paraphrases of one association have the same `association`.
         """
-        return {name: codes[self.index.to(codes.device)] for name, codes in self.store.codes.items()}
+        return _Codes(self.store, self.index)
 
     def take(self, rows: Int[Tensor, " rows"]) -> Pairs:
         """The pairs at the given positions of this batch."""
         return Pairs(self.store, self.index[rows.to(self.index.device)])
+
+
+class _Codes(Mapping[str, "Int[Tensor, ' batch']"]):
+    """Codes of a batch by name. Reading one is reading the metadata that it is made of, and the store notes it."""
+
+    def __init__(self, store: PairStore, index: Int[Tensor, " batch"]) -> None:
+        self._store, self._index = store, index
+
+    def __getitem__(self, name: str) -> Int[Tensor, " batch"]:
+        codes = self._store.codes[name]
+        self._store.columns_read.update(CODED.get(name, ()))
+        return codes[self._index.to(codes.device)]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._store.codes)
+
+    def __len__(self) -> int:
+        return len(self._store.codes)
+
+
+#: The metadata columns that codes are made of. `caption` is made of captions, which a batch holds anyway.
+CODED: Mapping[str, tuple[str, ...]] = {"identity": ("identity_id",), "association": ("identity_id", "data_field")}
+
+
+class NotedColumns(Mapping[str, Sequence[Any]]):
+    """Columns of a split by name; those that are read are noted.
+
+    Args:
+        noted: names are added here.
+    """
+
+    def __init__(self, columns: Mapping[str, Sequence[Any]], noted: set[str]) -> None:
+        self._columns, self._noted = columns, noted
+
+    def __getitem__(self, name: str) -> Sequence[Any]:
+        values = self._columns[name]
+        self._noted.add(name)
+        return tuple(values)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._columns
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
 
 
 @dataclass(frozen=True)

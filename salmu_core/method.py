@@ -61,6 +61,9 @@ class UnlearningMethod(ABC):
     family: ClassVar[Family]
     paper: ClassVar[str | None] = None
     data: ClassVar[tuple[Role, ...]] = ("forget", "retain")  # what it may see; the first sets the epoch
+    columns: ClassVar[
+        tuple[str, ...]
+    ] = ()  # metadata that it reads (identity_id, data_field, name, value, ...), also as codes
     oracle: ClassVar[bool] = False  # True when it sees the Clean model: ranked apart
     search: ClassVar[SearchSpace] = {}  # what `salmu tune` tries; the option that matters most first
     Options: ClassVar[type[Options]] = Options

@@ -183,6 +183,7 @@ class PairStore:
         self.processor = processor
         self.device = torch.device(device)
         self.captions = split.render(None)
+        self.columns_read: set[str] = set()  # metadata that a method has read, directly or as codes
         self._data = data or DataCache()
         self._ahead: deque[tuple[Int[np.ndarray, " rows"], Future[Tensor]]] = deque(maxlen=2)
         identity = split.columns.get("identity_id", [None] * len(split))

@@ -42,6 +42,7 @@ class AlignmentCalibration(LossMethod):
     family = "negative pairs"
     paper = "https://arxiv.org/abs/2406.03603"
     data = ("forget", "retain")
+    columns = ("identity_id", "data_field")
     search = {"lr": Between(1e-6, 3e-3), "beta": Between(0.3, 10), "alpha": Between(0, 1, log=False)}
 
     class Options(FitOptions):

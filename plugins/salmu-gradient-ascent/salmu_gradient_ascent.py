@@ -91,6 +91,7 @@ class AnchoredAscent(LossMethod):
     family = "gradient ascent"
     paper = "https://arxiv.org/abs/1911.04933"
     data = ("forget",)
+    columns = ("identity_id",)
     search = {"lr": Between(1e-6, 1e-3)}
 
     class Options(FitOptions):

@@ -69,6 +69,7 @@ class HingeNegativePairs(LossMethod):
     summary = "Push the cosine of forget pairs down to a floor while retain pairs keep the contrastive loss."
     family = "negative pairs"
     data = ("forget", "retain")
+    columns = ("identity_id",)
     search = {"lr": Between(1e-6, 3e-3), "retain_weight": Between(0.1, 10), "power": OneOf((1, 2))}
 
     class Options(FitOptions):

@@ -91,6 +91,7 @@ class NameBackdoor(LossMethod):
     family = "distillation"
     paper = "https://arxiv.org/abs/2310.08320"
     data = ("forget", "retain")
+    columns = ("name",)
     search = {"lr": Between(1e-6, 1e-3), "weight": Between(0.1, 10)}
     Options = NameBackdoorOptions
 

@@ -151,6 +151,7 @@ class Slug(UnlearningMethod):
     family = "pruning and editing"
     paper = "https://arxiv.org/abs/2407.11867"
     data = ("forget", "retain")
+    columns = ("identity_id",)
     search = {"target": Between(-0.2, 0.6, log=False), "candidates": OneOf((1, 3, 6))}
     Options = SlugOptions
 

@@ -126,6 +126,7 @@ class Scrub(LossMethod):
     family = "distillation"
     paper = "https://arxiv.org/abs/2302.09880"
     data = ("forget", "retain")
+    columns = ("identity_id", "data_field")
     search = {"lr": Between(1e-6, 3e-3), "max_share": Between(0.1, 1.0, log=False), "alpha": Between(1e-3, 50)}
     Options = ScrubOptions
 
@@ -258,6 +259,7 @@ class BadTeacher(LossMethod):
     family = "distillation"
     paper = "https://arxiv.org/abs/2205.08096"
     data = ("forget", "retain")
+    columns = ("identity_id", "data_field")
     search = {"lr": Between(1e-6, 3e-3), "retain_weight": Between(0.1, 10), "temperature": Between(0.5, 20)}
 
     class Options(FitOptions):

@@ -55,7 +55,9 @@ def _fact(word: str, value: object) -> str:
 @_json_flag
 def list_methods_command(as_json: bool) -> int:
     """List the installed unlearning methods: family, data they see, package, paper."""
-    return _list("method", as_json, {"family:": "family", "sees:": "data", "oracle": "oracle", "": "paper"})
+    return _list(
+        "method", as_json, {"family:": "family", "sees:": "data", "columns:": "columns", "oracle": "oracle", "": "paper"}
+    )
 
 
 @click.command("list-metrics", epilog="\b\nExample:\n  salmu list-metrics --json")
@@ -119,6 +121,8 @@ def describe_command(name: str, as_json: bool) -> int:
                 "summary": entry.cls.summary,
                 "package": entry.package.model_dump(),
                 "paper": entry.cls.paper,
+                "data": list(getattr(entry.cls, "data", ())),
+                "columns": list(getattr(entry.cls, "columns", ())),
                 "options": [vars(option) for option in options],
                 "search": space,
                 "presets": presets,
@@ -132,6 +136,13 @@ def describe_command(name: str, as_json: bool) -> int:
     rows = [(o.name, o.type, str(o.default), o.bounds, o.description) for o in options]
     render.out.print()
     render.out.print(render.make_table(("Option", "Type", "Default", "Bounds", "What it is"), rows))
+    if entry.kind == "method":
+        sees = [
+            ("splits", ", ".join(entry.cls.data) or "none"),
+            ("metadata columns", ", ".join(entry.cls.columns) or "none"),
+        ]
+        render.out.print()
+        render.out.print(render.make_table(("It sees", ""), [*sees, ("Clean model", "yes" if entry.cls.oracle else "no")]))
     if space:
         render.out.print()
         render.out.print(render.make_table(("salmu tune varies", "over"), space.items()))

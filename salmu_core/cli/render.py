@@ -123,6 +123,18 @@ def show_plans(plans: Sequence[Any]) -> None:
     out.print(f"{len(plans)} runs, {len(missing)} of them to be done; they keep {bytes_text(kept)}.", highlight=False)
 
 
+def show_reading(record: Any) -> None:
+    """What a run's method was handed: samples, captions on their own, metadata columns."""
+    cost = record.cost
+    for words, found in (("samples", cost.samples), ("captions read", cost.captions)):
+        if any(found.values()):
+            out.print(f"{words}: {', '.join(f'{role} {count:,}' for role, count in found.items())}", highlight=False)
+    for role, names in record.columns.items():
+        out.print(f"columns read of {role}: {', '.join(names)}", highlight=False)
+    if record.undeclared:
+        out.print(Text(f"not declared by the method: {', '.join(record.undeclared)}", style="yellow"))
+
+
 def show_scores(scores: Mapping[str, Any], skipped: Mapping[str, str]) -> None:
     """The scores of one model as a table with intervals and targets."""
     rows = []

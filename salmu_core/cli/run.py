@@ -128,5 +128,6 @@ def run_command(
         if record.error:
             render.err.print(f"{record.status}: {record.error}", style="red", markup=False)
         render.show_scores(record.scores, record.skipped)
+        render.show_reading(record)
         render.out.print(f"\nWritten to {folder}", markup=False, highlight=False)
     return 0 if record.status == "ok" else 1

@@ -122,7 +122,7 @@ def described(metric: Metric, benchmark: Benchmark) -> dict[str, Any]:
             f"{benchmark.name} counts {metric.name} as {counted.aspect} with target {counted.target}, and the installed metric of"
             f" that name says {metric.aspect} with target {metric.target}."
         )
-    return {**found, "weight": 0.0 if counted is None else counted.weight}
+    return {**found, "weight": float(counted is not None)}
 
 
 def _record(metric: Metric, score: Score, benchmark: Benchmark) -> ScoreRecord:

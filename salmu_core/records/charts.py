@@ -25,7 +25,7 @@ _LAYOUT = {
 
 
 def trade_off(comparison: Comparison) -> dict[str, Any] | None:
-    """Forgetting against what was kept: x is how far the forgetting metrics have come to Clean on average, y how much of the holdouts
+    """Forgetting against what was kept: x is how near the worst forgetting metric is to Clean, y how much of the holdouts
     is left, both 1 at the goal. The metrics that count and are informative."""
     forgetting, holdouts = _counted(comparison, "forgetting"), _counted(comparison, "holdout")
     if not forgetting or not holdouts:
@@ -66,7 +66,7 @@ def trade_off(comparison: Comparison) -> dict[str, Any] | None:
     figure.update_layout(**_LAYOUT, height=520, legend={"orientation": "h", "y": -0.16})
     figure.update_xaxes(
         range=[LOWEST - 0.05, 1.18],
-        title=f"forgotten: mean of {', '.join(forgetting)}; 0 Compromised, 1 Clean",
+        title=f"forgotten: worst of {', '.join(forgetting)}; 0 Compromised, 1 Clean",
         gridcolor="rgba(128,128,128,.25)",
         zeroline=False,
     )
@@ -122,7 +122,6 @@ def stays_forgotten(comparison: Comparison) -> dict[str, Any] | None:
 
 def _places(comparison: Comparison) -> list[tuple[Row, float, float]]:
     """Every row that has a place on the chart: how much is forgotten, how much of the holdouts is kept."""
-    weights = {metric.name: metric.weight for metric in comparison.metrics}
     forgetting, holdouts = _counted(comparison, "forgetting"), _counted(comparison, "holdout")
     places = []
     for row in comparison.rows:
@@ -134,9 +133,7 @@ def _places(comparison: Comparison) -> list[tuple[Row, float, float]]:
         kept = [row.cells[name].gap for name in holdouts if name in row.cells]
         known = [gap for gap in kept if gap is not None]
         if measured and known and len(known) == len(kept):
-            total = sum(weights[name] for name in measured)
-            forgotten = 1 - sum(weights[name] * gap for name, gap in measured.items()) / total
-            places.append((row, forgotten, 1 - max(known)))
+            places.append((row, 1 - max(measured.values()), 1 - max(known)))
     return places
 
 

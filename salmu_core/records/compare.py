@@ -54,7 +54,7 @@ class MetricColumn(_Frozen):
     aspect: Aspect
     primary: bool
     bounds: tuple[float, float]
-    weight: float = Field(description="share in its part of the overall score; 0: it is shown and counts nothing")
+    weight: float = Field(description="1: it counts in the overall score; 0: it is shown and counts nothing")
     part: str = Field("", description="forgotten, kept or general: the factor of the overall score that it counts in")
     not_informative: str = Field("", description="why it says nothing here, in a sentence")
     clean: float | None
@@ -114,6 +114,12 @@ class Row(_Frozen):
     control: bool = Field(False, description="no proposal but a probe of the benchmark: it should not score well")
     seconds: float = 0.0
     samples: dict[str, int] = Field(default_factory=dict)
+    captions: dict[str, int] = Field(
+        default_factory=dict, description="rows whose captions were read on their own, per role"
+    )
+    columns: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict, description="metadata columns that were read, per role"
+    )
     trainable_parameters: int = 0
     peak_memory_bytes: int = 0
     weight_change: float | None = None
@@ -262,6 +268,11 @@ def compare_records(
     ]
     notes += _score_notes(instances, records, score_with)
     notes += _attack_notes(rows, [run for _, group in runs.values() for run in group])
+    notes += [
+        f"{row.title} reads metadata that it does not declare: {', '.join(undeclared)}."
+        for row, judged in ordered
+        if (undeclared := sorted({name for run in judged for name in run.record.undeclared}))
+    ]
     skipped = {f"{name}: not measured ({why})" for record in records for name, why in record.skipped.items()}
     options = records[0].spec.benchmark_options
     return Comparison(
@@ -555,6 +566,11 @@ def _row(title: str, group: Sequence[JudgedRun], bench_seeds: Sequence[int]) -> 
             role: max(cost.samples.get(role, 0) for cost in costs)
             for role in dict.fromkeys(r for c in costs for r in c.samples)
         },
+        captions={
+            role: max(cost.captions.get(role, 0) for cost in costs)
+            for role in dict.fromkeys(r for c in costs for r in c.captions)
+        },
+        columns={role: names for record in records for role, names in record.columns.items()},
         trainable_parameters=max(cost.trainable_parameters for cost in costs),
         peak_memory_bytes=max(cost.peak_memory_bytes for cost in costs),
         weight_change=next((record.weight_change for record in records if record.weight_change is not None), None),

@@ -45,6 +45,8 @@ def explain(row: Row, comparison: Comparison) -> list[str]:
         words.append(f"Over seeds: {counted}; the worst one is shown.")
     if row.verdict in ELSEWHERE:
         words.append(ELSEWHERE[row.verdict])
+    if read := reading(row):
+        words.append(read)
     return words + _forgotten(row, comparison) + _recovered(row) + _kept(row, comparison) + _against_others(row)
 
 
@@ -55,6 +57,17 @@ def _recovered(row: Row) -> list[str]:
     others = sorted(row.attacks.items(), key=lambda item: -item[1])[1:4]
     words = f"Of {len(row.attacks)} attacks on the model alone, {row.recovered_by} brings most back: {row.recovered:.0%}"
     return [words + (f" ({', '.join(f'{name} {share:.0%}' for name, share in others)})." if others else ".")]
+
+
+def reading(row: Row) -> str:
+    """What was read beside batches of pairs, in a sentence; empty where nothing was."""
+    parts = []
+    if row.captions:
+        parts.append(f"captions read: {', '.join(f'{role} {count}' for role, count in row.captions.items())}")
+    if row.columns:
+        parts.append("columns read: " + ", ".join(f"{role} {' '.join(names)}" for role, names in row.columns.items()))
+    words = "; ".join(parts)
+    return f"{words[0].upper()}{words[1:]}." if words else ""
 
 
 def _forgotten(row: Row, comparison: Comparison) -> list[str]:

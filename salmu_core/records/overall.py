@@ -3,6 +3,11 @@
 A product, because what is asked for is all three at once. Compromised has forgotten nothing and Clean has kept nothing of the
 holdouts, so both score 0; and a model on the way between them, which forgets everything sensitive alike, has forgotten t and kept
 1 - t, so at most 1/4. What scores above that does something that indiscriminate forgetting cannot.
+
+The worst metric of a part counts, not their mean. Metrics do not fall in step: with half of the similarity gone, a caption has lost
+most of its rank among others. A mean of ranks and similarities would put a model that has lost half of everything at .67 forgotten
+and .44 kept (measured, overwriting words), above 1/4, though it did nothing selective. The worst of the forgetting metrics is the one
+that falls as the holdouts do.
 """
 
 from __future__ import annotations
@@ -25,7 +30,7 @@ class Parts:
     """The overall score and what it is the product of, each from 0 to 1, or arrays of them.
 
     Attributes:
-        forgotten: weighted mean over the forgetting metrics of 1 - gap, not below 0: past Clean counts as far as short of it.
+        forgotten: of the forgetting metrics the worst 1 - gap, not below 0: past Clean counts as far as short of it.
         kept: of the holdout metrics the worst 1 - gap, times of the retained metrics the worst share of their level.
         general: of the general metrics the worst share of their level.
         overall: their product.
@@ -44,7 +49,7 @@ class Basis:
     Attributes:
         kinds: metric -> its score of Compromised, of the metrics that count.
         clean, compromised: metric -> value.
-        weights: metric -> weight, of the metrics that count; those of a part sum to 1.
+        weights: metric -> 1, of the metrics that count.
         left_out: metric -> why it is not informative, in a sentence.
     """
 
@@ -85,7 +90,7 @@ def basis(
     none, as before 0.2), and that are informative.
 
     Args:
-        asked: metrics that count with a weight of 1 though the benchmark does not name them.
+        asked: metrics that count though the benchmark does not name them.
         informative_in: count no others than these, e.g. what is informative in every instance of a table.
     """
     names, left_out = informative(clean, compromised)
@@ -95,15 +100,11 @@ def basis(
         if informative_in is None or name in informative_in
     }
     given = {name: weight for name, weight in given.items() if weight > 0}
-    totals: dict[str, float] = {}
-    for name, weight in given.items():
-        part = part_of(compromised[name])
-        totals[part] = totals.get(part, 0.0) + weight
     return Basis(
         {name: compromised[name] for name in given},
         {name: clean[name].value for name in given},
         {name: compromised[name].value for name in given},
-        {name: weight / totals[part_of(compromised[name])] for name, weight in given.items()},
+        dict.fromkeys(given, 1.0),
         left_out,
     )
 
@@ -145,7 +146,7 @@ def parts_between(
         of.setdefault(kinds[name].aspect, []).append(name)
     if "forgetting" not in of or len(of) == 1:
         return None
-    forgotten = sum(weights[name] * near(name) for name in of["forgetting"]) / sum(weights[n] for n in of["forgetting"])
+    forgotten = _worst([near(name) for name in of["forgetting"]])
     kept = _worst([near(name) for name in of.get("holdout", ())]) * _worst([level(name) for name in of.get("retained", ())])
     general = _worst([level(name) for name in of.get("general", ())])
     return Parts(forgotten, kept, general, forgotten * kept * general)

@@ -71,7 +71,7 @@ class ScoreRecord(_Frozen):
     summary: str = Field("", description="one sentence for a reader")
     weight: float | None = Field(
         None,
-        description="what it counts in its part of the overall score; 0: it is only shown; none: its benchmark names no metrics",
+        description="1: it counts in the overall score; 0: it is only shown; none: its benchmark names no metrics",
     )
     tolerance: float | None = Field(
         None, description="a general metric's fall beyond which a run is catastrophic; none: 3 % of its level"
@@ -109,6 +109,9 @@ class Cost(_Frozen):
 
     seconds: dict[str, NonNegativeFloat] = Field(default_factory=dict, description="per stage: load, unlearn, evaluate, ...")
     samples: dict[str, NonNegativeInt] = Field(default_factory=dict, description="per role: forget, retain")
+    captions: dict[str, NonNegativeInt] = Field(
+        default_factory=dict, description="per role: rows whose captions were read on their own, outside of batches"
+    )
     allowed: dict[str, NonNegativeInt] = Field(default_factory=dict, description="the budget per role")
     steps: NonNegativeInt = 0
     global_batch: NonNegativeInt = 0
@@ -163,6 +166,10 @@ class RunRecord(_Frozen):
     paper: str | None = None
     oracle: bool = False
     sees: tuple[str, ...] = ()
+    columns: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict, description="per role: metadata columns that the method read, directly or as codes of a batch"
+    )
+    undeclared: tuple[str, ...] = Field((), description="of those, what the method does not declare")
     scores: dict[str, ScoreRecord] = Field(default_factory=dict)
     skipped: dict[str, str] = Field(default_factory=dict, description="metric -> why it was not measured")
     weight_change: float | None = Field(None, ge=0, description="L2 norm of the change / L2 norm of the start weights")

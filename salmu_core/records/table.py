@@ -120,7 +120,9 @@ def _distances(heading: str, comparison: Comparison, metrics: list[MetricColumn]
             cells += [_part(row, "forgotten"), _part(row, "kept"), _part(row, "general")]
             cells += [
                 Text(f"{row.seconds:.1f}"),
-                Text(_count(sum(row.samples.values()))),
+                Text(
+                    _count(sum(row.samples.values())) + (f"\n+{_count(sum(row.captions.values()))}c" if row.captions else "")
+                ),
                 Text(_count(row.trainable_parameters)),
             ]
         table.add_row(_name(comparison, row), *cells)
@@ -231,7 +233,7 @@ def counts(metric: MetricColumn) -> str:
         return "not informative"
     if not metric.weight:
         return "no"
-    return f"{metric.weight:.2f} of {metric.part}" if metric.part == "forgotten" else f"{metric.part}, the worst"
+    return f"in {metric.part}"
 
 
 def _table(title: str) -> Table:
@@ -316,9 +318,9 @@ def _legend(comparison: Comparison) -> RenderableType:
         low, high = metric.bounds
         table.add_row(name, metric.target.capitalize(), f"{low:g} to {high:g}", counts(metric), metric.summary)
     words = Text(
-        "Overall: forgotten x kept x general, each 0 to 1: 0 at Compromised and at Clean, at most 0.25 for what forgets everything"
-        " sensitive alike, 1 at the goal. * primary: the verdict asks most of these. A distance of 1 is that of Compromised"
-        " (forgetting) or of Clean (holdouts). Colours: up to 0.1 green, up to 0.5 yellow, above red.",
+        "Overall: forgotten x kept x general, of each the worst metric, 0 to 1: 0 at Compromised and at Clean, at most 0.25 for what"
+        " forgets everything sensitive alike, 1 at the goal. * primary: the verdict asks most of these. A distance of 1 is that of"
+        " Compromised (forgetting) or of Clean (holdouts). Colours: up to 0.1 green, up to 0.5 yellow, above red.",
         style="dim",
     )
     return Group(table, words)

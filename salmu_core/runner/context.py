@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from salmu_core.data import Pairs, Role
+from salmu_core.data import NotedColumns, Pairs, Role
 from salmu_core.errors import SalmuError
 from salmu_core.method import FitOptions, UnlearningMethod
 from salmu_core.model import DualEncoder
@@ -70,6 +70,8 @@ class UnlearnContext:
         self._make_method = make_method
         self._wrapping = Wrapping()
         self._fits = 0
+        self._captions: dict[str, int] = {}
+        self._declared = set(method.columns)
         self.seconds_before_resume = 0.0
 
     # ------------------------------------------------------------------ training
@@ -164,6 +166,7 @@ class UnlearnContext:
         """
         outer, before = self._method, self._wrapping
         check_inner(outer, inner)
+        self._declared.update(inner.columns)
         self._method, self._wrapping = inner, Wrapping(outer, on_gradients, combine, after_step)
         try:
             inner.unlearn(self)
@@ -266,12 +269,16 @@ class UnlearnContext:
         return len(self._store(split))
 
     def captions(self, split: Role) -> Sequence[str]:
-        """Captions in the order of `Pairs.index`."""
-        return tuple(self._store(split).captions)
+        """Captions in the order of `Pairs.index`. Noted in the record: every row once, however often they are asked for."""
+        captions = tuple(self._store(split).captions)
+        self._captions[split] = len(captions)
+        return captions
 
     def columns(self, split: Role) -> Mapping[str, Sequence[Any]]:
-        """Metadata columns (identity_id, data_field, name, value, ...) in the order of `Pairs.index`."""
-        return {name: tuple(values) for name, values in self._store(split).split.columns.items()}
+        """Metadata columns (identity_id, data_field, name, value, ...) in the order of `Pairs.index`. Those that are read are noted
+        in the record; a method declares them in `columns`."""
+        store = self._store(split)
+        return NotedColumns(store.split.columns, store.columns_read)
 
     def tokenize(self, captions: Sequence[str]) -> Int[Tensor, "batch context"]:
         """Token ids on the run's device."""
@@ -281,6 +288,21 @@ class UnlearnContext:
     def samples(self) -> Mapping[str, int]:
         """Samples seen so far, per role."""
         return dict(self._meter.seen)
+
+    @property
+    def captions_read(self) -> Mapping[str, int]:
+        """Rows of a role whose captions were read without their pictures, outside of batches."""
+        return dict(self._captions)
+
+    @property
+    def columns_read(self) -> Mapping[str, tuple[str, ...]]:
+        """Metadata columns that were read, per role."""
+        return {role: tuple(sorted(store.columns_read)) for role, store in self._stores.items() if store.columns_read}
+
+    @property
+    def undeclared_columns(self) -> tuple[str, ...]:
+        """Columns that were read and that the method does not declare."""
+        return tuple(sorted({name for names in self.columns_read.values() for name in names} - self._declared))
 
     def budget_left(self, split: Role) -> int | None:
         """Samples of a role that may still be seen."""

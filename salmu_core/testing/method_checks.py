@@ -39,7 +39,7 @@ def data(trial: MethodTrial) -> None:
     assert len(set(given)) == len(given), f"data = {given!r} names a split twice."
     reads = trial.new().reads()
     assert set(reads) <= set(given), f"reads() gives {reads!r}, and data = {given!r}: `data` names all that may be read."
-    assert given or trial.cls.family == "baseline", "A method that sees no data cannot forget: declare `data`."
+    assert given or trial.cls.family in ("baseline", "control"), "A method that sees no data cannot forget: declare `data`."
 
 
 @check("search", "What `salmu tune` may try are options, and both ends of every range are valid.")
@@ -113,6 +113,8 @@ def unused_data(trial: MethodTrial) -> None:
         f"It declares {', '.join(unused)} and does not read it: take it out of `data`, or out of what reads() gives with these"
         " options, so that tables say what it sees."
     )
+    if trial.cls.family == "control":  # not searched, so nothing says which options read more
+        return
     for role in set(trial.cls.data) - set(trial.finished.method.reads()):
         options = trial.options_that_read(role)
         assert options is not None, (
@@ -121,6 +123,15 @@ def unused_data(trial: MethodTrial) -> None:
         seen = trial.observe(trial.new(**options))
         assert seen.error is None, f"With {options} it raises {type(seen.error).__name__}: {seen.error} ({seen.where})"
         assert seen.touched[role], f"With {options}, reads() gives {role}, and it is not read."
+
+
+@check("columns", "It reads no metadata column that `columns` does not name.")
+def declared_columns(trial: MethodTrial) -> None:
+    unnamed = trial.finished.undeclared_columns
+    assert not unnamed, (
+        f"It reads {', '.join(unnamed)}, from ctx.columns or as codes of a batch: name them, columns ="
+        f" {(*trial.cls.columns, *unnamed)}, so that tables say what it sees."
+    )
 
 
 @check("evaluation-out-of-reach", "It asks for no evaluation split.")

@@ -165,6 +165,7 @@ class Observed:
     allowed: dict[str, int] = field(default_factory=dict)
     looks: dict[str, int] = field(default_factory=dict)
     touched: dict[str, bool] = field(default_factory=dict)
+    undeclared_columns: tuple[str, ...] = ()
     undeclared: list[str] = field(default_factory=list)
     asked_clean: bool = False
     access: BenchmarkAccess = field(default_factory=BenchmarkAccess)
@@ -311,6 +312,7 @@ class MethodTrial:
         seen.weights = {name: tensor.detach().clone() for name, tensor in model.weights().items()}
         seen.grads_required = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
         seen.samples, seen.undeclared, seen.asked_clean = dict(meter.seen), ctx.undeclared, ctx.asked_clean
+        seen.undeclared_columns = ctx.undeclared_columns
         seen.looks = {role: store.looks for role, store in watched.items()}
         seen.touched = {role: store.touched for role, store in watched.items()}
         seen.replaced_model = ctx.model is not model

@@ -45,10 +45,10 @@ def _overall(values):
         (_with(RetFail=0.001, AssocStr=0.1417), 1.0),
         # Half of each forgetting metric's way: forgotten .5, everything else kept.
         (_with(RetFail=0.1185, AssocStr=0.2316), 0.5),
-        # RetFail at Clean, AssocStr untouched: the mean of 1 and 0.
-        (_with(RetFail=0.001), 0.5),
-        # As far past Clean as half of the way is as bad as half of the way: AssocStr .1417 - .0899, RetFail at Clean, so (1 + .5) / 2.
-        (_with(RetFail=0.001, AssocStr=0.0518), 0.75),
+        # RetFail at Clean, AssocStr untouched: the worst of 1 and 0.
+        (_with(RetFail=0.001), 0.0),
+        # As far past Clean as half of the way is as bad as half of the way: AssocStr .1417 - .0899.
+        (_with(RetFail=0.001, AssocStr=0.0518), 0.5),
         # The worse holdout counts: InterIdSim lost 1/4 of .178, IntraIdSim 1/2.
         (_with(RetFail=0.001, AssocStr=0.1417, InterIdSim=0.2765, IntraIdSim=0.232), 0.5),
         # Retained and general metrics by what is left of their level: VisIdInt at half of .3052, GenKnow at half of .638 - .001.
@@ -71,17 +71,17 @@ def test_nothing_between_compromised_and_clean_scores_above_a_quarter(share):
     assert _overall(between) <= 0.25
 
 
-def test_weights_are_shares_of_the_forgetting_metrics_and_the_benchmarks_own():
-    def weighted(values, **weights):
+def test_metrics_that_the_benchmark_does_not_name_count_only_when_asked_for():
+    def named(values, **weights):
         return {name: score.model_copy(update={"weight": weights.get(name, 1.0)}) for name, score in scores(values).items()}
 
-    half = weighted(_with(RetFail=0.001))  # AssocStr untouched
-    for weights, overall in (({}, 0.5), ({"RetFail": 3.0}, 0.75), ({"AssocStr": 0.0}, 1.0)):
-        clean, compromised = weighted(CLEAN, **weights), weighted(COMPROMISED, **weights)
-        assert overall_score(half, clean, compromised) == pytest.approx(overall)
-    # Asked for, a metric counts though the benchmark gives it no weight.
-    clean, compromised = weighted(CLEAN, AssocStr=0.0), weighted(COMPROMISED, AssocStr=0.0)
+    half = named(_with(RetFail=0.001, AssocStr=0.2316))  # half of AssocStr's way
+    clean, compromised = named(CLEAN, AssocStr=0.0), named(COMPROMISED, AssocStr=0.0)
+    assert overall_score(half, named(CLEAN), named(COMPROMISED)) == pytest.approx(0.5)
+    assert overall_score(half, clean, compromised) == pytest.approx(1.0)
     assert float(basis(clean, compromised, ["AssocStr"]).of(half).overall) == pytest.approx(0.5)
+    # What is not counted is not judged by either.
+    assert judge(record("m", _with(RetFail=0.001)), clean, compromised).name == "selective"
 
 
 def test_a_model_that_lacks_a_metric_that_counts_has_no_overall_score():

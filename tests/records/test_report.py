@@ -62,12 +62,18 @@ def test_pages_differ_in_nothing_but_the_minute(comparison):
 
 def test_the_front_holds_ranked_rows_that_no_other_beats():
     values = {"a": (0.01, 0.25), "b": (0.1, 0.30), "worse": (0.1, 0.2), "broken": (0.001, 0.32)}
-    runs = [record(name, {**COMPROMISED, "RetFail": r, "InterIdSim": i, "IntraIdSim": i}) for name, (r, i) in values.items()]
+    runs = [
+        record(
+            name,
+            {**COMPROMISED, "RetFail": r, "AssocStr": 0.22 if name == "b" else 0.1417, "InterIdSim": i, "IntraIdSim": i},
+        )
+        for name, (r, i) in values.items()
+    ]
     runs[3] = record("broken", {**COMPROMISED, "RetFail": 0.001, "GenKnow": 0.1})  # catastrophic: never on the front
     table = trade_off_table(compare_records([*references(), *runs]))
     assert [row[0] for row in table["rows"] if row[-1] == "yes"] == ["a", "b"]
     assert next(row for row in table["rows"] if row[0] == "b")[1:3] == [
-        f"{(1 - (0.1 - 0.001) / 0.235 + 0) / 2:.3f}",  # RetFail and AssocStr, which is where it was
+        f"{1 - (0.22 - 0.1417) / 0.1798:.3f}",  # AssocStr, farther away than RetFail
         f"{1 - (0.321 - 0.30) / 0.178:.3f}",
     ]
 

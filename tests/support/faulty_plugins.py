@@ -229,6 +229,15 @@ class Boastful(Edit):
     data = ("forget", "retain")
 
 
+@found_by("columns", METHODS)
+class Nosy(Edit):
+    """Reads names and does not say so."""
+
+    def unlearn(self, ctx: UnlearnContext) -> None:
+        super().unlearn(ctx)
+        list(ctx.columns("forget")["name"])
+
+
 @found_by("evaluation-out-of-reach", METHODS)
 class Cheating(Edit):
     """Reads a holdout past the guard."""

@@ -48,6 +48,7 @@ class KeyValueEdit(UnlearningMethod):
     family = "closed form"
     paper = "https://arxiv.org/abs/2403.14236"
     data = ("forget", "retain")
+    columns = ("identity_id",)
     search = {
         "strength": Between(0.3, 30),
         "keep": Between(1e-3, 100),
