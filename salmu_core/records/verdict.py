@@ -32,7 +32,7 @@ class Thresholds:
         holdout_gap: a holdout metric moved from Compromised by more than this share of the way to Clean: over-generalised.
         recovered: an attack on the model alone gets more than this share of what the same attack gets from Compromised, beyond
             what it gets from Clean: superficial. As much as the share that a forgetting metric may leave; docs/concepts.md says
-            how far models that never saw the pairs stay below it.
+            why, and how to see what models that never saw the pairs recover.
     """
 
     moved: float = 0.01
