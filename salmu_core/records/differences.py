@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -21,7 +20,7 @@ from salmu_core.records.paired import (
     SMALLEST_DIFFERENCE,
     PairedTest,
     holm,
-    paired_test,
+    paired_tests,
 )
 from salmu_core.records.rows import ClusterSums, resampled_scores
 from salmu_core.records.schema import RunRecord, ScoreRecord, Target
@@ -132,22 +131,49 @@ def paired_differences(rows: Mapping[str, Sequence[JudgedRun]]) -> tuple[PairedD
     """
     runs = {title: [run for run in group if run.overall is not None] for title, group in rows.items()}
     resampled = _resampled(run for group in runs.values() for run in group)
-    drafts: list[tuple[str, str, _Units, PairedTest, dict[str, PairedTest], tuple[float | None, float | None]]] = []
-    for (title, own), (other, theirs) in combinations(runs.items(), 2):
-        units = _pair(own, theirs)
-        if not units.pairs:
-            continue
-        names = [name for name in own[0].gaps if all(name in a.gaps and name in b.gaps for a, b in units.pairs)]
-        identities = units.over_identities(resampled, names)
-        variances = np.zeros(1 + len(names)) if identities is None else identities.var(axis=1, ddof=1)
-        overall = units.test([(a.overall or 0.0, b.overall or 0.0) for a, b in units.pairs], OVERALL_NOISE, variances[0])
-        metrics = {
+    pairs = [
+        (title, other, units)
+        for (title, own), (other, theirs) in combinations(runs.items(), 2)
+        if (units := _pair(own, theirs)).pairs
+    ]
+    shared = [units.metrics() for _, _, units in pairs]
+    identities = [units.over_identities(resampled, names) for (_, _, units), names in zip(pairs, shared, strict=True)]
+    variances = [
+        np.zeros(1 + len(names)) if drawn is None else drawn.var(axis=1, ddof=1)
+        for names, drawn in zip(shared, identities, strict=True)
+    ]
+    overalls = paired_tests(
+        [units.by_instance(lambda own, other: (own.overall or 0.0) - (other.overall or 0.0)) for _, _, units in pairs],
+        noise=OVERALL_NOISE,
+        variances=[float(of_pair[0]) for of_pair in variances],
+    )
+    of_pairs: list[dict[str, PairedTest]] = [{} for _ in pairs]
+    for name in dict.fromkeys(name for names in shared for name in names):
+        where = [number for number, names in enumerate(shared) if name in names]
+        tests = paired_tests(
             # The other's first: a shorter distance is better.
-            name: units.test([(b.gaps[name], a.gaps[name]) for a, b in units.pairs], GAP_NOISE, variance)
-            for name, variance in zip(names, variances[1:], strict=True)
-        }
-        ends = (None, None) if identities is None else tuple(np.quantile(identities[0], [0.025, 0.975]).tolist())
-        drafts.append((title, other, units, overall, metrics, ends))
+            [
+                pairs[number][2].by_instance(lambda own, other, name=name: other.gaps[name] - own.gaps[name])
+                for number in where
+            ],
+            noise=GAP_NOISE,
+            variances=[float(variances[number][1 + shared[number].index(name)]) for number in where],
+        )
+        for number, test in zip(where, tests, strict=True):
+            of_pairs[number][name] = test
+    drafts = [
+        (
+            title,
+            other,
+            units,
+            overalls[number],
+            {name: of_pairs[number][name] for name in shared[number]},
+            (None, None)
+            if identities[number] is None
+            else tuple(np.quantile(identities[number][0], [0.025, 0.975]).tolist()),
+        )
+        for number, (title, other, units) in enumerate(pairs)
+    ]
     corrected = holm([overall.p for _, _, _, overall, _, _ in drafts])
     of_metrics = iter(holm([test.p for _, _, _, _, metrics, _ in drafts for test in metrics.values()]))
     found = []
@@ -198,17 +224,16 @@ class _Units:
             return "bench seed"
         return "training seed" if len(self.pairs) > 1 else "single run"
 
-    def test(self, values: Sequence[tuple[float, float]], noise: float, variance: float) -> PairedTest:
-        """The test of `first - second` over all pairs. Seeds of one instance are repetitions of each other only within it, so with
-        several instances each gives one difference, the mean over its seeds."""
-        by_instance: dict[str, list[float]] = {}
-        for (run, _), (first, second) in zip(self.pairs, values, strict=True):
-            by_instance.setdefault(run.instance.name, []).append(first - second)
-        several = len(by_instance) > 1
-        groups = by_instance.values()
-        differences = [statistics.fmean(found) for found in groups] if several else next(iter(groups))
-        # Other instances have other people, so their differences vary by who is in them already.
-        return paired_test(differences, variance=float(variance), noise=noise, spread_covers=several)
+    def metrics(self) -> list[str]:
+        """The metrics that all runs of both rows have."""
+        return [name for name in self.pairs[0][0].gaps if all(name in a.gaps and name in b.gaps for a, b in self.pairs)]
+
+    def by_instance(self, difference: Callable[[JudgedRun, JudgedRun], float]) -> list[list[float]]:
+        """The differences of all pairs, those of one instance together."""
+        found: dict[str, list[float]] = {}
+        for run, other in self.pairs:
+            found.setdefault(run.instance.name, []).append(difference(run, other))
+        return list(found.values())
 
     def over_identities(self, resampled: Mapping[JudgedRun, _Resampled], names: Sequence[str]) -> np.ndarray | None:
         """The mean differences on every resample of the identities, [1 + metrics, resamples], turned like those of `test`; None where

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from salmu_core.seeding import numpy_generator
-
 #: A difference is called when its corrected p is at most this.
 LEVEL = 0.05
 #: Two measurements of one model on other hardware agree this far, so nothing smaller is ever called a difference.
@@ -25,6 +23,11 @@ SMALLEST_DIFFERENCE = 1e-3
 #: seeds show more, theirs is taken.
 OVERALL_NOISE = 0.12
 GAP_NOISE = 0.2
+#: Of the degrees of freedom that the common variance seems to be worth, the share that is believed: methods are not steady by one law,
+#: some have no noise at all. Chosen by benchmarks/mini/experiments/coverage.py.
+TRUST = 0.5
+#: Comparisons that it takes to say what their variances have in common.
+FEWEST_SPREADS = 6
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,109 @@ class PairedTest:
     units: int
 
 
+@dataclass(frozen=True)
+class Spread:
+    """What the variances of many comparisons have in common.
+
+    Attributes:
+        variance: where they lie.
+        degrees: how many degrees of freedom that is worth beside a comparison's own; the more alike they are, the more.
+    """
+
+    variance: float
+    degrees: float
+
+
+def common_spread(variances: Sequence[float], degrees: int, most: float) -> Spread | None:
+    """The scaled inverse chi-squared distribution that sample variances of few differences were drawn from, by the moments of their
+    logarithms: the moderated t-test of Smyth 2004 (Statistical Applications in Genetics and Molecular Biology 3, section 6.2).
+
+    Args:
+        variances: of independent sets of differences; those of 0 are left out.
+        degrees: of freedom of each.
+        most: the degrees of freedom that are believed at most. Comparisons share methods, so they hold less than their number says.
+
+    Returns:
+        None for fewer than `FEWEST_SPREADS` variances: too few to say what is common.
+    """
+    known = np.array([value for value in variances if value > 0])
+    if len(known) < FEWEST_SPREADS or degrees < 1:
+        return None
+    shifted = np.log(known) - special.digamma(degrees / 2) + math.log(degrees / 2)
+    beyond = float(shifted.var(ddof=1) - special.polygamma(1, degrees / 2))
+    prior = 2 * _inverse_trigamma(beyond) if beyond > 0 else math.inf
+    at = float(shifted.mean()) + (float(special.digamma(prior / 2)) - math.log(prior / 2) if math.isfinite(prior) else 0.0)
+    return Spread(math.exp(at), min(prior, most))
+
+
+def _inverse_trigamma(value: float) -> float:
+    """Newton's method on 1 / trigamma, which is nearly linear (Smyth 2004, appendix)."""
+    found = 0.5 + 1 / value
+    for _ in range(50):
+        trigamma = float(special.polygamma(1, found))
+        step = trigamma * (1 - trigamma / value) / float(special.polygamma(2, found))
+        found += step
+        if -step / found < 1e-8:
+            break
+    return found
+
+
+def paired_tests(
+    pairs: Sequence[Sequence[Sequence[float]]],
+    *,
+    noise: float | None = None,
+    variances: Sequence[float] = (),
+    methods: int | None = None,
+) -> list[PairedTest]:
+    """All comparisons of a table, each from its differences by instance and seed. The one definition that leaderboards and experiments
+    share.
+
+    With several instances each gives one difference, the mean over its seeds: seeds are repetitions only within an instance. With one
+    instance each seed gives one. Comparisons of equal numbers of differences lend each other what their variances have in common.
+
+    Args:
+        pairs: for each comparison, for each instance, the differences of its pairs of runs.
+        noise: see `paired_test`.
+        variances: of each mean, from the identities; see `paired_test`.
+        methods: how many independent methods the comparisons are between; default: n, where there are n (n - 1) / 2 comparisons.
+    """
+    units = [[math.fsum(own) / len(own) for own in pair] if len(pair) > 1 else list(pair[0]) for pair in pairs]
+    # Seeds of one instance say nothing about another, so the two kinds are not mixed.
+    kinds = [(len(pair) > 1, len(found)) for pair, found in zip(pairs, units, strict=True)]
+    spreads: dict[tuple[bool, int], Spread | None] = {}
+    for kind in set(kinds):
+        own = [np.var(found, ddof=1) for found, other in zip(units, kinds, strict=True) if other == kind and len(found) > 1]
+        # Comparisons of n methods share them: what they hold is n - 1 sets of differences.
+        independent = (1 + math.sqrt(1 + 8 * len(own))) / 2 if methods is None else methods
+        common = common_spread([float(value) for value in own], kind[1] - 1, (independent - 1) * (kind[1] - 1))
+        spreads[kind] = None if common is None else Spread(common.variance, TRUST * common.degrees)
+    return [
+        paired_test(
+            found,
+            variance=variances[number] if len(variances) else 0.0,
+            noise=noise,
+            spread_covers=kinds[number][0],
+            seeds=min(len(own) for own in pairs[number]) if kinds[number][0] else 1,
+            spread=spreads[kinds[number]],
+        )
+        for number, found in enumerate(units)
+    ]
+
+
 def paired_test(
-    differences: Sequence[float], *, variance: float = 0.0, noise: float | None = None, spread_covers: bool = False
+    differences: Sequence[float],
+    *,
+    variance: float = 0.0,
+    noise: float | None = None,
+    spread_covers: bool = False,
+    seeds: int = 1,
+    spread: Spread | None = None,
 ) -> PairedTest:
     """Is the mean of paired differences zero? Made for few of them, one included.
 
-    Two tests are made, and the smaller p counts, doubled because there were two tries:
+    Where other comparisons say how variances lie (`spread`), there is one test: the moderated t-test, whose variance is the mean of
+    the common one and of the differences' own, weighted by degrees of freedom, which add up. Otherwise two tests are made, and the
+    smaller p counts, doubled because there were two tries:
 
     - a t-test that takes the spread from the differences (from two on). It assumes nothing about the methods, and with two or three
       differences it hardly ever finds anything;
@@ -61,6 +161,8 @@ def paired_test(
         differences: float [n], one for each unit of replication (a pair of runs, or the mean of an instance's pairs).
         variance: of the mean, from the identities (or other clusters) that metrics are averaged over.
         spread_covers: the differences vary by who is in them already, so the t-test needs no `variance` on top.
+        seeds: pairs of runs behind each difference; the assumed noise of a mean over them is smaller by their root.
+        spread: what the variances of all comparisons have in common.
         noise: assumed standard deviation of one run; None: only the t-test is made.
 
     Raises:
@@ -70,17 +172,24 @@ def paired_test(
     if count == 0 or (count == 1 and noise is None):
         raise ValueError("A paired test needs two differences, or one and an assumed noise.")
     mean = math.fsum(differences) / count
-    spread = math.fsum((value - mean) ** 2 for value in differences) / (count - 1) if count > 1 else 0.0
+    own = math.fsum((value - mean) ** 2 for value in differences) / (count - 1) if count > 1 else 0.0
+    if spread is not None and count > 1:
+        degrees = spread.degrees + count - 1
+        moderated = (spread.degrees * spread.variance + (count - 1) * own) / degrees
+        error = math.sqrt(moderated / count + (0.0 if spread_covers else variance))
+        reach = error * float(special.stdtrit(degrees, 1 - LEVEL / 2))
+        p = 2 * float(special.stdtr(degrees, -_ratio(mean, error)))
+        return PairedTest(mean, mean - reach, mean + reach, min(1.0, p), count)
     tests: list[tuple[float, float]] = []  # p, and half the length of the interval at half the level
     tries = (count > 1) + (noise is not None)
     share = (1 - LEVEL / tries) / 2 + 0.5
     if count > 1:
-        error = math.sqrt(spread / count + (0.0 if spread_covers else variance))
+        error = math.sqrt(own / count + (0.0 if spread_covers else variance))
         tests.append(
             (2 * float(special.stdtr(count - 1, -_ratio(mean, error))), error * float(special.stdtrit(count - 1, share)))
         )
     if noise is not None:
-        error = math.sqrt(max(2 * noise**2, spread) / count + variance)
+        error = math.sqrt(max(2 * noise**2 / seeds, own) / count + variance)
         tests.append((2 * float(special.ndtr(-_ratio(mean, error))), error * float(special.ndtri(share))))
     reach = min(half for _, half in tests)
     return PairedTest(mean, mean - reach, mean + reach, min(1.0, tries * min(p for p, _ in tests)), count)
@@ -131,17 +240,19 @@ def shared_ranks(groups: Mapping[str, int]) -> dict[str, int]:
     return {name: 1 + sum(other < group for other in groups.values()) for name, group in groups.items()}
 
 
-def hierarchical_interval(values: Mapping[int, Sequence[float]], draws: int = 2000) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean over instances of the mean over seeds: instances are drawn first, then their seeds.
+def mean_intervals(groups: Sequence[Sequence[Sequence[float]]]) -> list[tuple[float, float]]:
+    """95 % intervals of the means of several methods over instances: t intervals, with variances moderated over the methods as in
+    `paired_tests`. Resampling three instances covers 75 %, five 85 %; `benchmarks/mini/experiments/coverage.py` shows what these do.
 
     Args:
-        values: instance -> one value for each seed.
+        groups: for each method, for each instance, one value for each seed. With one instance the interval is over its seeds.
+
+    Returns:
+        Lower and upper ends; without end where there is one value alone.
     """
-    rng = numpy_generator(0, "head to head")
-    instances = sorted(values)
-    means = []
-    for _ in range(draws):
-        chosen = rng.choice(instances, len(instances))
-        means.append(np.mean([np.mean(rng.choice(values[one], len(values[one]))) for one in chosen]))
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
+    several = [number for number, group in enumerate(groups) if len(group) > 1 or len(group[0]) > 1]
+    tests = dict(zip(several, paired_tests([groups[number] for number in several], methods=len(several)), strict=True))
+    return [
+        (tests[number].low, tests[number].high) if number in tests else (-math.inf, math.inf)
+        for number in range(len(groups))
+    ]

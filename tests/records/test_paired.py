@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from salmu_core.records.paired import hierarchical_interval, holm, paired_test, shared_ranks, tie_groups
+from salmu_core.records.paired import (
+    Spread,
+    common_spread,
+    holm,
+    mean_intervals,
+    paired_test,
+    paired_tests,
+    shared_ranks,
+    tie_groups,
+)
 
 
 def test_several_differences_without_assumed_noise_are_students_test():
@@ -82,7 +91,49 @@ def test_every_row_is_in_one_group_and_worse_than_the_best_of_better_ones(seed):
         assert all((name, leaders[better]) in worse for better in leaders if better < group)
 
 
-def test_an_interval_without_variance_is_a_point_and_one_instance_varies_by_seed_alone():
-    assert hierarchical_interval({0: [0.3, 0.3], 1: [0.3]}) == pytest.approx((0.3, 0.3))
-    low, high = hierarchical_interval({0: [0.0, 1.0]})
-    assert (low, high) == (0.0, 1.0)
+def test_the_common_spread_is_found_again_from_many_variances():
+    # Drawn from the model itself: 1 / variance ~ chi-squared with 8 degrees of freedom, / 8, / .01.
+    rng = np.random.default_rng(0)
+    true = 0.01 * 8 / rng.chisquare(8, 20000)
+    found = common_spread(list(true * rng.chisquare(2, 20000) / 2), 2, most=1e9)
+    assert found.variance == pytest.approx(0.01, rel=0.03)
+    assert found.degrees == pytest.approx(8, rel=0.15)
+    # All alike: the degrees of freedom are as many as are believed.
+    alike = common_spread(list(0.04 * rng.chisquare(4, 5000) / 4), 4, most=60)
+    assert (alike.variance, alike.degrees) == (pytest.approx(0.04, rel=0.03), 60)
+    assert common_spread([1.0] * 5, 2, most=10) is None
+
+
+def test_a_moderated_test_by_hand():
+    # Variance 4 with 2 degrees beside a common 1 with 6: (6 * 1 + 2 * 4) / 8 = 1.75; three differences of mean 2.
+    found = paired_test([0.0, 2.0, 4.0], noise=0.5, spread=Spread(variance=1.0, degrees=6.0))
+    error = (1.75 / 3) ** 0.5
+    assert found.p == pytest.approx(2 * stats.t.sf(2 / error, 8))
+    assert found.high == pytest.approx(2 + stats.t.ppf(0.975, 8) * error)
+
+
+def test_the_assumed_noise_is_divided_by_seeds_and_by_instances():
+    [found] = paired_tests([[[0.5, 0.3], [0.6, 0.4]]], noise=0.3)
+    # Means of two seeds on two instances: sd of each 0.3 * sqrt(2 / 2), of their mean / sqrt(2). Two tests, so doubled.
+    assert found.p == pytest.approx(2 * 2 * stats.norm.sf(0.45 / (0.3 / 2**0.5)))
+    [alone] = paired_tests([[[0.5]]], noise=0.3)
+    assert alone.p == pytest.approx(2 * stats.norm.sf(0.5 / (0.3 * 2**0.5)))
+
+
+def test_a_difference_as_large_and_as_steady_as_the_reviews_is_called_among_five_hundred():
+    """Five instances, difference .349 with t(4) = 16.1: a standard deviation of .349 / 16.1 * sqrt(5). The others are 31 methods that
+    are as noisy as mini's."""
+    rng = np.random.default_rng(1)
+    steady = rng.standard_normal(5)
+    steady = 0.349 + (steady - steady.mean()) / steady.std(ddof=1) * 0.349 / 16.1 * 5**0.5
+    noisy = rng.normal(0, rng.lognormal(np.log(0.05), 0.6, 31)[:, None], (31, 5))
+    others = [[[value] for value in noisy[a] - noisy[b]] for a in range(31) for b in range(a)]
+    tests = paired_tests([[[value] for value in steady], *others], noise=0.12)
+    assert holm([test.p for test in tests])[0] < 0.05
+
+
+def test_intervals_of_means_are_students_where_there_are_few_methods():
+    low, high = mean_intervals([[[0.1, 0.3], [0.3], [0.1, 0.5]]])[0]
+    by_scipy = stats.t.interval(0.95, 2, loc=0.8 / 3, scale=stats.sem([0.2, 0.3, 0.3]))
+    assert (low, high) == (pytest.approx(by_scipy[0]), pytest.approx(by_scipy[1]))
+    assert mean_intervals([[[0.4]]]) == [(-np.inf, np.inf)]  # one value says nothing of its spread

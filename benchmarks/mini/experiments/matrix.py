@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import combinations
@@ -13,7 +13,7 @@ import numpy as np
 
 from salmu_core.records.gaps import gaps_of
 from salmu_core.records.overall import overall_score
-from salmu_core.records.paired import OVERALL_NOISE, PairedTest, hierarchical_interval, holm, paired_test
+from salmu_core.records.paired import OVERALL_NOISE, holm, mean_intervals, paired_tests
 from salmu_core.records.schema import RunRecord, RunSpec, ScoreRecord
 from salmu_core.records.verdict import RANKED, judge
 
@@ -108,13 +108,16 @@ def summarise(cells: Sequence[Cell]) -> list[Summary]:
     groups: dict[tuple[float, str], list[Cell]] = {}
     for cell in cells:
         groups.setdefault((cell.budget, cell.method), []).append(cell)
+    overalls = {key: _by_instance(group) for key, group in groups.items()}
+    intervals: dict[tuple[float, str], tuple[float, float]] = {}
+    for at in {budget for budget, _ in groups}:  # methods of one budget lend each other what their variances have in common
+        keys = [key for key, values in overalls.items() if key[0] == at and values]
+        intervals |= zip(keys, mean_intervals([list(overalls[key].values()) for key in keys]), strict=True)
     found = []
     for (budget, method), group in groups.items():
         measured = [cell for cell in group if cell.scores]
-        by_instance: dict[int, list[float]] = {}
-        for cell in measured:
-            by_instance.setdefault(cell.instance, []).append(cell.overall)
-        low, high = hierarchical_interval(by_instance) if by_instance else (float("nan"),) * 2
+        by_instance = overalls[budget, method]
+        low, high = intervals.get((budget, method), (float("nan"),) * 2)
         instance_means = [float(np.mean(values)) for values in by_instance.values()]
         names = list(measured[0].scores) if measured else []
         found.append(
@@ -150,35 +153,78 @@ def _mean_sd(groups: Iterable[Sequence[float]]) -> float:
     return float(np.mean(found)) if found else float("nan")
 
 
+def _by_instance(group: Sequence[Cell]) -> dict[int, list[float]]:
+    found: dict[int, list[float]] = {}
+    for cell in group:
+        if cell.scores:
+            found.setdefault(cell.instance, []).append(cell.overall)
+    return found
+
+
+def alike(cells: Sequence[Cell]) -> dict[tuple[str, float], tuple[str, float]]:
+    """(method, budget) of rows that are the same as an earlier one in every score of every run, and that earlier one: a method that
+    does not use its budget, or another name for the same model. They are shown and tested once."""
+    runs: dict[tuple[str, float], dict[tuple[int, int], tuple[tuple[str, float], ...]]] = {}
+    for cell in sorted(cells, key=lambda cell: (cell.budget, cell.method)):
+        if cell.scores:
+            own = runs.setdefault((cell.method, cell.budget), {})
+            own[cell.instance, cell.seed] = tuple(sorted(cell.scores.items()))
+    first: dict[tuple[Any, ...], tuple[str, float]] = {}
+    found = {}
+    for key, own in runs.items():
+        known = first.setdefault(tuple(sorted(own.items())), key)
+        if known != key:
+            found[key] = known
+    return found
+
+
+def deterministic(cells: Sequence[Cell], method: str, budget: float) -> bool:
+    """Do all training seeds of an instance give the same scores, wherever there are several?"""
+    by_instance: dict[int, list[Mapping[str, float]]] = {}
+    for cell in cells:
+        if (cell.method, cell.budget) == (method, budget) and cell.scores:
+            by_instance.setdefault(cell.instance, []).append(cell.scores)
+    several = [scores for scores in by_instance.values() if len(scores) > 1]
+    return bool(several) and all(scores == group[0] for group in several for scores in group)
+
+
 def worst_verdict(verdicts: Mapping[str, int]) -> str:
     """The worst of a group's verdicts: a method is as good as its worst run."""
     order = ["failed", "diverged", "unknown", "no effect", "catastrophic", "ineffective", "over-generalised", "selective"]
     return min(verdicts, key=order.index)
 
 
-def against_the_best(cells: Sequence[Cell], summaries: Sequence[Summary], budget: float) -> list[Difference]:
+def against_the_best(
+    cells: Sequence[Cell], summaries: Sequence[Summary], budget: float, among: Collection[str] | None = None
+) -> list[Difference]:
     """Paired differences of the overall score to the best method at a budget whose every verdict can hold a rank, tested as `salmu
-    compare` does: over instances (of the means over seeds), or over seeds where there is one instance, and corrected for every two
-    methods at that budget, because which one is the best is read from the same runs."""
+    compare` does (`paired_tests`).
+
+    Args:
+        among: take the best of these, e.g. the published methods or the controls, and correct for the comparisons with it alone. None:
+            the best of all, corrected for every two methods, because which one is the best is read from the same runs.
+    """
     ranked = [s for s in summaries if s.budget == budget and worst_verdict(s.verdicts) in RANKED]
+    ranked = [s for s in ranked if among is None or s.method in among]
     if not ranked:
         return []
     best = ranked[0].method
     values: dict[str, dict[int, dict[int, float]]] = {}
+    same = {method for method, at in alike([cell for cell in cells if cell.budget == budget]) if method != best}
     for cell in cells:
-        if cell.budget == budget and cell.scores:
+        if cell.budget == budget and cell.scores and cell.method not in same:
             values.setdefault(cell.method, {}).setdefault(cell.instance, {})[cell.seed] = cell.overall
-    tests: dict[tuple[str, str], PairedTest] = {}
+    pairs: dict[tuple[str, str], list[list[float]]] = {}
     for first, second in combinations(sorted(values), 2):
         units = [
             [values[first][place][seed] - values[second][place][seed] for seed in sorted(values[first][place].keys() & values[second][place].keys())]
             for place in sorted(values[first].keys() & values[second].keys())
         ]  # fmt: skip
-        units = [unit for unit in units if unit]
-        if units:
-            differences = [float(np.mean(unit)) for unit in units] if len(units) > 1 else units[0]
-            tests[first, second] = paired_test(differences, noise=OVERALL_NOISE)
-    corrected = dict(zip(tests, holm([test.p for test in tests.values()]), strict=True))
+        if units := [unit for unit in units if unit]:
+            pairs[first, second] = units
+    tests = dict(zip(pairs, paired_tests(list(pairs.values()), noise=OVERALL_NOISE), strict=True))
+    counted = [pair for pair in tests if among is None or best in pair]
+    corrected = dict(zip(counted, holm([tests[pair].p for pair in counted]), strict=True))
     found = []
     for (first, second), test in tests.items():
         if best in (first, second):
