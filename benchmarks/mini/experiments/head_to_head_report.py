@@ -25,7 +25,9 @@ from matrix import (
     Cell,
     Summary,
     against_the_best,
+    alike,
     cells_of,
+    deterministic,
     pareto_front,
     summarise,
     worst_verdict,
@@ -33,6 +35,7 @@ from matrix import (
 from paper import IN_THE_PAPER, baseline_rows, holdout_distance, rank_correlations, table_rows
 
 from salmu_core.files import write_text
+from salmu_core.plugins import load_plugins
 
 PAGE = RESULTS.parent / "head_to_head.md"
 PICTURE = Path(__file__).parents[3] / "docs" / "images" / "head-to-head.png"
@@ -58,29 +61,53 @@ def point_of(summary: Summary) -> Point:
     )
 
 
-def leaderboard(summaries: Sequence[Summary], references: Mapping[str, Mapping[str, float]], budget: float) -> str:
-    """Best first."""
+def leaderboard(
+    summaries: Sequence[Summary], references: Mapping[str, Mapping[str, float]], budget: float, cells_behind: Sequence[Cell]
+) -> str:
+    """Best first. Rows that are the same as another one in all runs are shown once."""
+    same = alike(cells_behind)
     rows = [[which, *[f"{scores[name]:.3f}" for name in METRICS], "", "", "", ""] for which, scores in references.items()]
     for item in (s for s in summaries if s.budget == budget):
         cells = [f"{item.scores[m]:.3f} ({item.gaps[m]:.2f})" if m in item.scores else "–" for m in METRICS]
         verdicts = ", ".join(f"{name} {count}" for name, count in item.verdicts.items())
         several = item.cells > 1
         overall = f"{item.overall:.3f} [{item.low:.3f}, {item.high:.3f}]" if several else f"{item.overall:.3f}"
-        spread = " / ".join("–" if np.isnan(sd) else f"{sd:.3f}" for sd in (item.over_instances, item.over_seeds))
+        steady = deterministic(cells_behind, item.method, budget)
+        spread = " / ".join(
+            "deterministic" if steady and sd == item.over_seeds else "–" if np.isnan(sd) else f"{sd:.3f}"
+            for sd in (item.over_instances, item.over_seeds)
+        )
+        if (item.method, budget) in same:
+            continue
         rows.append([item.method, *cells, verdicts, overall, spread, f"{item.seconds:.1f}"])
     header = ["method", *METRICS, "verdicts of the runs", "overall [95 %]", "sd over instances / seeds", "seconds"]
-    return table(header, rows)
+    note = ", ".join(
+        f"{method} (as {other} {at:g}x)" for (method, own), (other, at) in sorted(same.items()) if own == budget
+    )
+    return table(header, rows) + (f"\nThe same in every score of every run, and shown once: {note}.\n" if note else "")
 
 
 def tests(cells: Sequence[Cell], summaries: Sequence[Summary], budget: float) -> str:
     """Paired differences to the best ranked method."""
-    found = against_the_best(cells, summaries, budget)
-    if not found:
-        return "No method holds a rank in all of its runs at this budget, so there is no best one to pair others with.\n"
-    rows = [
-        [d.method, f"{d.mean:+.3f}", f"[{d.low:+.3f}, {d.high:+.3f}]", f"{d.p:.1e}", f"{d.corrected:.1e}"] for d in found
-    ]
-    return f"Against **{found[0].best}**:\n\n" + table(["method", "difference", "95 %", "p", "p, Holm"], rows)
+    parts = []
+    plugins = load_plugins()
+    controls = {name for name, entry in plugins.methods.items() if entry.cls.family == "control"}
+    published = {name for name, entry in plugins.methods.items() if entry.cls.paper and name not in controls}
+    for title, among in (
+        ("the best of all", None),
+        ("the best published method", published),
+        ("the best control", controls),
+    ):
+        found = against_the_best(cells, summaries, budget, among)
+        if not found:
+            parts.append(f"{title[:1].upper()}{title[1:]}: none holds a rank in all of its runs at this budget.\n")
+            continue
+        rows = [
+            [d.method, f"{d.mean:+.3f}", f"[{d.low:+.3f}, {d.high:+.3f}]", f"{d.p:.1e}", f"{d.corrected:.1e}"] for d in found
+        ]
+        header = ["method", "difference", "95 %", "p", "p, Holm"]
+        parts.append(f"Against {title}, **{found[0].best}**:\n\n" + table(header, rows))
+    return "\n".join(parts)
 
 
 def findings(summaries: Sequence[Summary], budgets: Sequence[float]) -> str:
@@ -182,7 +209,7 @@ def page() -> str:
         "# All methods on mini\n",
         f"Made by `{command_of(stored, budgets)}` and `head_to_head_report.py` from `head_to_head/*.json`. Benchmark seeds {', '.join(str(one['instance']) for one in stored)}; "
         f"device {', '.join(devices)}. Options are mini's presets, chosen by `salmu tune` on benchmark seeds 3 and 4, which are none of these, where there are any.\n",
-        "In brackets: mean gap to the target (0 reached; 1 for forgetting: nothing forgotten, for holdouts: all lost). The interval resamples instances, then seeds.\n",
+        "In brackets: mean gap to the target (0 reached; 1 for forgetting: nothing forgotten, for holdouts: all lost). The interval is a t interval over instances, its variance moderated over methods (coverage.md).\n",
     ]
     total = sum(run["seconds"] for one in stored for run in one["runs"])
     parts.append(
@@ -191,7 +218,7 @@ def page() -> str:
     for budget in budgets:
         parts += [
             f"## Budget {budget:g}x ({extent(stored, budget)})\n",
-            leaderboard(summaries, references(stored, budget), budget),
+            leaderboard(summaries, references(stored, budget), budget, cells),
         ]
         points = {s.method: point_of(s) for s in summaries if s.budget == budget and s.scores}
         front = sorted(pareto_front(points), key=lambda m: -points[m][0])

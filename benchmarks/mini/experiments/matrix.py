@@ -168,7 +168,7 @@ def alike(cells: Sequence[Cell]) -> dict[tuple[str, float], tuple[str, float]]:
     for cell in sorted(cells, key=lambda cell: (cell.budget, cell.method)):
         if cell.scores:
             own = runs.setdefault((cell.method, cell.budget), {})
-            own[cell.instance, cell.seed] = tuple(sorted(cell.scores.items()))
+            own[cell.instance, cell.seed] = (("overall", cell.overall), *sorted(cell.scores.items()))
     first: dict[tuple[Any, ...], tuple[str, float]] = {}
     found = {}
     for key, own in runs.items():
