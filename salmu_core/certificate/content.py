@@ -9,9 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from salmu_core.certificate.sealed import CERTIFICATE_FILE, read_sealed
 from salmu_core.data import Split
 from salmu_core.errors import BadCheckpoint, BadRecord
 from salmu_core.model import load_model
+from salmu_core.own_data.chain import read_request
 from salmu_core.plugins import Plugins, load_plugins
 from salmu_core.records.attacks import Attacked, read_attacks
 from salmu_core.records.explain import VERDICTS
@@ -110,7 +112,7 @@ def certificate_content(
         },
         "run": {
             "record": record.id,
-            "record_sha256": hashlib.sha256(json.dumps(record.model_dump(mode="json"), sort_keys=True).encode()).hexdigest(),
+            "record_sha256": _record_sha256(record),
             "finished": record.created_at.isoformat(),
             "seed": record.spec.seed,
             "budget": record.spec.budget,
@@ -123,8 +125,42 @@ def certificate_content(
             {"what": item.what, "page": item.page, "licence": item.licence, "words": item.words, "gated": item.gated}
             for item in benchmark.terms()
         ],
+        "request": _request(folder, record),
+        "predecessor": _predecessor(record),
         "limits": list(LIMITS),
     }
+
+
+def _request(folder: Path, record: RunRecord) -> dict[str, Any] | None:
+    """What `salmu forget` found out about stored vectors and earlier requests; None for other runs."""
+    content = read_request(folder)
+    if content.get("record") != record.id:
+        return None
+    return {part: _plain(content.get(part)) for part in ("index", "chain")}
+
+
+def _predecessor(record: RunRecord) -> dict[str, Any] | None:
+    """The request before this one: by its record, its weights, and the hash of its certificate where it has one."""
+    after = record.spec.benchmark_options.get("after") if record.spec.benchmark == "own-data" else None
+    if after is None:
+        return None
+    folder = Path(after)
+    earlier = read_record(folder)
+    if earlier.provenance.model_fingerprint != record.provenance.start_fingerprint:
+        raise BadRecord(
+            f"'{folder}' is not the run that this one began with: its model is another one.", "Bring that run's folder back."
+        )
+    certificate = folder / CERTIFICATE_FILE
+    return {
+        "record": earlier.id,
+        "record_sha256": _record_sha256(earlier),
+        "model_file_sha256": file_sha256(folder / (earlier.model_file or "")),
+        "certificate_sha256": read_sealed(certificate)["sha256"] if certificate.is_file() else None,
+    }
+
+
+def _record_sha256(record: RunRecord) -> str:
+    return hashlib.sha256(json.dumps(record.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
 
 
 _REFERENCE = {

@@ -19,7 +19,12 @@ TITLE = "Report of a deletion from a model"
 
 def render_page(sealed: Mapping[str, Any]) -> str:
     """The page."""
-    return _template().render(title=TITLE, sealed=sealed, key=key_name(sealed), **{"terms": (), **sealed["content"]})
+    return _template().render(
+        title=TITLE,
+        sealed=sealed,
+        key=key_name(sealed),
+        **{"terms": (), "request": None, "predecessor": None, **sealed["content"]},
+    )
 
 
 def write_pdf(sealed: Mapping[str, Any], path: Path) -> None:
@@ -95,6 +100,17 @@ def write_pdf(sealed: Mapping[str, Any], path: Path) -> None:
                 row.cell(_latin(cell))
     for name, reason in measured["not_measured"].items():
         line(f"{name}: not measured ({reason})", size=8)
+    for part, title in (("chain", "Earlier requests"), ("index", "Stored vectors")):
+        if found := (content.get("request") or {}).get(part):
+            heading(title)
+            for item in found["answers"]:
+                line(item["question"], "B")
+                line(item["answer"])
+    if predecessor := content.get("predecessor"):
+        line(
+            f"Comes after run {predecessor['record']}, certificate SHA-256 {predecessor['certificate_sha256'] or 'none'}",
+            size=8,
+        )
     heading("With what")
     line(f"Method: {content['method']['name']} ({content['method']['package']})")
     line(f"Data: {content['data']['benchmark']} {content['data']['version']}, fingerprint {content['data']['fingerprint']}")

@@ -17,6 +17,7 @@ import rfc8785
 from salmu_core.errors import BadRecord, SalmuError
 
 FORMAT = "salmu-certificate/1"
+CERTIFICATE_FILE = "certificate.json"
 _INSTALL = "pip install 'salmu[certificate]'"
 
 

@@ -38,6 +38,14 @@ _MARKS = {"good": "green", "bad": "red", "not checked": "yellow"}
 @click.option(
     "--model", type=click.Path(path_type=Path), metavar="PATH", help="With --verify: the weights, or their folder."
 )
+@click.option(
+    "--earlier",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="With --verify: certificates of the requests before, or a folder of their runs; repeatable. Default: the folders beside"
+    " FILE's own.",
+)
 @click.option("--public-key", type=click.Path(path_type=Path), metavar="PEM", help="With --verify: who must have signed.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def certificate_command(
@@ -50,6 +58,7 @@ def certificate_command(
     overwrite: bool,
     verified: Path | None,
     model: Path | None,
+    earlier: tuple[Path, ...],
     public_key: Path | None,
     as_json: bool,
 ) -> int:
@@ -58,16 +67,17 @@ def certificate_command(
     certificate.json holds everything, with a hash over its content; certificate.html says it for people. The same run gives the
     same files. A certificate is a technical report and makes no legal claim.
 
-    --verify ends with 0 when hash, signature (where there is one) and weights are good.
+    --verify ends with 0 when hash, signature (where there is one) and weights are good, and so are the certificates of earlier
+    requests that are at hand. Certify requests in their order: each certificate names the one before by its hash.
     """
     if verified is not None:
         if run is not None:
             raise BadOptions("Give a RUN or --verify FILE, not both.")
-        return _verify(verified, model, public_key, as_json)
+        return _verify(verified, model, public_key, earlier, as_json)
     if run is None:
         raise BadOptions("Say which run the certificate is about.", "Give a run directory, or --verify FILE.")
-    if model is not None or public_key is not None:
-        raise BadOptions("--model and --public-key belong to --verify.")
+    if model is not None or public_key is not None or earlier:
+        raise BadOptions("--model, --public-key and --earlier belong to --verify.")
     from rich.text import Text
 
     from salmu_core.certificate.content import certificate_content
@@ -92,6 +102,15 @@ def certificate_command(
     if as_json:
         render.print_json(sealed)
         return 0
+    predecessor = content["predecessor"]
+    if predecessor is not None and predecessor["certificate_sha256"] is None:
+        render.err.print(
+            f"The request before (run {predecessor['record']}) has no certificate yet, so this one cannot name it by its hash."
+            " Certify that run first, then this one again with --overwrite.",
+            style="yellow",
+            markup=False,
+            highlight=False,
+        )
     measured = content["measured"]
     render.out.print(Text(measured["verdict"], style="bold").append(f": {measured['reason']}", style="not bold"))
     for item in measured["answers"]:
@@ -113,13 +132,13 @@ def certificate_command(
     return 0
 
 
-def _verify(path: Path, model: Path | None, public_key: Path | None, as_json: bool) -> int:
+def _verify(path: Path, model: Path | None, public_key: Path | None, earlier: tuple[Path, ...], as_json: bool) -> int:
     from rich.text import Text
 
     from salmu_core.certificate.verify import verify
     from salmu_core.cli import render
 
-    checks = verify(path, model, public_key)
+    checks = verify(path, model, public_key, earlier)
     good = all(check.outcome != "bad" for check in checks)
     if as_json:
         render.print_json({"good": good, "checks": [vars(check) for check in checks]})

@@ -20,15 +20,24 @@ Examples:
   salmu forget --model clip/ --forget requests.csv --check-only
   salmu forget --model clip/ --forget requests.csv --retain ordinary.csv \\
       --method gradient-ascent-retain --out runs/request-17
+  salmu forget --after runs/request-17 --forget more.csv --retain ordinary.csv \\
+      --method gradient-ascent-retain --out runs/request-18
   salmu forget --model weights.pt --architecture ViT-B-16 --forget shards/ \\
       --columns image=photo,caption=text,identity=person_id \\
-      --method gradient-ascent --out runs/request-18
+      --method gradient-ascent --out runs/request-19
 """
 _MARKS = {"error": "red", "warning": "yellow", "fact": "dim"}
 
 
 @click.command("forget", epilog=_EXAMPLES)
-@click.option("--model", required=True, help="An open_clip or transformers folder, a file of weights, or hf-hub:OWNER/NAME.")
+@click.option("--model", help="An open_clip or transformers folder, a file of weights, or hf-hub:OWNER/NAME.")
+@click.option(
+    "--after",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Delete on top of an earlier request: start from RUN's model, instead of --model; what RUN and those before it deleted must"
+    " stay forgotten.",
+)
 @click.option(
     "--architecture", metavar="NAME", help="open_clip's name, for weights without open_clip_config.json beside them."
 )
@@ -55,11 +64,19 @@ _MARKS = {"error": "red", "warning": "yellow", "fact": "dim"}
     "--passes", type=click.FloatRange(min=0, min_open=True), default=10, show_default=True, help="Over forget, at most."
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all that is drawn.")
+@click.option(
+    "--drift-budget",
+    type=click.FloatRange(min=0, max=1),
+    default=0.1,
+    show_default=True,
+    help="With --after: the fall of RetainMRR since the first model that all requests may cost together.",
+)
 @click.option("--keep-cache", is_flag=True, help="Keep decoded pictures and embeddings in DIR/cache.")
 @run_settings
 @click.option("--json", "as_json", is_flag=True, help="Print findings and record as JSON.")
 def forget_command(
-    model: str,
+    model: str | None,
+    after: Path | None,
     architecture: str | None,
     forget_table: Path,
     retain: Path | None,
@@ -73,6 +90,7 @@ def forget_command(
     no_decode: bool,
     passes: float,
     seed: int,
+    drift_budget: float,
     keep_cache: bool,
     precision: Any,
     as_json: bool,
@@ -83,6 +101,9 @@ def forget_command(
     The tables are checked first. Then the model as given is measured, on the pairs and on mismatched ones that it never
     learned, the method runs, and the model is written in open_clip's layout and, where there is one, in transformers'.
     Nothing that is there is overwritten; the same command goes on where it was cut.
+
+    Exit codes: 0, 1 when the run is not ok or something cannot be used, 3 when pairs of earlier requests came back or all requests
+    together drifted beyond their budget.
     """
     from salmu_core.cli import render
     from salmu_core.cli.progress import ProgressDisplay
@@ -98,12 +119,18 @@ def forget_command(
             f"{'--method' if method is None else '--out'} is missing.",
             "Give --method and --out, or --check-only to look at the tables only.",
         )
+    if (model is None) == (after is None):
+        raise BadOptions(
+            "Give one of --model and --after.",
+            "--model for a first request, --after RUN for one on top of an earlier request.",
+        )
     how = make_settings(flags)
     how = settings_for(out, how) if out is not None else how
     plugins = load_plugins()
     benchmark = own_data(
         how,
         model=model,
+        after=None if after is None else str(after),
         architecture=architecture,
         forget=str(forget_table),
         retain=None if retain is None else str(retain),
@@ -137,7 +164,16 @@ def forget_command(
             preset=preset,
             settings=how,
         )
-        done = forget(benchmark, resolved, out, findings=findings, keep_cache=keep_cache, settings=how, plugins=plugins)
+        done = forget(
+            benchmark,
+            resolved,
+            out,
+            findings=findings,
+            keep_cache=keep_cache,
+            drift_budget=drift_budget,
+            settings=how,
+            plugins=plugins,
+        )
     if main:
         render.show_problems(plugins.problems)
         if as_json:
@@ -147,11 +183,14 @@ def forget_command(
                     "record": done.record.model_dump(mode="json"),
                     "references": {which: row.model_dump(mode="json") for which, row in done.references.items()},
                     "notes": done.notes,
+                    "request": done.request,
                 }
             )
         else:
             _show(done)
-    return 0 if done.record.status == "ok" else 1
+    if done.record.status != "ok":
+        return 1
+    return 3 if (done.request.get("chain") or {"good": True})["good"] is False else 0
 
 
 def _show_findings(findings: Sequence[Finding]) -> None:
@@ -172,6 +211,7 @@ def _show(done: Forgotten) -> None:
 
     from salmu_core.cli import render
     from salmu_core.records.statements import statements
+    from salmu_core.runner.forget import PAGE_FILE
 
     record = done.record
     rows = {which: row.scores for which, row in done.references.items()}
@@ -202,6 +242,9 @@ def _show(done: Forgotten) -> None:
             ("Metric", "Before", "Now", "Never learned", "Should be as"), [(*row[:4], goal[row[4]]) for row in table]
         )
     )
+    for part in ("chain", "index"):
+        for item in (done.request.get(part) or {"answers": ()})["answers"]:
+            render.out.print(Text(item["question"], style="bold").append(f" {item['answer']}", style="not bold"))
     for note in done.notes:
         render.out.print(Text(note, style="dim"))
     render.out.print()
@@ -209,6 +252,7 @@ def _show(done: Forgotten) -> None:
         render.out.print(f"open_clip:    local-dir:{done.folder}", markup=False, highlight=False, soft_wrap=True)
     if done.transformers is not None:
         render.out.print(f"transformers: {done.transformers}", markup=False, highlight=False, soft_wrap=True)
+    render.out.print(f"All of this:  {done.folder / PAGE_FILE}", markup=False, highlight=False, soft_wrap=True)
     render.out.print(
         f"Look at single requests: salmu inspect {done.folder} --list", markup=False, highlight=False, soft_wrap=True
     )

@@ -23,6 +23,7 @@ _COMMANDS = {
     "describe": ("listing", "describe_command", "Show the card and the options of a method, metric or benchmark."),
     "doctor": ("doctor", "doctor_command", "Versions, devices, plugins and their problems, cache sizes."),
     "evaluate": ("evaluate", "evaluate_command", "Score a model on a benchmark."),
+    "find": ("find", "find_command", "Search a table for the rows that a request to forget is about."),
     "forget": ("forget", "forget_command", "Make your own model forget pairs of yours."),
     "inspect": ("inspect", "inspect_command", "What became of one person or one association, in words and numbers."),
     "list-audits": ("listing", "list_audits_command", "List the installed audits."),

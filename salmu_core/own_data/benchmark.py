@@ -20,6 +20,7 @@ from salmu_core.hf_layout import HF_CONFIG, is_hf_clip
 from salmu_core.metric import Metric
 from salmu_core.model import CONFIG_FILE, DualEncoder, ModelConfig, find_weights, load_model
 from salmu_core.options import AnyOptions, Field, Options
+from salmu_core.own_data.chain import EARLIER, Earlier, EarlierRetrieval, earlier_requests, earlier_split
 from salmu_core.own_data.metrics import ForgetRetrieval
 from salmu_core.own_data.parts import RetainParts, as_split, share_out
 from salmu_core.own_data.tables import Table, read_table, table_files
@@ -45,13 +46,16 @@ class OwnDataOptions(Options):
     architecture: str | None = Field(
         None, description="open_clip's name, for a file of weights without open_clip_config.json beside it"
     )
+    after: Path | None = Field(
+        None, description="run directory of the request before this one: its pairs, and those before, must stay forgotten"
+    )
     passes: float = Field(10, gt=0, description="the 1x budget in passes over forget; as many retain samples are allowed")
     seed: int = Field(0, ge=0, description="which retain rows are set aside to measure is drawn from it")
     mismatched: bool = Field(
         False, description="pairs of people get the picture of another person: associations that nobody ever learned"
     )
 
-    @field_validator("forget", "retain", "images")
+    @field_validator("forget", "retain", "images", "after")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         """A record's command must work from everywhere."""
@@ -112,7 +116,27 @@ class OwnData(Benchmark):
         )
         return read_table(path, self.options.columns, self.options.images, optional)
 
+    @cached_property
+    def earlier(self) -> list[Earlier]:
+        """The requests before this one, newest first.
+
+        Raises:
+            BadRecord: see `earlier_requests`.
+        """
+        return [] if self.options.after is None else earlier_requests(self.options.after)
+
+    @cached_property
+    def _earlier(self) -> Split | None:
+        return earlier_split(self.earlier)
+
     def splits(self) -> Mapping[str, SplitInfo]:
+        found = dict(self._own_splits())
+        if (earlier := self._earlier) is not None and (not self.options.mismatched or _two_people(earlier)):
+            summary = "pairs of earlier requests, which must stay forgotten"
+            found[EARLIER] = SplitInfo("evaluation", summary, columns=frozenset(earlier.columns))
+        return found
+
+    def _own_splits(self) -> Mapping[str, SplitInfo]:
         given = self.options
         known = self._columns() if given.forget is not None else None
         found = {
@@ -158,7 +182,10 @@ class OwnData(Benchmark):
         return as_split("retain", self.retain_table)
 
     def load_split(self, name: str) -> Split:
-        if name in ("forget", "forget_identity"):
+        if name == EARLIER:
+            assert self._earlier is not None
+            split = self._earlier
+        elif name in ("forget", "forget_identity"):
             split = self._forget.take(range(len(self._forget)), name)
         else:
             parts = self._parts
@@ -212,6 +239,7 @@ class OwnData(Benchmark):
         twin = OwnData(self.options.model_copy(update={"mismatched": True}), self.cache)
         # Tables are read once.
         twin.__dict__ |= {"forget_table": self.forget_table, "retain_table": self.retain_table, "_forget": self._forget}
+        twin.__dict__ |= {"earlier": self.earlier, "_earlier": self._earlier}
         return twin
 
     def hub_model(self, which: Target) -> str | None:
@@ -242,7 +270,19 @@ class OwnData(Benchmark):
             "passes": given.passes,
             "seed": given.seed,
             "mismatched": given.mismatched,
+            **self._before(),
         }
+
+    def _before(self) -> dict[str, Any]:
+        """What the requests before say, by their content. Nothing for the first one, so that its identity is as it was before there
+        were chains."""
+        if self.options.after is None:
+            return {}
+        return {"earlier": [None if item.data is None else item.data.forget_fingerprint() for item in self.earlier]}
+
+    def forget_fingerprint(self) -> str:
+        """SHA-256 over captions, columns and pictures of the pairs to forget alone."""
+        return self._digest_of([self.forget_table])
 
     @cached_property
     def _model_identity(self) -> str:
@@ -266,16 +306,18 @@ class OwnData(Benchmark):
         """SHA-256 over captions, columns and pictures of every row of both tables."""
         cached: str | None = self.__dict__.get("_fingerprint")
         if cached is None:
-            digest = hashlib.sha256()
-            for table in (self.forget_table, self.retain_table):
-                if table is None:
-                    continue
-                rows = [table.captions, table.identities, table.fields, table.names, table.values]
-                digest.update(json.dumps(rows).encode())
-                for content in self._pictures(table):
-                    digest.update(content.encode())
-            cached = self.__dict__["_fingerprint"] = digest.hexdigest()[:32]
+            tables = [table for table in (self.forget_table, self.retain_table) if table is not None]
+            cached = self.__dict__["_fingerprint"] = self._digest_of(tables)
         return cached
+
+    def _digest_of(self, tables: Sequence[Table]) -> str:
+        digest = hashlib.sha256()
+        for table in tables:
+            rows = [table.captions, table.identities, table.fields, table.names, table.values]
+            digest.update(json.dumps(rows).encode())
+            for content in self._pictures(table):
+                digest.update(content.encode())
+        return digest.hexdigest()[:32]
 
     def _pictures(self, table: Table) -> Sequence[str]:
         """Digests of the files that pictures lie in: their own, or the shards."""
@@ -295,7 +337,16 @@ class OwnData(Benchmark):
         ]
 
     def metrics(self) -> Sequence[Metric]:
-        return (ForgetRetrieval(), RetainRetrieval()) if self.options.retain is not None else (ForgetRetrieval(),)
+        found: list[Metric] = [ForgetRetrieval()]
+        if self.options.after is not None:
+            found.append(EarlierRetrieval())
+        return [*found, RetainRetrieval()] if self.options.retain is not None else found
 
 
-_OF_PEOPLE = ("forget", "forget_identity", "holdout_identity")
+def _two_people(split: Split) -> bool:
+    """Can pairs be mismatched?"""
+    people = split.columns["identity_id"]
+    return bool(mismatch(people, ["fact"] * len(split))[0])
+
+
+_OF_PEOPLE = ("forget", "forget_identity", "holdout_identity", EARLIER)

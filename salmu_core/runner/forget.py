@@ -6,31 +6,37 @@ import importlib.metadata
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from PIL import Image
 
-from salmu_core.errors import BadData, OutputError
+from salmu_core.errors import BadData, BadOptions, OutputError
+from salmu_core.files import write_json, write_text
 from salmu_core.hf_layout import hf_refusal, write_hf_folder
 from salmu_core.layout import Finding
 from salmu_core.model import DualEncoder, load_model
 from salmu_core.options import parse_options
 from salmu_core.own_data.benchmark import OwnData
+from salmu_core.own_data.chain import DRIFT_BUDGET, REQUEST_FILE, read_request, taught_again
 from salmu_core.own_data.check import check_pairs, errors_of
+from salmu_core.own_data.page import render_request
+from salmu_core.own_data.parts import as_split
 from salmu_core.plugins import Plugins, load_plugins
 from salmu_core.processes import process_index
 from salmu_core.records.references import REFERENCES
 from salmu_core.records.schema import RunRecord, RunSpec, Target
 from salmu_core.runner.presets import NONE, with_preset
 from salmu_core.runner.progress import Progress
+from salmu_core.runner.request import chain_report, index_report
 from salmu_core.runner.resolve import Resolved, resolve
 from salmu_core.runner.run import SPEC_FILE, Settings, run_resolved
 
 TRANSFORMERS_FOLDER = "transformers"
 CACHE_FOLDER = "cache"
+PAGE_FILE = "request.html"
 _CLOSE = 1e-4  # largest difference of an embedding's entry between both libraries
 
 
@@ -42,6 +48,8 @@ class Forgotten:
         references: the rows Compromised (the model as given) and Clean (the same on pairs never learned), as far as measured.
         notes: what could not be done or measured, in sentences.
         transformers: the folder in transformers' layout; None where the architecture has none.
+        request: what else `request.json` says: of stored vectors ("index") and of earlier requests ("chain"), each None where there
+            is nothing to say.
     """
 
     folder: Path
@@ -49,15 +57,22 @@ class Forgotten:
     references: Mapping[Target, RunRecord]
     notes: tuple[str, ...]
     transformers: Path | None
+    request: Mapping[str, Any] = field(default_factory=dict)
 
 
 def own_data(settings: Settings, **options: Any) -> OwnData:
     """The benchmark of somebody's data.
 
     Args:
-        options: see `OwnDataOptions`.
+        options: see `OwnDataOptions`. With `after` the model is that run's.
     """
     given = {name: value for name, value in options.items() if value is not None}
+    if "after" in given:
+        if "model" in given:
+            raise BadOptions(
+                "A request after another starts from that run's model, and another model was given.", "Leave --model out."
+            )
+        given["model"] = str(given["after"])
     return OwnData(parse_options(OwnData.Options, given, OwnData.name), settings.cache_folder)
 
 
@@ -73,7 +88,26 @@ def check(benchmark: OwnData, plugins: Plugins, *, decode: bool = True) -> list[
         if process_index() == 0:
             plugins.tell("run_progress", event=Progress("check", stage, done, total))
 
-    return check_pairs(benchmark.forget_table, benchmark.retain_table, decode=decode, tell=tell)
+    found = check_pairs(benchmark.forget_table, benchmark.retain_table, decode=decode, tell=tell)
+    if benchmark.earlier and benchmark.options.retain is not None and not errors_of(found):
+        found += _against_earlier(benchmark)
+    return found
+
+
+def _against_earlier(benchmark: OwnData) -> list[Finding]:
+    """What the table of pairs to keep must not hold after earlier requests."""
+    retain = as_split("retain", benchmark.retain_table)  # type: ignore[arg-type]
+    rows = taught_again(benchmark.earlier, retain)
+    if not rows:
+        return []
+    return [
+        Finding(
+            "error",
+            f"retain: {len(rows)} rows are pairs of earlier requests, e.g. row {rows[0]}: the method would teach them again.",
+            "Take them out of the table of pairs to keep.",
+            "pairs of earlier requests",
+        )
+    ]
 
 
 def plan(
@@ -112,6 +146,7 @@ def forget(
     *,
     findings: list[Finding] | None = None,
     keep_cache: bool = False,
+    drift_budget: float = DRIFT_BUDGET,
     settings: Settings,
     plugins: Plugins | None = None,
 ) -> Forgotten:
@@ -122,6 +157,7 @@ def forget(
         out: the run directory. Besides what every run leaves it holds `references/` and, where the architecture has it,
             `transformers/`.
         findings: of `check`, where that was done already.
+        drift_budget: the fall of RetainMRR that all requests of a chain may cost together.
         keep_cache: keep decoded pictures and embeddings, which otherwise go when the run is done.
 
     Raises:
@@ -151,6 +187,7 @@ def forget(
             continue
         references[start] = run_resolved(row, folder / REFERENCES / start, settings, plugins)
     record = run_resolved(resolved, folder, settings, plugins)
+    request = _request(benchmark, folder, record, references, settings, plugins, drift_budget)
     transformers = None
     if process_index() == 0:
         if record.model_file is not None:
@@ -162,7 +199,40 @@ def forget(
         notes.append(
             f"Not measured, since their data was not given: {', '.join(record.skipped)}. record.json has the reasons."
         )
-    return Forgotten(folder, record, references, tuple(notes), transformers)
+    if process_index() == 0:
+        write_text(folder / PAGE_FILE, render_request(record, references, request, notes))
+    return Forgotten(folder, record, references, tuple(notes), transformers, request)
+
+
+def _request(
+    benchmark: OwnData,
+    folder: Path,
+    record: RunRecord,
+    references: Mapping[Target, RunRecord],
+    settings: Settings,
+    plugins: Plugins,
+    drift_budget: float,
+) -> dict[str, Any]:
+    """The request, and what it means for stored vectors and earlier requests; read back where a finished run has it already."""
+    there = read_request(folder)
+    if there.get("record") == record.id and there.get("drift_budget") == drift_budget:
+        return there
+    index = chain = None
+    if record.status == "ok" and record.model_file is not None:
+        index = index_report(benchmark, folder, record, settings, plugins)
+        chain = chain_report(benchmark, record, references, settings, plugins, drift_budget)
+    content = {
+        "record": record.id,
+        "rows": len(benchmark.forget_table),
+        "forget_fingerprint": benchmark.forget_fingerprint(),
+        "after": benchmark.earlier[0].record.id if benchmark.earlier else None,
+        "drift_budget": drift_budget,
+        "index": None if index is None else index.as_json(),
+        "chain": None if chain is None else chain.as_json(),
+    }
+    if process_index() == 0:
+        write_json(folder / REQUEST_FILE, content)
+    return content
 
 
 def _require_own(folder: Path) -> None:
