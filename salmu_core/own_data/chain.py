@@ -138,7 +138,8 @@ class ChainReport:
         requests: in the chain, this one included.
         earlier_rows: pairs of earlier requests that were measured.
         unmeasured: sentences on earlier requests whose pairs are gone or changed.
-        earlier: EarlierMRR of the first model, before this request, now, and of pairs never learned; None: not measured.
+        earlier: EarlierMRR of the first model, before this request, now, and of pairs never learned in the first model; None: not
+            measured.
         earlier_verdict: "stays forgotten", "came back", "was not forgotten", "little to forget" or "not measured".
         drift: RetainMRR of the first model, before this request, and now; None: not measured.
         drift_budget: fall that all requests together may cost.
@@ -164,7 +165,7 @@ class ChainReport:
         values = self.earlier
         measured = f"EarlierMRR over {self.earlier_rows:,} pairs was {_number(values['first'])} in the first model"
         measured += f" and {_number(values['before'])} before this request, and is {_number(values['now'])}"
-        measured += f"; for pairs never learned it is {_number(values['never'])}."
+        measured += f"; for pairs never learned it was {_number(values['never'])} in the first model."
         earlier = {
             "stays forgotten": f"Yes: {measured}",
             "came back": f"No, they came back: {measured} Do not use this model: ask for both requests at once, or change the"

@@ -83,19 +83,20 @@ def chain_report(
         return None
     unmeasured = [f"{item.folder}: {item.why}" for item in earlier if item.data is None]
     first: dict[str, float] = {}
+    never: float | None = None
     try:
-        first = _first_scores(benchmark, settings, plugins, record)
+        first, never = _first_scores(benchmark, settings, plugins, record)
     except SalmuError as error:
         unmeasured.append(f"The first model: {error.message}")
 
     def of(name: str) -> dict[str, float | None]:
-        rows = {"before": references.get("compromised"), "now": record, "never": references.get("clean")}
+        rows = {"before": references.get("compromised"), "now": record}
         found = {
             which: None if row is None or name not in row.scores else row.scores[name].value for which, row in rows.items()
         }
         return {"first": first.get(name), **found}
 
-    pairs, general = of(EarlierRetrieval.name), of(RetainRetrieval.name)
+    pairs, general = {**of(EarlierRetrieval.name), "never": never}, of(RetainRetrieval.name)
     return ChainReport(
         requests=len(earlier) + 1,
         earlier_rows=sum(len(item.data.forget_table) for item in earlier if item.data is not None),
@@ -113,20 +114,24 @@ def _of_all(verdict: str, *, complete: bool) -> str:
     return verdict if complete or verdict == "came back" else "not measured"
 
 
-def _first_scores(benchmark: OwnData, settings: Settings, plugins: Plugins, record: RunRecord) -> dict[str, float]:
-    """EarlierMRR and RetainMRR of the model that the first request was made on."""
+def _first_scores(
+    benchmark: OwnData, settings: Settings, plugins: Plugins, record: RunRecord
+) -> tuple[dict[str, float], float | None]:
+    """EarlierMRR and RetainMRR of the model that the first request was made on, and its EarlierMRR of pairs never learned.
+
+    Never learned is measured there, and not in the model that this request begins with: a model that has deleted knows less of
+    mismatched pairs, too.
+    """
     model = _first_model(benchmark)
     with open_accelerator("no", cpu=settings.cpu) as accelerator:
         moved = model.to(accelerator.device)
         moved.autocast = AUTOCAST[record.spec.precision]
-        found = evaluate_model(
-            moved,
-            benchmark,
-            [EarlierRetrieval(), RetainRetrieval()],
-            settings.embedding_cache,
-            data=settings.data_cache(plugins, "chain"),
-        )
-    return {name: score.value for name, score in found.scores.items()}
+        data = settings.data_cache(plugins, "chain")
+        metrics = [EarlierRetrieval(), RetainRetrieval()]
+        found = evaluate_model(moved, benchmark, metrics, settings.embedding_cache, data=data)
+        others = evaluate_model(moved, benchmark.never_learned, [EarlierRetrieval()], settings.embedding_cache, data=data)
+    never = others.scores.get(EarlierRetrieval.name)
+    return {name: score.value for name, score in found.scores.items()}, None if never is None else never.value
 
 
 def _first_model(benchmark: OwnData) -> DualEncoder:
