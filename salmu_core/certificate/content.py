@@ -18,7 +18,7 @@ from salmu_core.plugins import Plugins, load_plugins
 from salmu_core.records.attacks import Attacked, read_attacks
 from salmu_core.records.explain import VERDICTS
 from salmu_core.records.references import find_references, reference
-from salmu_core.records.schema import ScoreRecord
+from salmu_core.records.schema import RunRecord, ScoreRecord
 from salmu_core.records.statements import recovered_words, statements, verdict_of
 from salmu_core.records.store import read_record
 from salmu_core.runner.resolve import benchmark_of_run
