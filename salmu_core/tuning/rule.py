@@ -17,7 +17,7 @@ KEPT = 0.1
 LOST = -2.0  # of a trial without scores; no other is worth less
 RULE = (
     f"a trial that loses more than {LARGEST_LOSS:.0%} of the general knowledge above chance on any instance cannot be chosen; among"
-    f" the others the one that forgets most (mean over forgetting metrics of 1 - gap), plus {KEPT:g} times what it keeps of"
+    f" the others the one that forgets most (the share forgotten of the overall score), plus {KEPT:g} times what it keeps of"
     " associations that were set aside"
 )
 Scores = Mapping[str, ScoreRecord]
