@@ -22,8 +22,11 @@ Examples:
 @click.command("report", epilog=_EXAMPLES)
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Where to write. Default: the first FOLDER.")
+@click.option(
+    "--score-with", multiple=True, metavar="METRIC", help="Count a metric that the benchmark does not name; repeatable."
+)
 @showing
-def report_command(folders: tuple[Path, ...], out: Path | None, **flags: Any) -> int:
+def report_command(folders: tuple[Path, ...], out: Path | None, score_with: tuple[str, ...], **flags: Any) -> int:
     """Make the leaderboard and the HTML report again from the records below FOLDERS.
 
     Instances of a benchmark that differ in their seed alone are pooled. Exit codes: 0, 1 when something cannot be used, 2 for flags
@@ -41,6 +44,6 @@ def report_command(folders: tuple[Path, ...], out: Path | None, **flags: Any) ->
         raise BadRecord(
             f"There is no record below {', '.join(map(str, folders))}.", "Run `salmu compare` or `salmu run` first."
         )
-    comparison = compare_records(loaded.records, loaded.folders)
+    comparison = compare_records(loaded.records, loaded.folders, score_with=score_with)
     files = write_reports(out or folders[0], comparison, zip(loaded.records, loaded.files, strict=True))
     return Showing.of(flags).show(comparison, files)
