@@ -34,6 +34,7 @@ _COMMANDS = {
     "push": ("push", "push_command", "Publish a run on the Hugging Face hub: model, card and record."),
     "replay": ("replay", "replay_command", "Run a record again and say whether it comes out the same."),
     "report": ("report", "report_command", "Make the leaderboard and the report again from records alone."),
+    "rescore": ("rescore", "rescore_command", "Measure finished runs by metrics that were installed later."),
     "run": ("run", "run_command", "Run one method over one benchmark."),
     "serve": ("serve", "serve_command", "Show a results folder in the browser while it grows."),
     "study": ("study", "study_command", "Carry out a comparison that a TOML file describes."),
