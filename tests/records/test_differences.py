@@ -14,7 +14,8 @@ METRICS = ("RetFail", "AssocStr", "InterIdSim", "IntraIdSim", "GenKnow", "VisIdI
 
 
 def _values(**changes):
-    return {**COMPROMISED, **changes}
+    """All is as in Compromised but AssocStr, which is forgotten: the worst forgetting metric counts, so RetFail decides."""
+    return {**COMPROMISED, "AssocStr": CLEAN["AssocStr"], **changes}
 
 
 def _runs(method, values, spread=0.0, seeds=5, **more):
