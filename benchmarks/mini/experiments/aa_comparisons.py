@@ -80,7 +80,11 @@ class World:
 def world() -> World:
     """From the stored head-to-head."""
     stored = every_stored(MINI_1 / "head_to_head")
-    kinds = {name: ScoreRecord(**score) for name, score in stored[0]["references"]["compromised"].items()}
+    # Without the interval, which is that of one model and would go along with every drawn value.
+    kinds = {
+        name: ScoreRecord(**{**score, "low": None, "high": None})
+        for name, score in stored[0]["references"]["compromised"].items()
+    }
     sd = {name: float(np.mean([_identity_sd(one["references"]["compromised"][name]) for one in stored])) for name in kinds}
     references = {
         which: {name: float(np.mean([one["references"][which][name]["value"] for one in stored])) for name in kinds}
