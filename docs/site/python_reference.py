@@ -26,6 +26,8 @@ GROUPS = {
         "Benchmark",
         "Budget",
         "BuildStep",
+        "Counted",
+        "Terms",
         "Download",
         "Split",
         "SplitInfo",
