@@ -174,6 +174,11 @@ class Comparison(_Frozen):
                 return _turned(found)
         return None
 
+    def against(self, other: str) -> dict[str, PairedDifference]:
+        """Title -> difference to the row `other`, for all rows that were compared with it."""
+        found = {d.row: d for d in self.differences if d.other == other}
+        return {**found, **{d.other: _turned(d) for d in self.differences if d.row == other}}
+
 
 _TURNED: dict[Outcome, Outcome] = {"better": "worse", "tie": "tie", "worse": "better"}
 
@@ -649,14 +654,19 @@ def _ranked(rows: Sequence[Row], differences: Sequence[PairedDifference]) -> lis
     Args:
         rows: in order.
     """
-    outcomes: dict[tuple[str, str], PairedDifference] = {}
-    for found in differences:
-        outcomes[found.row, found.other] = found
-        outcomes[found.other, found.row] = _turned(found)
+    outcomes: dict[tuple[str, str], Outcome] = {}
+    counts: dict[str, Counter[Outcome]] = {row.title: Counter() for row in rows}
+    metrics: dict[tuple[str, str], Counter[Outcome]] = {}
+    for found in differences:  # once over all pairs: there are twenty thousand of two hundred rows
+        for title, other, turn in ((found.row, found.other, False), (found.other, found.row, True)):
+            outcome = _TURNED[found.outcome] if turn else found.outcome
+            outcomes[title, other] = outcome
+            counts[title][outcome] += 1
+            for name, metric in found.metrics.items():
+                metrics.setdefault((title, name), Counter())[_TURNED[metric.outcome] if turn else metric.outcome] += 1
 
     def worse(title: str, than: str) -> bool:
-        found = outcomes.get((title, than))
-        return found is not None and found.outcome == "worse"
+        return outcomes.get((title, than)) == "worse"
 
     holding = [row.title for row in rows if section(row) == 0 and row.kind == "run"]
     groups = tie_groups(holding, worse)
@@ -664,16 +674,14 @@ def _ranked(rows: Sequence[Row], differences: Sequence[PairedDifference]) -> lis
     sizes = Counter(groups.values())
     result = []
     for row in rows:
-        own = [found for (title, _), found in outcomes.items() if title == row.title]
-        counts = Counter(found.outcome for found in own)
         cells = {
-            name: cell.model_copy(update=_counted(Counter(f.metrics[name].outcome for f in own if name in f.metrics)))
+            name: cell.model_copy(update=_counted(metrics.get((row.title, name), Counter())))
             for name, cell in row.cells.items()
         }
         ranked: dict[str, int] = {}
         if (group := groups.get(row.title)) is not None:
             ranked = {"rank": ranks[row.title], "tie_group": group, "tied": sizes[group]}
-        result.append(row.model_copy(update={**ranked, **_counted(counts), "cells": cells}))
+        result.append(row.model_copy(update={**ranked, **_counted(counts[row.title]), "cells": cells}))
     return _by_rank(result)
 
 

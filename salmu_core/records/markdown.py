@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 from salmu_core.records.compare import Cell, Comparison, Row
 from salmu_core.records.table import counts, mark
 
 
 def render_markdown(comparison: Comparison) -> str:
     """A table with values and, in brackets, distances to the target; verdicts, legend, and the commands that remake it."""
-    options = ", ".join(f"{name}={value}" for name, value in comparison.benchmark_options.items())
+    options = _escape(", ".join(f"{name}={value}" for name, value in comparison.benchmark_options.items()))
     lines = [
-        f"# {comparison.benchmark} {comparison.benchmark_version}: leaderboard",
+        f"# {_escape(f'{comparison.benchmark} {comparison.benchmark_version}')}: leaderboard",
         "",
         f"Options: {options}." if options else "",
         "",
     ]
     names = [metric.name for metric in comparison.metrics]
     lines.append(
-        "| # | method | " + " | ".join(names) + " | verdict | overall | forgotten, kept, general | recovered | seconds |"
+        "| # | method | "
+        + " | ".join(map(_escape, names))
+        + " | verdict | overall | forgotten, kept, general | recovered | seconds |"
     )
     lines.append("|---|---|" + "---|" * len(names) + "---|---|---|---|---|")
     for row in comparison.rows:
@@ -49,22 +54,33 @@ def render_markdown(comparison: Comparison) -> str:
         ]
         lines += [f"- [{number}] {_escape(source)}" for number, source in enumerate(comparison.sources, start=1)]
         lines += [""]
-    lines += [f"- **{_escape(row.title)}**: {row.verdict}. {_escape(row.reason)}" for row in comparison.rows if row.verdict]
+    lines += [
+        f"- **{_escape(row.title)}**: {_escape(row.verdict)}. {_escape(row.reason)}"
+        for row in comparison.rows
+        if row.verdict
+    ]
     lines += ["", "| metric | target | range | counts | what it says |", "|---|---|---|---|---|"]
     lines += [
-        f"| {m.name} | {m.target.capitalize()} | {m.bounds[0]:g} to {m.bounds[1]:g} | {counts(m)} | {_escape(m.summary)} |"
+        f"| {_escape(m.name)} | {m.target.capitalize()} | {m.bounds[0]:g} to {m.bounds[1]:g} | {counts(m)} | {_escape(m.summary)} |"
         for m in comparison.metrics
     ]
-    lines += ["", *(f"> {_escape(note)}" for note in comparison.notes), "", "Each row again:", "", "```bash"]
-    for row in comparison.rows:
-        lines += [f"# {row.title}", row.command] if row.command else []
-    return "\n".join([*lines, "```", ""])
+    lines += ["", *(f"> {_escape(note)}" for note in comparison.notes), "", "Each row again:", ""]
+    commands = [(row.title, row.command) for row in comparison.rows if row.command]
+    return "\n".join([*lines, *_fenced([line for title, command in commands for line in (f"# {title}", command)]), ""])
+
+
+def _fenced(lines: Sequence[str]) -> list[str]:
+    """A block of code that none of its lines can close: its fence is longer than any run of backticks in it."""
+    plain = [" ".join(line.splitlines()) for line in lines]
+    fence = "`" * max(3, 1 + max((len(run) for line in plain for run in re.findall("`+", line)), default=0))
+    return [f"{fence}bash", *plain, fence]
 
 
 def _against_the_best(comparison: Comparison) -> list[str]:
     """Every row against the first of one's own, with what the tests cover."""
     first = next((row.title for row in comparison.rows if row.kind in ("run", "evaluation")), None)
-    found = [d for row in comparison.rows if first and (d := comparison.between(row.title, first)) is not None]
+    against = comparison.against(first) if first else {}
+    found = [against[row.title] for row in comparison.rows if row.title in against]
     if not found:
         return []
     lines = [
@@ -84,7 +100,7 @@ def _against_the_best(comparison: Comparison) -> list[str]:
 def _recovered(row: Row) -> str:
     if row.recovered is None:
         return "not attacked" if row.kind == "run" else ""
-    return f"{row.recovered:.0%} ({row.recovered_by})"
+    return f"{row.recovered:.0%} ({_escape(str(row.recovered_by))})"
 
 
 def _cell(cell: Cell | None) -> str:
@@ -99,4 +115,8 @@ def _parts(row: Row) -> str:
 
 
 def _escape(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+    """Text that reads as it is, whatever it holds: neither a tag, nor an entity, a link, emphasis, code or the end of a cell."""
+    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = re.sub(r"([\\`*\[\]|!])", r"\\\1", text)
+    # An underscore between letters is no emphasis: names and options stay as they are typed.
+    return re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)
