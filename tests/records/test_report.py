@@ -161,7 +161,7 @@ def test_published_rows_are_marked_in_every_format_and_their_source_is_named(wit
     assert page.count("[1] The &lt;paper&gt;") == 1
     assert "| CLIPErase 5x [1] |" in text
     assert text.count("*published* |") == 3
-    assert "- [1] The &lt;paper>" in text
+    assert "- [1] The &lt;paper&gt;" in text  # as in HTML
     for width in (80, 140):
         console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
         console.print(*leaderboard_renderables(with_others, width))
@@ -197,3 +197,20 @@ def test_reports_are_made_without_torch_or_plugins(tmp_path, comparison):
     assert "leaderboard" in done.stdout
     assert "CLIPErase 5x [1]" in done.stdout  # records alone carry what others published
     assert (tmp_path / "report.html").is_file()
+
+
+def test_markdown_escapes_what_names_may_hold(tmp_path):
+    name = "<img src=x onerror=alert(1)> a|b `c` *d* [e](http://f) &lt; g_h _i_"
+    text = render_markdown(compare_records([*references(), record(name, COMPROMISED)]))
+    title = r"&lt;img src=x onerror=alert(1)&gt; a\|b \`c\` \*d\* [e\](http://f) &amp;lt; g_h \_i\_"
+    assert f"| {title} |" in text
+    assert "<img" not in text.split("Each row again:")[0]
+
+
+def test_a_command_cannot_close_the_block_of_commands():
+    run = record("m", COMPROMISED)
+    command = "salmu run m ```\n<script>"
+    run = run.model_copy(update={"provenance": run.provenance.model_copy(update={"command": command})})
+    text = render_markdown(compare_records([*references(), run]))
+    assert text.endswith("salmu run m ``` <script>\n````\n")
+    assert "\n````bash\n" in text
