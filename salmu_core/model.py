@@ -430,7 +430,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             return tensors
         content = torch.load(path, map_location="cpu", weights_only=True)
     except DamagedFile as error:
-        raise BadCheckpoint(error.message, "Fetch or make the model again.") from error
+        raise BadCheckpoint(
+            f"'{path}' is not a checkpoint that can be read safely: {error.message}", "Fetch or make the model again."
+        ) from error
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise BadCheckpoint(
             f"'{path}' is not a checkpoint that can be read safely: {str(error).splitlines()[0]}",
