@@ -28,7 +28,7 @@ def test_two_processes_in_micro_batches_give_the_weights_and_metrics_of_one_with
     assert (one.provenance.execution, two.provenance.execution) == ({}, {"micro_batch": 2})
     assert two.id == one.id  # how a run is carried out is no part of what it is
     assert two.cost.samples == one.cost.samples
-    assert len(one.scores) == 10
+    assert len(one.scores) == 11  # the ten of SALMUBench, and PrivPref
     for name, score in one.scores.items():
         assert two.scores[name].value == pytest.approx(score.value, abs=1e-3)
     start = Toy().load_model("compromised").weights()

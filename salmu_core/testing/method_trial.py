@@ -297,6 +297,7 @@ class MethodTrial:
             )
             for store in watched.values():
                 store.open = True
+                store.columns_read.clear()  # stores are kept from one trial to the next
             before = ProcessState.now()
             try:
                 method.unlearn(ctx)
