@@ -161,6 +161,9 @@ def paired_differences(rows: Mapping[str, Sequence[JudgedRun]]) -> tuple[PairedD
         )
         for number, test in zip(where, tests, strict=True):
             of_pairs[number][name] = test
+    intervals: list[tuple[float | None, float | None]] = [
+        (None, None) if drawn is None else tuple(np.quantile(drawn[0], [0.025, 0.975]).tolist()) for drawn in identities
+    ]
     drafts = [
         (
             title,
@@ -168,9 +171,7 @@ def paired_differences(rows: Mapping[str, Sequence[JudgedRun]]) -> tuple[PairedD
             units,
             overalls[number],
             {name: of_pairs[number][name] for name in shared[number]},
-            (None, None)
-            if identities[number] is None
-            else tuple(np.quantile(identities[number][0], [0.025, 0.975]).tolist()),
+            intervals[number],
         )
         for number, (title, other, units) in enumerate(pairs)
     ]
