@@ -2,7 +2,7 @@
 
     uv run python benchmarks/mini/experiments/requirements.py 0 1 2
 
-Builds what is not there (about ten minutes each on two idle cores), writes `benchmarks/mini/results/pair.json` and the table in
+Builds what is not there (16 minutes on two busy cores for the shipped one), writes `benchmarks/mini/results/pair.json` and the table in
 `benchmarks/mini/README.md`, and ends with 1 where a requirement is missed. The design was chosen on benchmark seed 100 alone, in one
 training; other seeds were looked at afterwards.
 """
