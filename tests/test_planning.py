@@ -64,7 +64,7 @@ def test_a_plan_counts_steps_samples_and_disk(tmp_path):
 def test_a_disk_without_room_for_checkpoints_is_found_before_training(tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 70_000_000})  # room for a record, not for seven times the weights
     monkeypatch.setattr("shutil.disk_usage", lambda folder: usage)
-    monkeypatch.setattr("salmu_core.runner.run.disk_for_training", lambda weight_bytes: 80_000_000)
+    monkeypatch.setattr("salmu_core.runner.unlearning.disk_for_training", lambda weight_bytes: 80_000_000)
     with pytest.raises(OutputError, match="has 70 MB free; this needs 80 MB"):
         run("ascent", benchmark="toy", out=tmp_path, settings=Settings(cache=tmp_path, cpu=True), plugins=toy_plugins())
 

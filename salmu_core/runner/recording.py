@@ -1,0 +1,152 @@
+"""Step five of a run: its record, and what lies beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from accelerate import Accelerator
+
+from salmu_core.benchmark import Benchmark
+from salmu_core.errors import PluginFailure
+from salmu_core.evaluation.evaluate import Evaluation, described
+from salmu_core.evaluation.exhibits import make_scene
+from salmu_core.evaluation.plan import plan_evaluation
+from salmu_core.files import write_json
+from salmu_core.metric import Metric
+from salmu_core.model import WEIGHTS_FILE
+from salmu_core.plugins import Plugins
+from salmu_core.records.commands import run_command
+from salmu_core.records.exhibits import EXHIBITS_FILE, SCENE_FILE, beside, write_exhibit
+from salmu_core.records.schema import Cost, Provenance, PublishedResult, RunRecord, ScoreRecord, Status
+from salmu_core.runner.provenance import device_name, git_commit, package_versions
+from salmu_core.runner.resolve import Resolved, make_metrics
+from salmu_core.runner.settings import Settings
+
+ROWS_FILE = "rows.safetensors"
+
+
+def make_record(
+    resolved: Resolved,
+    plugins: Plugins,
+    settings: Settings,
+    facts: Mapping[str, Any],
+    evaluation: Evaluation,
+    accelerator: Accelerator,
+    status: Status,
+    error: str | None,
+    kind: Literal["run", "reference", "evaluation"] | None = None,
+) -> RunRecord:
+    """The record of a run from what its stages found."""
+    spec, method = resolved.spec, resolved.method
+    reference = spec.method == "none"
+    has_model = not reference and status != "failed" and bool(facts.get("finite", True)) and kind is None
+    kind = kind or ("reference" if reference else "run")
+    metrics = make_metrics(plugins, settings.metric_options, resolved.benchmark, spec)
+    return RunRecord(
+        id=resolved.id,
+        kind=kind,
+        status=status,
+        spec=spec,
+        options=resolved.options,
+        family=method.cls.family,
+        summary=method.cls.summary,
+        paper=method.cls.paper,
+        oracle=method.cls.oracle,
+        sees=resolved.new_method().reads(),
+        columns={role: tuple(names) for role, names in facts.get("columns", {}).items()},
+        undeclared=tuple(facts.get("undeclared", ())),
+        scores=dict(evaluation.scores),
+        skipped=dict(evaluation.skipped),
+        weight_change=facts.get("weight_change"),
+        cost=Cost(
+            seconds={**facts.get("seconds", {}), **evaluation.seconds},
+            samples=facts.get("samples", {}),
+            captions=facts.get("captions", {}),
+            allowed=facts.get("allowed", {}),
+            steps=facts.get("steps", 0),
+            global_batch=facts.get("global_batch", 0),
+            trainable_parameters=facts.get("trainable_parameters", 0),
+            total_parameters=facts.get("total_parameters", 0),
+            peak_memory_bytes=facts.get("peak_memory_bytes", 0),
+        ),
+        provenance=Provenance(
+            packages=package_versions(),
+            method_package=method.package,
+            benchmark_package=resolved.benchmark_entry.package,
+            benchmark_version=resolved.benchmark.version,
+            benchmark_identity=dict(resolved.benchmark.identity()),
+            metric_packages={name: entry.package for name, entry in plugins.metrics.items()},
+            metric_options={metric.name: metric.options.model_dump(mode="json") for metric in metrics},
+            device=device_name(accelerator.device),
+            processes=accelerator.num_processes,
+            git_commit=git_commit(Path.cwd()),
+            data_fingerprint=resolved.benchmark.fingerprint(),
+            start_fingerprint=facts.get("start_fingerprint", {}),
+            model_fingerprint=facts.get("model_fingerprint", {}),
+            command=run_command(spec),
+            execution=facts.get("execution", {}),
+        ),
+        error=error,
+        rows_file=ROWS_FILE if evaluation.rows else None,
+        model_file=WEIGHTS_FILE if has_model else None,
+        published=tuple(_published(resolved.benchmark, metrics, evaluation.scores)) if kind == "reference" else (),
+        created_at=datetime.now(UTC),
+    )
+
+
+def write_exhibits(
+    benchmark: Benchmark, metrics: Iterable[Metric], record: RunRecord, evaluation: Evaluation, record_file: Path
+) -> None:
+    """Leave what the report shows of the model beside its record; beside Compromised's also what all exhibits speak of."""
+    if evaluation.exhibits is None:
+        return
+    write_exhibit(beside(record_file, EXHIBITS_FILE), evaluation.exhibits)
+    if record.kind == "reference" and record.spec.start == "compromised":
+        write_exhibit(beside(record_file, SCENE_FILE), make_scene(benchmark, plan_evaluation(metrics, benchmark, read=True)))
+
+
+def write_result_files(benchmark: Benchmark, record: RunRecord, evaluation: Evaluation, folder: Path) -> RunRecord:
+    """Leave the evaluation in the benchmark's other formats, and name the files in the record.
+
+    Raises:
+        PluginFailure: the benchmark's own code failed, or it named a file outside the folder.
+    """
+    try:
+        files = dict(benchmark.result_files(record, evaluation.rows))
+    except Exception as error:
+        raise PluginFailure(
+            f"The benchmark {benchmark.name} could not write its result files: {type(error).__name__}: {error}"
+        ) from error
+    for name, content in files.items():
+        if Path(name).name != name:
+            raise PluginFailure(f"The benchmark {benchmark.name} wants to write '{name}', which is no plain file name.")
+        write_json(folder / name, content)
+    return record.model_copy(update={"files": tuple(files)})
+
+
+def _published(
+    benchmark: Benchmark, metrics: Iterable[Metric], measured: Mapping[str, ScoreRecord]
+) -> list[PublishedResult]:
+    """What others published on the benchmark, as scores of the metrics that are installed."""
+    return [
+        PublishedResult(
+            title=row.title,
+            source=row.source,
+            note=row.note,
+            reference=row.reference,
+            scores={
+                metric.name: ScoreRecord(
+                    value=row.scores[metric.name],
+                    **described(metric, benchmark),
+                    chance=measured[metric.name].chance if metric.name in measured else metric.chance,
+                    extras=dict(row.extras.get(metric.name, {})),
+                )
+                for metric in metrics
+                if metric.name in row.scores
+            },
+        )
+        for row in benchmark.published()
+    ]

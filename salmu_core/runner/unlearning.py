@@ -1,0 +1,213 @@
+"""Steps two and three of a run: a model and a context for the method, and what it made of them."""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from salmu_core.benchmark import evaluation_locked
+from salmu_core.data_cache import DataCache
+from salmu_core.errors import DamagedFile, Diverged, OutputError, SalmuError
+from salmu_core.files import check_writable, write_json, write_sealed_json
+from salmu_core.method import FitOptions, UnlearningMethod
+from salmu_core.model import WEIGHTS_FILE, DualEncoder, Tower, load_model
+from salmu_core.pixels import PairStore
+from salmu_core.plugins import Plugins
+from salmu_core.processes import process_index
+from salmu_core.records.evidence import HISTORY_FILE
+from salmu_core.records.schema import Status
+from salmu_core.runner.accelerate_setup import AUTOCAST
+from salmu_core.runner.budget import SampleMeter
+from salmu_core.runner.checkpoints import Checkpoints, disk_for_training
+from salmu_core.runner.context import UnlearnContext
+from salmu_core.runner.execution import carried_out
+from salmu_core.runner.provenance import MemoryPeak
+from salmu_core.runner.resolve import Resolved, make_method
+from salmu_core.runner.settings import Settings
+from salmu_core.seals import read_json
+
+UNLEARNED_FILE = "unlearned.json"
+
+
+@dataclass
+class Unlearned:
+    """A model after the method, and what it took."""
+
+    model: DualEncoder
+    facts: dict[str, Any]
+    error: str | None = None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON object that this run left in its folder.
+
+    Raises:
+        OutputError: it is something else, or damaged.
+    """
+    try:
+        content = read_json(path)
+        if not isinstance(content, dict):
+            raise DamagedFile(f"'{path}' is not a JSON object.")
+    except (DamagedFile, OSError) as error:
+        raise OutputError(str(error), "Choose another --out, or --overwrite to start this run over.") from error
+    return content
+
+
+def unlearn_or_resume(
+    resolved: Resolved,
+    folder: Path,
+    settings: Settings,
+    accelerator: Accelerator,
+    plugins: Plugins,
+    data: DataCache,
+    tell: Callable[..., None],
+) -> Unlearned:
+    done = folder / UNLEARNED_FILE
+    accelerator.wait_for_everyone()
+    if done.is_file():  # killed between unlearning and evaluation
+        where, which = resolved.benchmark.reference(resolved.spec.start)
+        model = load_model(folder) if (folder / WEIGHTS_FILE).is_file() else where.load_model(which)
+        # The hash is taken of what was loaded: it decides which embeddings are read from the cache.
+        facts = {**read_object(done), "model_fingerprint": model.fingerprint()}
+        return Unlearned(_on_device(model, resolved, accelerator), facts)
+    return _unlearn(resolved, folder, settings, accelerator, plugins, data, tell)
+
+
+def _check_disk(model: DualEncoder, method: UnlearningMethod, folder: Path) -> None:
+    """Find out before training that the model and its checkpoints will not fit."""
+    if process_index() == 0 and method.reads():
+        weight_bytes = sum(tensor.nbytes for tensor in model.weights().values())
+        trains = isinstance(method.options, FitOptions)
+        check_writable(folder, disk_for_training(weight_bytes) if trains else weight_bytes)
+
+
+def _on_device(model: DualEncoder, resolved: Resolved, accelerator: Accelerator) -> DualEncoder:
+    model = model.to(accelerator.device)
+    model.autocast = AUTOCAST[resolved.spec.precision]
+    return model
+
+
+def _unlearn(
+    resolved: Resolved,
+    folder: Path,
+    settings: Settings,
+    accelerator: Accelerator,
+    plugins: Plugins,
+    data: DataCache,
+    tell: Callable[..., None],
+) -> Unlearned:
+    """Give the method its context, keep what it made of the model, and count what that took."""
+    spec, benchmark = resolved.spec, resolved.benchmark
+    tell("load", 0, 0)
+    started = time.perf_counter()
+    where, which = benchmark.reference(spec.start)
+    model = _on_device(where.load_model(which), resolved, accelerator)
+    start_weights = {name: tensor.detach().cpu().clone() for name, tensor in model.weights().items()}
+    start_fingerprint = model.fingerprint()
+    method = resolved.new_method()
+    _check_disk(model, method, folder)
+    stores = {
+        role: PairStore(benchmark.split_for(role), model.processor, accelerator.device, data) for role in method.reads()
+    }
+    allowed = benchmark.budget().times(spec.budget)
+    loaded = time.perf_counter()
+    memory = MemoryPeak(accelerator.device)
+    if settings.log_with:
+        accelerator.init_trackers("salmu", config=_flat(resolved.options))
+    checkpoints = Checkpoints(folder / "checkpoints", settings.checkpoint_seconds)
+    ctx = UnlearnContext(
+        model,
+        stores,
+        SampleMeter(allowed, spec.method),
+        accelerator,
+        spec.seed,
+        method,
+        checkpoints,
+        tell,
+        clean=(lambda: benchmark.load_model("clean")) if method.oracle else None,
+        make_method=lambda name, options: make_method(name, options, plugins),
+    )
+    error = None
+    status: Status = "ok"
+    fingerprint: Mapping[Tower, str] = {}
+    in_force: dict[str, Any] = {}
+    try:
+        with evaluation_locked(), carried_out(model, settings.execution) as in_force:
+            method.unlearn(ctx)
+        fingerprint = model.fingerprint()
+        _same_on_all_processes(fingerprint, accelerator)
+    except Diverged as problem:
+        status, error = "diverged", problem.message
+    except SalmuError as problem:
+        status, error = "failed", str(problem)
+    except Exception as problem:  # a method's own bug ends this run, not a comparison
+        status, error = "failed", f"{type(problem).__name__}: {problem}\n{traceback.format_exc(limit=-4)}"
+    seconds = time.perf_counter() - loaded + ctx.seconds_before_resume
+    names = dict(model.named_parameters())
+    trained = sum(names[name].numel() for name in ctx.trained)
+    finite = all(torch.isfinite(t).all() for t in model.weights().values() if t.is_floating_point())
+    facts = {
+        "status": status,
+        "error": error,
+        "finite": bool(finite),
+        "seconds": {"load": loaded - started, "unlearn": seconds},
+        "samples": dict(ctx.samples),
+        "captions": dict(ctx.captions_read),
+        "columns": {role: list(names) for role, names in ctx.columns_read.items()},
+        "undeclared": list(ctx.undeclared_columns),
+        "allowed": allowed,
+        "steps": ctx.steps,
+        "global_batch": ctx.global_batch,
+        "execution": in_force,
+        "trainable_parameters": trained,
+        "total_parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "peak_memory_bytes": memory.bytes(),
+        "weight_change": _relative_change(start_weights, model) if finite else None,
+        "start_fingerprint": start_fingerprint,
+        "model_fingerprint": fingerprint or model.fingerprint(),
+    }
+    if accelerator.is_main_process and status != "failed" and resolved.spec.method != "none":
+        tell("save", 0, 0)
+        if finite:
+            model.save(folder)
+        write_json(folder / HISTORY_FILE, ctx.history)
+    if accelerator.is_main_process and status != "failed":
+        write_sealed_json(folder / UNLEARNED_FILE, facts)
+        checkpoints.clear()
+    accelerator.wait_for_everyone()
+    return Unlearned(model, facts, error)
+
+
+def _relative_change(before: Mapping[str, torch.Tensor], model: DualEncoder) -> float:
+    """L2 norm of the change of all weights over the L2 norm of the start weights; 0.0 exactly when nothing changed."""
+    change = total = 0.0
+    for name, tensor in model.weights().items():
+        if tensor.is_floating_point():
+            old = before[name].double()
+            change += float((tensor.detach().cpu().double() - old).square().sum())
+            total += float(old.square().sum())
+    return (change / total) ** 0.5 if total else 0.0
+
+
+def _same_on_all_processes(fingerprint: Mapping[Tower, str], accelerator: Accelerator) -> None:
+    if accelerator.num_processes > 1:
+        found = gather_object([json.dumps(fingerprint, sort_keys=True)])
+        if len(set(found)) > 1:
+            raise SalmuError(
+                "The processes ended with different weights.",
+                "A method must not draw from unseeded randomness or depend on the process it runs in.",
+            )
+
+
+def _flat(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Trackers take numbers and words only."""
+    return {name: value if isinstance(value, int | float | str | bool) else str(value) for name, value in options.items()}
