@@ -18,8 +18,10 @@ from salmu_core.records.schema import Protocol, RunRecord, RunSpec, ScoreRecord
 from salmu_core.records.store import RECORD_FILE, write_record
 from salmu_core.runner.accelerate_setup import AUTOCAST, open_accelerator
 from salmu_core.runner.progress import Progress
-from salmu_core.runner.resolve import make_metrics, resolve
 from salmu_core.runner.recording import ROWS_FILE, make_record, write_exhibits, write_result_files
+from salmu_core.runner.resolve import make_metrics, resolve
+from salmu_core.runner.run import ensure_built
+from salmu_core.runner.settings import Settings
 
 FULL_PRECISION = "fp32"  # the extra that holds a score in full precision beside the one in half precision
 
