@@ -52,7 +52,7 @@ def zoo_table() -> str:
     lines = ["", "| package | method | family | sees |", "|---|---|---|---|"]
     for folder in sorted((ROOT / "plugins").iterdir()):
         project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-        for name, value in project["entry-points"]["salmu"].items():
+        for name, value in project["entry-points"].get("salmu", {}).items():
             plugin = EntryPoint(name, value, "salmu").load()
             methods = plugin.register_methods() if hasattr(plugin, "register_methods") else []
             for method in methods:
@@ -113,7 +113,7 @@ def deprecations() -> str:
 def contract() -> str:
     """Every check of `salmu check`."""
     lines: list[str] = []
-    for kind in ("method", "metric", "benchmark"):
+    for kind in ("method", "metric", "benchmark", "command"):
         rows = [(check.id, check.sentence) for check in checks_of(kind)]  # type: ignore[arg-type]
         lines += _table(f"checks of a {kind} ({len(rows)})", rows)
     return "\n".join([*lines, ""])

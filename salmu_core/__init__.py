@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from salmu_core.benchmark import Report as Report
     from salmu_core.benchmark import SplitInfo as SplitInfo
     from salmu_core.benchmark import Terms as Terms
+    from salmu_core.commands import CommandInfo as CommandInfo
     from salmu_core.data import Batch as Batch
     from salmu_core.data import Embedded as Embedded
     from salmu_core.data import EncodedImages as EncodedImages
@@ -75,6 +76,7 @@ _HOMES = {
     "Between": "options",
     "Budget": "benchmark",
     "BuildStep": "benchmark",
+    "CommandInfo": "commands",
     "Counted": "benchmark",
     "Download": "benchmark",
     "DualEncoder": "model",

@@ -1,7 +1,8 @@
-"""The whole contract between salmu and its plugins: five hooks to register, three to watch.
+"""The whole contract between salmu and its plugins: six hooks to register, three to watch.
 
 A plugin is any importable module or object named by an entry point of the group `salmu`; it implements the hooks it needs
-and marks them with `salmu_core.hookimpl`.
+and marks them with `salmu_core.hookimpl`. Commands have a group of their own, `salmu.commands`, so that `salmu --help` imports
+no other plugin.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import pluggy
 if TYPE_CHECKING:
     from salmu_core.audit import Audit
     from salmu_core.benchmark import Benchmark
+    from salmu_core.commands import CommandInfo
     from salmu_core.layout import Layout
     from salmu_core.method import UnlearningMethod
     from salmu_core.metric import Metric
@@ -81,6 +83,20 @@ def register_audits() -> Iterable[type[Audit]]:
         @hookimpl
         def register_audits():
             return [FewShotRelearning]
+    """
+    return []
+
+
+@hookspec
+def register_commands() -> Iterable[CommandInfo]:
+    """Called when the command line starts, of plugins in the entry-point group `salmu.commands` alone. Return what is typed, a
+    summary and where the click command is; import neither torch nor anything else that takes time: the module is imported for
+    `salmu --help` too, and what the command itself needs only when it is called. Core's own commands cannot be replaced. Since 0.2.
+
+    Example:
+        @hookimpl
+        def register_commands():
+            return [CommandInfo("count-runs", "Count runs by status.", "salmu_count_runs.command:count_runs")]
     """
     return []
 

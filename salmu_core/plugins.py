@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import inspect
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -20,6 +19,8 @@ from salmu_core import __version__, hookspecs
 from salmu_core.audit import Audit
 from salmu_core.benchmark import Benchmark
 from salmu_core.core_versions import unsupported
+from salmu_core.entry_points import PluginProblem as PluginProblem
+from salmu_core.entry_points import distribution_of, wanted_points
 from salmu_core.errors import PluginFailure, UnknownName
 from salmu_core.layout import Layout
 from salmu_core.method import UnlearningMethod
@@ -61,18 +62,6 @@ class Entry(Generic[T]):
     def origin(self) -> str:
         """Distribution and version, for messages."""
         return f"{self.package.name} {self.package.version}"
-
-
-@dataclass(frozen=True)
-class PluginProblem:
-    """Something wrong with one plugin: the rest goes on without it."""
-
-    package: Package
-    entry_point: str
-    cause: str
-
-    def __str__(self) -> str:
-        return f"{self.package.name} {self.package.version} ({self.entry_point}): {self.cause}"
 
 
 @dataclass
@@ -151,16 +140,8 @@ def load_plugins(
             separated by commas), else all.
     """
     plugins = Plugins(new_manager())
-    if only is None and os.environ.get("SALMU_PLUGINS") is not None:
-        only = [name.strip() for name in os.environ["SALMU_PLUGINS"].split(",") if name.strip()]
-    found = list(importlib.metadata.entry_points(group=GROUP) if entry_points is None else entry_points)
-    seen: set[tuple[str, str, str]] = set()
-    for point in sorted(found, key=_load_order):
+    for point in wanted_points(GROUP, entry_points, only):
         package = _package_of(point)
-        identity = (package.name, point.name, point.value)
-        if identity in seen or (only is not None and package.name != "salmu" and not {package.name, point.name} & {*only}):
-            continue
-        seen.add(identity)
         # Asked before the import, which may well fail on a salmu that the plugin was not written for.
         misfit = unsupported(getattr(getattr(point, "dist", None), "requires", None), __version__)
         if misfit is not None:
@@ -237,14 +218,6 @@ def _class_fault(kind: Kind, cls: Any, shown: str) -> str | None:
     return None
 
 
-def _load_order(point: importlib.metadata.EntryPoint) -> tuple[bool, str, str]:
-    """Core first, then by distribution name: of two claims to one name, the same one wins on every machine."""
-    package = _package_of(point)
-    return package.name != "salmu", package.name, point.name
-
-
 def _package_of(point: importlib.metadata.EntryPoint) -> Package:
-    distribution = getattr(point, "dist", None)
-    if distribution is None:
-        return Package(name=point.value, version="unknown")
-    return Package(name=distribution.metadata["Name"], version=distribution.version)
+    found = distribution_of(point)
+    return Package(name=found.name, version=found.version)

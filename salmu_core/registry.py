@@ -12,15 +12,21 @@ from salmu_core.plugins import Entry
 
 def card_of(entry: Entry[Any]) -> str | None:
     """The README of the entry's package: installed as the distribution's long description, or beside the module."""
-    try:
-        described = importlib.metadata.metadata(entry.package.name)
-        text = described.get_payload() or described.get("Description")  # type: ignore[attr-defined]
-        if isinstance(text, str) and text.strip():
-            return text
-    except importlib.metadata.PackageNotFoundError:
-        pass
+    text = package_text(entry.package.name)
+    if text is not None:
+        return text
     home = Path(inspect.getfile(entry.cls)).parent
     for folder in (home, home.parent):
         if (folder / "README.md").is_file() and (folder / "pyproject.toml").is_file():
             return (folder / "README.md").read_text(encoding="utf-8")
     return None
+
+
+def package_text(distribution: str) -> str | None:
+    """The long description of an installed distribution; None when it has none."""
+    try:
+        described = importlib.metadata.metadata(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    text = described.get_payload() or described.get("Description")  # type: ignore[attr-defined]
+    return text if isinstance(text, str) and text.strip() else None

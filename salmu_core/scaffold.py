@@ -20,19 +20,21 @@ from packaging.version import Version
 
 from salmu_core import __all__ as public_names
 from salmu_core import __version__
+from salmu_core.commands import COMMAND_GROUP, Commands
 from salmu_core.errors import BadOptions, OutputError
 from salmu_core.files import write_text
 from salmu_core.method import FitOptions
 from salmu_core.options import describe_options
-from salmu_core.plugins import Kind, Plugins
+from salmu_core.plugins import GROUP, Kind, Plugins
 
-PluginKind = Literal["loss", "multi-stage", "weights", "metric", "benchmark"]
-_REGISTERED: Mapping[PluginKind, Kind] = {
+PluginKind = Literal["loss", "multi-stage", "weights", "metric", "benchmark", "command"]
+_REGISTERED: Mapping[PluginKind, Kind | Literal["command"]] = {
     "loss": "method",
     "multi-stage": "method",
     "weights": "method",
     "metric": "metric",
     "benchmark": "benchmark",
+    "command": "command",
 }
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _LONGEST = 30
@@ -66,7 +68,7 @@ class NewPlugin:
         return "".join(part.capitalize() for part in self.name.split("-"))
 
     @property
-    def registered_kind(self) -> Kind:
+    def registered_kind(self) -> Kind | Literal["command"]:
         """What it is registered as."""
         return _REGISTERED[self.kind]
 
@@ -87,6 +89,7 @@ class NewPlugin:
             "registered": self.registered,
             "kind": self.kind,
             "registered_kind": self.registered_kind,
+            "group": COMMAND_GROUP if self.kind == "command" else GROUP,
             # What warns in one minor version is still there in it: see docs/api-stability.md.
             "core": f"salmu>={core.major}.{core.minor},<{core.major}.{core.minor + 2}",
             "fit_options": [
@@ -96,13 +99,15 @@ class NewPlugin:
         }
 
 
-def new_plugin(name: str, kind: PluginKind, out: Path | None, plugins: Plugins) -> tuple[NewPlugin, Path, list[str]]:
+def new_plugin(
+    name: str, kind: PluginKind, out: Path | None, plugins: Plugins, commands: Commands | None = None
+) -> tuple[NewPlugin, Path, list[str]]:
     """Write the package of a new plugin.
 
     Args:
         name: words of small letters and digits joined by hyphens, e.g. "zero-cosine"; a leading "salmu-" is taken off.
         out: the folder; default: the package's name, here. It must not exist, or be empty.
-        plugins: what is installed, so that names do not collide.
+        plugins, commands: what is installed, so that names do not collide.
 
     Returns:
         Names, the folder, and the files in it.
@@ -112,7 +117,7 @@ def new_plugin(name: str, kind: PluginKind, out: Path | None, plugins: Plugins) 
         OutputError: something is in the folder already, or it cannot be written.
     """
     plugin = NewPlugin(name.removeprefix("salmu-"), kind)
-    check_name(plugin, plugins)
+    check_name(plugin, plugins, commands or Commands())
     folder = (out if out is not None else Path(plugin.package)).expanduser()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise OutputError(f"'{folder}' is there already, and nothing is overwritten.", "Give another place with --out.")
@@ -133,7 +138,7 @@ def new_plugin(name: str, kind: PluginKind, out: Path | None, plugins: Plugins) 
     return plugin, folder, sorted(content)
 
 
-def check_name(plugin: NewPlugin, plugins: Plugins) -> None:
+def check_name(plugin: NewPlugin, plugins: Plugins, commands: Commands) -> None:
     """Refuse names that cannot be packages, or that are taken.
 
     Raises:
@@ -153,6 +158,10 @@ def check_name(plugin: NewPlugin, plugins: Plugins) -> None:
             raise BadOptions(
                 f"The {kind} '{plugin.registered}' is there already, from {entry.origin}.", "Choose another name."
             )
+    command = commands.entries.get(plugin.name) if plugin.kind == "command" else None
+    if command is not None:
+        origin = f"{command.package.name} {command.package.version}"
+        raise BadOptions(f"The command '{plugin.name}' is there already, from {origin}.", "Choose another name.")
     installed = {(found.metadata["Name"] or "").lower().replace("_", "-") for found in importlib.metadata.distributions()}
     if plugin.package in installed or importlib.util.find_spec(plugin.module) is not None:
         raise BadOptions(f"A package {plugin.package} is installed already.", "Choose another name, or uninstall it.")

@@ -10,12 +10,22 @@ from typing import ClassVar
 
 import pytest
 from click.testing import CliRunner
+from faulty_commands import COMMANDS
 
 import faulty_plugins as faulty
-from salmu_core import Between, Field, OneOf
+from salmu_core import Between, CommandInfo, Field, OneOf
 from salmu_core.cli.main import cli
 from salmu_core.losses import contrastive_loss, pair_cosine
-from salmu_core.testing import check_benchmark, check_method, check_metric, checks_of, report_benchmark, report_metric
+from salmu_core.testing import (
+    check_benchmark,
+    check_command,
+    check_method,
+    check_metric,
+    checks_of,
+    report_benchmark,
+    report_command,
+    report_metric,
+)
 from salmu_core.testing.benchmark_checks import BenchmarkTrial
 from salmu_core.testing.contract import Check, Checks, NotApplicable, run_all
 from salmu_core.testing.method_checks import METHOD_CHECKS
@@ -60,6 +70,16 @@ _BY_THE_WAY = {
 def test_a_fault_of_a_benchmark_is_found_by_its_check_and_by_no_other(check):
     failed = _failed(report_benchmark(faulty.BENCHMARKS[check]()))
     assert set(failed) == {check}, failed
+
+
+@pytest.mark.parametrize("check", COMMANDS)
+def test_a_fault_of_a_command_is_found_by_its_check_and_by_no_other(check):
+    failed = _failed(report_command(COMMANDS[check]))
+    assert set(failed) == {check}, failed
+
+
+def test_a_correct_command_passes():
+    check_command(CommandInfo("serve", "Show a results folder in the browser.", "salmu_core.cli.serve:serve_command"))
 
 
 @pytest.mark.parametrize("cls", [faulty.Correct, faulty.Edit, WeightEdit], ids=lambda cls: cls.name)

@@ -33,8 +33,9 @@ def written(tmp_path_factory) -> Path:
         project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
         info = place / "site" / f"{plugin.module}-0.1.0.dist-info"
         info.mkdir(parents=True)
-        [(name, module)] = project["entry-points"]["salmu"].items()
-        (info / "entry_points.txt").write_text(f"[salmu]\n{name} = {module}\n")
+        [(group, points)] = project["entry-points"].items()
+        [(name, module)] = points.items()
+        (info / "entry_points.txt").write_text(f"[{group}]\n{name} = {module}\n")
         (info / "METADATA").write_text(
             f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
             f"Requires-Dist: {project['dependencies'][0]}\nDescription-Content-Type: text/markdown\n\n"
@@ -69,19 +70,29 @@ def test_what_is_written_is_listed_at_once_and_passes_every_check(written):
     code = (
         "import json, sys, torch; torch.set_num_threads(1)\n"
         "from salmu_core.plugins import load_plugins\n"
+        "from salmu_core.cli.command_group import installed_commands\n"
         "from salmu_core.testing import report_named\n"
         "plugins = load_plugins()\n"
         "assert not plugins.problems, plugins.problems\n"
+        "commands = installed_commands()\n"
+        "assert not commands.problems, commands.problems\n"
         "plugins.benchmarks['fresh-benchmark'].cls().build()\n"
-        "names = [*plugins.methods, *plugins.metrics, *plugins.benchmarks]\n"
+        "names = [*plugins.methods, *plugins.metrics, *plugins.benchmarks, *commands.entries]\n"
         "own = [name for name in names if name.lower().startswith('fresh')]\n"
-        "tried = ['fresh-multi-stage', 'FreshMetric', 'fresh-benchmark']\n"  # the others' own tests have done that
-        "print(json.dumps([own, [report_named(name, plugins).as_json() for name in tried]]))"
+        "tried = ['fresh-multi-stage', 'FreshMetric', 'fresh-benchmark', 'fresh-command']\n"  # the others' own tests have done that
+        "print(json.dumps([own, [report_named(name, plugins, commands=commands).as_json() for name in tried]]))"
     )
     done = _elsewhere(written, "-c", code)
     assert done.returncode == 0, done.stderr[-3000:]
     listed, reports = json.loads(done.stdout)
-    assert set(listed) == {"fresh-loss", "fresh-multi-stage", "fresh-weights", "FreshMetric", "fresh-benchmark"}
+    assert set(listed) == {
+        "fresh-loss",
+        "fresh-multi-stage",
+        "fresh-weights",
+        "FreshMetric",
+        "fresh-benchmark",
+        "fresh-command",
+    }
     reports = {report["name"]: report for report in reports}
     for name, report in reports.items():
         assert report["ok"], [item for item in report["checks"] if item["status"] == "failed"]
@@ -115,7 +126,8 @@ def test_everything_that_a_published_package_needs_is_written(kind):
     assert not any("@{" in text or "@%" in text for text in content.values())
     assert "${{ matrix.python }}" in content[".github/workflows/test.yml"]
     project = tomllib.loads(content["pyproject.toml"])["project"]
-    assert project["entry-points"]["salmu"] == {"caption-swap": "salmu_caption_swap"}
+    group = "salmu.commands" if kind == "command" else "salmu"
+    assert project["entry-points"] == {group: {"caption-swap": "salmu_caption_swap"}}
     [requirement] = project["dependencies"]
     assert requirement.startswith("salmu>=")
 

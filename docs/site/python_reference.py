@@ -34,6 +34,7 @@ GROUPS = {
         "EncodedImages",
         "join_splits",
     ),
+    "Add a command": ("CommandInfo",),
     "Layouts": ("Layout", "Finding"),
     "Models": ("DualEncoder", "ModelConfig"),
     "Errors": ("SalmuError", "BadData"),

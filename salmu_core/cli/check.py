@@ -18,7 +18,10 @@ Examples:
 
 
 def _complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
-    return [item for kind in ("method", "metric", "benchmark") for item in complete_names(kind)(ctx, parameter, incomplete)]
+    from salmu_core.cli.command_group import installed_commands
+
+    found = [item for kind in ("method", "metric", "benchmark") for item in complete_names(kind)(ctx, parameter, incomplete)]
+    return found + [name for name in installed_commands().entries if name.startswith(incomplete)]
 
 
 @click.command("check", epilog=_EXAMPLES)
@@ -28,13 +31,15 @@ def _complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -
 @click.option("--quick", is_flag=True, help="Leave out the checks that start processes.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def check_command(name: str, settings: tuple[str, ...], only: tuple[str, ...], quick: bool, as_json: bool) -> int:
-    """Check whether the method, metric or benchmark NAME keeps salmu's contract.
+    """Check whether the method, metric, benchmark or command NAME keeps salmu's contract.
 
-    A method or metric is tried on the toy benchmark, on the CPU; a benchmark must be built. Exit code 1 when a check fails.
+    A method or metric is tried on the toy benchmark, on the CPU; a benchmark must be built; of a command only `--help` is run.
+    Exit code 1 when a check fails.
     """
     import torch
 
     from salmu_core.cli import render
+    from salmu_core.cli.command_group import installed_commands
     from salmu_core.errors import BadOptions
     from salmu_core.plugins import load_plugins
     from salmu_core.testing import report_named
@@ -42,7 +47,7 @@ def check_command(name: str, settings: tuple[str, ...], only: tuple[str, ...], q
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the toy's tensors are too small to share out
     try:
-        report = report_named(name, load_plugins(), parse_settings(settings), slow=not quick)
+        report = report_named(name, load_plugins(), parse_settings(settings), slow=not quick, commands=installed_commands())
     finally:
         torch.set_num_threads(threads)
     shown = [result for result in report.results if not only or result.id.startswith(only)]

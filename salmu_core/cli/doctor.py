@@ -10,10 +10,11 @@ import click
 def doctor_command(as_json: bool) -> int:
     """Show versions, devices, plugins and their problems, and cache sizes. Exit code 1 when a plugin has a problem."""
     from salmu_core.cli import render
+    from salmu_core.cli.command_group import installed_commands
     from salmu_core.plugins import load_plugins
     from salmu_core.runner.doctor import diagnose
 
-    found = diagnose(load_plugins())
+    found = diagnose(load_plugins(), installed_commands())
     if as_json:
         render.print_json(found.as_json())
         return 1 if found.problems else 0
@@ -21,19 +22,9 @@ def doctor_command(as_json: bool) -> int:
     render.out.print()
     render.out.print(render.make_table(("Device",), [(device,) for device in found.devices]))
     render.out.print()
-    rows = [
-        (
-            plugin["package"],
-            plugin["version"],
-            plugin.get("methods", ""),
-            plugin.get("metrics", ""),
-            plugin.get("benchmarks", ""),
-            plugin.get("layouts", ""),
-            plugin.get("audits", ""),
-        )
-        for plugin in found.plugins
-    ]
-    render.out.print(render.make_table(("Plugin", "Version", "Methods", "Metrics", "Benchmarks", "Layouts", "Audits"), rows))
+    kinds = ("methods", "metrics", "benchmarks", "layouts", "audits", "commands")
+    rows = [(plugin["package"], plugin["version"], *(plugin.get(kind, "") for kind in kinds)) for plugin in found.plugins]
+    render.out.print(render.make_table(("Plugin", "Version", *map(str.capitalize, kinds)), rows))
     render.out.print()
     rows2 = [(name, render.bytes_text(size)) for name, size in found.cache_bytes.items()] or [("empty", "")]
     render.out.print(render.make_table((f"Cache {found.cache}", "Size"), rows2))

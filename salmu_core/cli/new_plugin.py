@@ -12,6 +12,7 @@ Examples:
   salmu new-plugin zero-cosine
   salmu new-plugin caption-swap --kind multi-stage --out ~/code/caption-swap
   salmu new-plugin name-recall --kind metric
+  salmu new-plugin count-runs --kind command
 """
 _KINDS = """\b
 Kinds:
@@ -20,6 +21,7 @@ Kinds:
   weights      a method that measures and edits weights, without training
   metric       a number about a model, from embeddings
   benchmark    data, splits and a Clean/Compromised pair
+  command      a command of salmu itself
 """
 
 
@@ -27,7 +29,7 @@ Kinds:
 @click.argument("name")
 @click.option(
     "--kind",
-    type=click.Choice(["loss", "multi-stage", "weights", "metric", "benchmark"]),
+    type=click.Choice(["loss", "multi-stage", "weights", "metric", "benchmark", "command"]),
     default="loss",
     show_default=True,
     help="What is written; see below.",
@@ -43,10 +45,11 @@ def new_plugin_command(name: str, kind: Any, out: Path | None, as_json: bool) ->
     nothing that exists is overwritten.
     """
     from salmu_core.cli import render
+    from salmu_core.cli.command_group import installed_commands
     from salmu_core.plugins import load_plugins
     from salmu_core.scaffold import new_plugin
 
-    plugin, folder, written = new_plugin(name, kind, out, load_plugins())
+    plugin, folder, written = new_plugin(name, kind, out, load_plugins(), installed_commands())
     if as_json:
         render.print_json(
             {

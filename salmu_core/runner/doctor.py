@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from salmu_core.commands import Commands, failing_commands
 from salmu_core.files import default_cache, folder_bytes
 from salmu_core.plugins import Plugins
 from salmu_core.runner.provenance import package_versions
@@ -29,7 +30,7 @@ class Diagnosis:
         return dict(vars(self))
 
 
-def diagnose(plugins: Plugins) -> Diagnosis:
+def diagnose(plugins: Plugins, commands: Commands) -> Diagnosis:
     """Look around without changing anything."""
     devices = [f"cpu: {platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} torch threads"]
     devices += [f"cuda:{i}: {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
@@ -40,6 +41,9 @@ def diagnose(plugins: Plugins) -> Diagnosis:
         for entry in entries.values():
             offers = found.setdefault((entry.package.name, entry.package.version), {})
             offers.setdefault(f"{entry.kind}s", []).append(entry.name)
+    for name, command in commands.entries.items():
+        offers = found.setdefault((command.package.name, command.package.version), {})
+        offers.setdefault("commands", []).append(name)
     listed = [
         {"package": name, "version": version, **{kind: ", ".join(names) for kind, names in offers.items()}}
         for (name, version), offers in sorted(found.items())
@@ -48,4 +52,7 @@ def diagnose(plugins: Plugins) -> Diagnosis:
     parts = (
         {child.name: folder_bytes(child) for child in sorted(cache.iterdir()) if child.is_dir()} if cache.is_dir() else {}
     )
-    return Diagnosis(package_versions(), devices, listed, [str(problem) for problem in plugins.problems], str(cache), parts)
+    problems = dict.fromkeys(
+        str(problem) for problem in (*plugins.problems, *commands.problems, *failing_commands(commands))
+    )
+    return Diagnosis(package_versions(), devices, listed, list(problems), str(cache), parts)

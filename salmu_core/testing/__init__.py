@@ -1,15 +1,17 @@
 """What every plugin runs in its tests: does it keep salmu's contract?
 
-`check_method`, `check_metric` and `check_benchmark` raise `AssertionError` with a sentence for every check that failed, which
-says what to change; `report_method`, `report_metric` and `report_benchmark` give what each check found. pytest has fixtures
-for the rest: see `salmu_core.pytest_plugin`.
+`check_method`, `check_metric`, `check_benchmark` and `check_command` raise `AssertionError` with a sentence for every check that
+failed, which says what to change; `report_method`, `report_metric`, `report_benchmark` and `report_command` give what each check
+found. pytest has fixtures for the rest: see `salmu_core.pytest_plugin`.
 """
 
 from salmu_core.testing.checks import check_benchmark as check_benchmark
+from salmu_core.testing.checks import check_command as check_command
 from salmu_core.testing.checks import check_method as check_method
 from salmu_core.testing.checks import check_metric as check_metric
 from salmu_core.testing.checks import checks_of as checks_of
 from salmu_core.testing.checks import report_benchmark as report_benchmark
+from salmu_core.testing.checks import report_command as report_command
 from salmu_core.testing.checks import report_method as report_method
 from salmu_core.testing.checks import report_metric as report_metric
 from salmu_core.testing.checks import report_named as report_named
@@ -22,11 +24,13 @@ __all__ = [
     "CheckReport",
     "CheckResult",
     "check_benchmark",
+    "check_command",
     "check_method",
     "check_metric",
     "check_package",
     "checks_of",
     "report_benchmark",
+    "report_command",
     "report_method",
     "report_metric",
     "report_named",

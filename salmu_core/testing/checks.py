@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from salmu_core.benchmark import Benchmark
+from salmu_core.commands import CommandEntry, CommandInfo, Commands
 from salmu_core.errors import PluginFailure, UnknownName
 from salmu_core.method import UnlearningMethod
 from salmu_core.metric import Metric
 from salmu_core.options import parse_options
 from salmu_core.plugins import Entry, Kind, Plugins, require_class
 from salmu_core.testing.benchmark_checks import BENCHMARK_CHECKS, BenchmarkTrial
+from salmu_core.testing.command_checks import COMMAND_CHECKS, CommandTrial
 from salmu_core.testing.contract import Check, CheckReport, run_all
 from salmu_core.testing.method_checks import METHOD_CHECKS
 from salmu_core.testing.method_trial import MethodTrial
@@ -20,11 +22,12 @@ from salmu_core.testing.metric_checks import METRIC_CHECKS, MetricTrial
 
 #: Kinds that can be checked, in the order in which a name is looked up.
 KINDS: tuple[Kind, ...] = ("method", "metric", "benchmark")
+CheckedKind = Literal["method", "metric", "benchmark", "command"]
 
 
-def checks_of(kind: Kind) -> list[Check]:
+def checks_of(kind: CheckedKind) -> list[Check]:
     """The checks of a kind, in order."""
-    found = {"method": METHOD_CHECKS, "metric": METRIC_CHECKS, "benchmark": BENCHMARK_CHECKS}
+    found = {"method": METHOD_CHECKS, "metric": METRIC_CHECKS, "benchmark": BENCHMARK_CHECKS, "command": COMMAND_CHECKS}
     return list(found[kind].listed)
 
 
@@ -57,14 +60,26 @@ def report_benchmark(benchmark: Benchmark, *, entry: Entry[Any] | None = None, s
     return run_all("benchmark", _name(type(benchmark)), BENCHMARK_CHECKS.listed, BenchmarkTrial(benchmark, entry), slow=slow)
 
 
+def report_command(info: CommandInfo, *, entry: CommandEntry | None = None) -> CheckReport:
+    """Run every check on a command and say what each found; nothing but its `--help` is run."""
+    return run_all("command", str(getattr(info, "name", info)), COMMAND_CHECKS.listed, CommandTrial(info, entry), slow=True)
+
+
 def report_named(
-    name: str, plugins: Plugins, options: Mapping[str, Any] | None = None, *, cache: Path | None = None, slow: bool = True
+    name: str,
+    plugins: Plugins,
+    options: Mapping[str, Any] | None = None,
+    *,
+    cache: Path | None = None,
+    slow: bool = True,
+    commands: Commands | None = None,
 ) -> CheckReport:
-    """Run every check on the installed method, metric or benchmark of that name.
+    """Run every check on the installed method, metric, benchmark or command of that name.
 
     Args:
         options: of the plugin, as after `--set`.
         cache: where benchmarks are kept.
+        commands: the installed commands; default: none is known.
 
     Raises:
         UnknownName: nothing of that name is installed; plugins that could not be loaded are named with their cause.
@@ -72,10 +87,13 @@ def report_named(
     """
     kind = next((kind for kind in KINDS if name in plugins.of(kind)), None)
     if kind is None:
-        known = [known for kind in KINDS for known in plugins.of(kind)]
-        broken = "; ".join(str(problem) for problem in plugins.problems)
+        commands = commands or Commands()
+        if name in commands.entries:
+            return report_command(commands.entries[name].info, entry=commands.entries[name])
+        known = [*(known for kind in KINDS for known in plugins.of(kind)), *commands.entries]
+        broken = "; ".join(str(problem) for problem in (*plugins.problems, *commands.problems))
         hint = f"{UnknownName('', name, known).hint} These plugins have problems: {broken}" if broken else None
-        raise UnknownName("method, metric or benchmark", name, known, hint)
+        raise UnknownName("method, metric, benchmark or command", name, known, hint)
     entry = plugins.get(kind, name)
     parsed = parse_options(entry.cls.Options, options or {}, name)
     if kind == "benchmark":
@@ -120,6 +138,18 @@ def check_benchmark(benchmark: Benchmark) -> None:
     report_benchmark(benchmark, slow=False).raise_failures()
 
 
+def check_command(info: CommandInfo) -> None:
+    """Check what salmu relies on in a command of a plugin; nothing but its `--help` is run.
+
+    Args:
+        info: one that the plugin's `register_commands` returns.
+
+    Raises:
+        AssertionError: names every check that failed and what to change.
+    """
+    report_command(info).raise_failures()
+
+
 def _require(kind: Kind, cls: type) -> None:
     """What cannot be registered cannot be tried either: everything else would fail for that reason."""
     try:
@@ -134,10 +164,12 @@ def _name(cls: Any) -> str:
 
 __all__ = [
     "check_benchmark",
+    "check_command",
     "check_method",
     "check_metric",
     "checks_of",
     "report_benchmark",
+    "report_command",
     "report_method",
     "report_metric",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import importlib.util
 import inspect
 import re
 import tomllib
@@ -13,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from salmu_core import __version__
+from salmu_core.commands import COMMAND_GROUP, CommandEntry, CommandInfo
 from salmu_core.core_versions import core_requirements, unsupported
 from salmu_core.method import UnlearningMethod
 from salmu_core.options import parse_options
-from salmu_core.plugins import Entry
-from salmu_core.registry import card_of
+from salmu_core.plugins import GROUP, Entry
+from salmu_core.registry import card_of, package_text
 from salmu_core.testing.contract import NotApplicable
 
 #: Headings of a method's card, in order.
@@ -67,11 +69,28 @@ def card_for(cls: type, entry: Entry[Any] | None) -> str | None:
     None for core's own parts and for classes that no package offers, such as those that tests make up.
     """
     with contextlib.suppress(TypeError, OSError):
-        home = Path(inspect.getfile(cls)).parent
-        for folder in (home, home.parent):
-            if (folder / "README.md").is_file() and _registers(folder / "pyproject.toml", cls.__module__.split(".")[0]):
-                return (folder / "README.md").read_text(encoding="utf-8")
+        found = _card_beside(Path(inspect.getfile(cls)), cls.__module__.split(".")[0])
+        if found is not None:
+            return found
     return card_of(entry) if entry is not None else None
+
+
+def command_card(info: CommandInfo, entry: CommandEntry | None) -> str | None:
+    """The card of a command, as `card_for` finds that of a class."""
+    module = info.target.split(":")[0].split(".")[0]
+    spec = importlib.util.find_spec(module)
+    if spec is not None and spec.origin is not None:
+        found = _card_beside(Path(spec.origin), module)
+        if found is not None:
+            return found
+    return package_text(entry.package.name) if entry is not None else None
+
+
+def _card_beside(file: Path, module: str) -> str | None:
+    for folder in (file.parent, file.parent.parent):
+        if (folder / "README.md").is_file() and _registers(folder / "pyproject.toml", module):
+            return (folder / "README.md").read_text(encoding="utf-8")
+    return None
 
 
 def package_card(trial: Any) -> str:
@@ -93,8 +112,9 @@ def _registers(pyproject: Path, module: str) -> bool:
     if not pyproject.is_file() or module == "salmu_core":
         return False
     project = tomllib.loads(pyproject.read_text(encoding="utf-8")).get("project", {})
-    points = project.get("entry-points", {}).get("salmu", {})
-    return any(re.split(r"[.:]", value)[0] == module for value in points.values())
+    groups = project.get("entry-points", {})
+    points = [value for group in (GROUP, COMMAND_GROUP) for value in groups.get(group, {}).values()]
+    return any(re.split(r"[.:]", value)[0] == module for value in points)
 
 
 def requirement_fault(distribution: str) -> str | None:

@@ -1,0 +1,41 @@
+"""Core's own commands, registered through the same hook as everybody else's."""
+
+from __future__ import annotations
+
+from salmu_core.commands import CommandInfo
+from salmu_core.hookspecs import hookimpl
+
+_COMMANDS = (
+    ("audit", "audit:audit_command", "Attack a model: does what it forgot come back?"),
+    ("build", "build:build_command", "Build or rebuild a benchmark's data and models."),
+    ("certificate", "certificate:certificate_command", "Write or verify a signed summary of a deletion."),
+    ("check", "check:check_command", "Check whether a method, metric, benchmark or command keeps the contract."),
+    ("compare", "compare:compare_command", "Run what is missing, then rank methods side by side."),
+    ("completion", "completion:completion_command", "Print the shell completion script."),
+    ("data", "data:data_command", "Fetch, check and export the data of benchmarks."),
+    ("describe", "listing:describe_command", "Show the card and the options of a method, metric or benchmark."),
+    ("doctor", "doctor:doctor_command", "Versions, devices, plugins and their problems, cache sizes."),
+    ("evaluate", "evaluate:evaluate_command", "Score a model on a benchmark."),
+    ("find", "find:find_command", "Search a table for the rows that a request to forget is about."),
+    ("forget", "forget:forget_command", "Make your own model forget pairs of yours."),
+    ("inspect", "inspect:inspect_command", "What became of one person or one association, in words and numbers."),
+    ("list-audits", "listing:list_audits_command", "List the installed audits."),
+    ("list-benchmarks", "listing:list_benchmarks_command", "List the installed benchmarks."),
+    ("list-methods", "listing:list_methods_command", "List the installed unlearning methods."),
+    ("list-metrics", "listing:list_metrics_command", "List the installed metrics."),
+    ("new-plugin", "new_plugin:new_plugin_command", "Write the package of a new plugin, with tests."),
+    ("push", "push:push_command", "Publish a run on the Hugging Face hub: model, card and record."),
+    ("replay", "replay:replay_command", "Run a record again and say whether it comes out the same."),
+    ("report", "report:report_command", "Make the leaderboard and the report again from records alone."),
+    ("rescore", "rescore:rescore_command", "Measure finished runs by metrics that were installed later."),
+    ("run", "run:run_command", "Run one method over one benchmark."),
+    ("serve", "serve:serve_command", "Show a results folder in the browser while it grows."),
+    ("study", "study:study_command", "Carry out a comparison that a TOML file describes."),
+    ("tune", "tune:tune_command", "Choose options of methods without looking at evaluation data."),
+)
+
+
+@hookimpl
+def register_commands() -> list[CommandInfo]:
+    """The commands of this package."""
+    return [CommandInfo(name, summary, f"salmu_core.cli.{target}") for name, target, summary in _COMMANDS]
