@@ -16,10 +16,10 @@ from salmu_core import Settings, evaluate, load_model, push, run
 from salmu_core.benchmark import Terms
 from salmu_core.cli.main import cli, main
 from salmu_core.errors import BadCheckpoint, BadRecord, HubError
+from salmu_core.records.redact import public_record
 from salmu_core.records.schema import RunRecord
 from salmu_core.records.store import read_record, write_record
 from salmu_core.sharing.card import make_card
-from salmu_core.sharing.redact import public_record
 from salmu_core.toy import Toy
 from toy_methods import toy_plugins
 

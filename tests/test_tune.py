@@ -8,6 +8,7 @@ import pytest
 
 from salmu_core import Between, FitOptions, LossMethod, OneOf, SalmuError, hookimpl
 from salmu_core.errors import BadOptions
+from salmu_core.evaluation.mismatch import mismatch
 from salmu_core.losses import pair_cosine
 from salmu_core.plugins import add_plugin
 from salmu_core.records.schema import Package, ScoreRecord
@@ -19,7 +20,7 @@ from salmu_core.toy import Toy
 from salmu_core.tuning.rule import LARGEST_LOSS, mean_worth, worth_of
 from salmu_core.tuning.search import Trial, choose, tune
 from salmu_core.tuning.space import first_trial, searched_values, space_of, suggest
-from salmu_core.tuning.validation import Validation, carve, chance_to_be_first, mismatch
+from salmu_core.tuning.validation import Validation, carve, chance_to_be_first
 from toy_methods import toy_plugins
 
 PEOPLE = [f"{person:02d}" for person in range(12) for _ in range(8)]

@@ -17,12 +17,12 @@ from salmu_core.own_data.chain import read_request
 from salmu_core.plugins import Plugins, load_plugins
 from salmu_core.records.attacks import Attacked, read_attacks
 from salmu_core.records.explain import VERDICTS
+from salmu_core.records.redact import public_record
 from salmu_core.records.references import find_references, reference
 from salmu_core.records.schema import RunRecord, ScoreRecord
 from salmu_core.records.statements import recovered_words, statements, verdict_of
 from salmu_core.records.store import read_record
 from salmu_core.runner.resolve import benchmark_of_run
-from salmu_core.sharing.redact import public_record
 
 LIMITS = (
     "The numbers describe how this model embeds the measured pictures and captions. They do not prove that no trace of the data is"

@@ -14,6 +14,8 @@ from pydantic import field_validator
 from salmu_core.benchmark import Benchmark, Budget, BuildStep, Report, SplitInfo, Terms
 from salmu_core.data import Split, content_key
 from salmu_core.errors import BadCheckpoint, BadData, BadOptions, SalmuError
+from salmu_core.evaluation.mismatch import mismatch
+from salmu_core.evaluation.retrieval import RetainRetrieval
 from salmu_core.file_digests import FileDigests
 from salmu_core.files import default_cache
 from salmu_core.hf_layout import HF_CONFIG, is_hf_clip
@@ -25,7 +27,6 @@ from salmu_core.own_data.metrics import ForgetRetrieval
 from salmu_core.own_data.parts import RetainParts, as_split, share_out
 from salmu_core.own_data.tables import Table, read_table, table_files
 from salmu_core.records.schema import Target
-from salmu_core.tuning.validation import RetainRetrieval, mismatch
 
 
 class OwnDataOptions(Options):

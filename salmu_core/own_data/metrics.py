@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from salmu_core.evaluation.retrieval import RetainRetrieval
 from salmu_core.records.schema import Aspect, Target
-from salmu_core.tuning.validation import RetainRetrieval
 
 
 class ForgetRetrieval(RetainRetrieval):

@@ -11,6 +11,7 @@ from salmu_core.data import Split, View, join_splits
 from salmu_core.errors import SalmuError
 from salmu_core.evaluation.embed import embed_views
 from salmu_core.evaluation.evaluate import evaluate_model
+from salmu_core.evaluation.retrieval import RetainRetrieval
 from salmu_core.model import DualEncoder, load_model
 from salmu_core.own_data.benchmark import OwnData
 from salmu_core.own_data.chain import (
@@ -27,7 +28,6 @@ from salmu_core.records.schema import RunRecord, Target
 from salmu_core.runner.accelerate_setup import AUTOCAST, open_accelerator
 from salmu_core.runner.run import Settings
 from salmu_core.seeding import numpy_generator
-from salmu_core.tuning.validation import RetainRetrieval
 
 _RETAIN = "retain"
 _SIDES: tuple[Side, Side] = ("image", "text")

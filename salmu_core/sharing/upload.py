@@ -14,13 +14,13 @@ from salmu_core.hub import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS, HubFile, Reposit
 from salmu_core.model import load_model
 from salmu_core.plugins import Plugins, load_plugins
 from salmu_core.records.attacks import AUDITS_FILE, read_attacks
+from salmu_core.records.redact import public_record
 from salmu_core.records.references import find_references
 from salmu_core.records.schema import RunRecord
 from salmu_core.records.store import RECORD_FILE, read_record
 from salmu_core.runner.resolve import make_benchmark
 from salmu_core.seals import sealed_json
 from salmu_core.sharing.card import make_card
-from salmu_core.sharing.redact import public_record
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

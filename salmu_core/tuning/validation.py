@@ -18,7 +18,9 @@ import numpy as np
 from salmu_core.benchmark import Benchmark, Budget, Counted, Report, SplitInfo
 from salmu_core.data import Embedded, Split, View
 from salmu_core.errors import BadData, SalmuError
-from salmu_core.metric import Metric, NotMeasurable, Score
+from salmu_core.evaluation.mismatch import mismatch
+from salmu_core.evaluation.retrieval import better_captions
+from salmu_core.metric import Metric, Score
 from salmu_core.model import DualEncoder
 from salmu_core.options import AnyOptions, Field, Options
 from salmu_core.records.schema import Aspect, Target
@@ -103,46 +105,6 @@ def carve(identities: Sequence[Any], fields: Sequence[Any], retain_identities: S
     )
 
 
-def mismatch(identities: Sequence[Any], fields: Sequence[Any]) -> tuple[list[int], list[int]]:
-    """Rows, and for each another row of the same field and another identity whose image it is given: associations that
-    nobody ever learned. Rows of a field that has no second identity, or too few rows of others, are left out."""
-    rows: list[int] = []
-    images: list[int] = []
-    for field in sorted({str(field) for field in fields}):
-        own = sorted((row for row, name in enumerate(fields) if str(name) == field), key=lambda row: str(identities[row]))
-        largest = max(np.unique([str(identities[row]) for row in own], return_counts=True)[1])
-        for place, row in enumerate(own):
-            other = own[(place + largest) % len(own)]
-            if str(identities[other]) != str(identities[row]):
-                rows.append(row)
-                images.append(other)
-    return rows, images
-
-
-class RetainRetrieval(Metric):
-    """What a model knows of ordinary data, in the place of a zero-shot metric, whose classes are evaluation data."""
-
-    name = "RetainMRR"
-    summary = "Mean reciprocal rank of the captions of retain pairs that the method did not see, among each other."
-    target: ClassVar[Target] = "compromised"
-    aspect: ClassVar[Aspect] = "general"
-    primary = True
-    bounds = (0.0, 1.0)
-    #: Retrieval among all kinds of ordinary captions falls several times as fast as zero-shot accuracy: hinge-negative-pairs with its
-    #: defaults costs .05 of it on the validation part of mini (seed 3) and .01 of GenKnow on mini.
-    tolerance: ClassVar[float | None] = 0.1
-    split: ClassVar[str] = "retain_validation"
-
-    def needs(self) -> Mapping[str, View]:
-        return {"image": View(self.split, "image"), "text": View(self.split, "text")}
-
-    def compute(self, image: Embedded, text: Embedded) -> Score:
-        """Equal captions are one candidate."""
-        better, count = better_captions(image, text, self.split)
-        rows = 1.0 / (1 + better)
-        return Score(float(rows.mean()), rows, chance=float((1.0 / np.arange(1, count + 1)).mean()))
-
-
 class RetainAccuracy(Metric):
     """What a model knows of ordinary data, in the place of a zero-shot metric, whose classes are evaluation data.
 
@@ -170,22 +132,6 @@ class RetainAccuracy(Metric):
         shown = min(self.candidates, count)
         rows = chance_to_be_first(better, count, shown)
         return Score(float(rows.mean()), rows, chance=1.0 / shown)
-
-
-def better_captions(image: Embedded, text: Embedded, split: str) -> tuple[np.ndarray, int]:
-    """How many captions are nearer to each picture than its own, int [n], and how many different ones there are.
-
-    Raises:
-        NotMeasurable: there are fewer than two.
-    """
-    words = list(text.texts or ())
-    first = {caption: row for row, caption in reversed(list(enumerate(words)))}
-    if len(first) < 2:
-        raise NotMeasurable(f"the pairs of {split} have fewer than two captions")
-    number = {caption: place for place, caption in enumerate(first)}
-    similarity = (image.vectors @ text.vectors[list(first.values())].T).numpy()
-    own = similarity[np.arange(len(words)), [number[caption] for caption in words]]
-    return (similarity > own[:, None]).sum(axis=1), len(first)
 
 
 def chance_to_be_first(better: np.ndarray, count: int, shown: int) -> np.ndarray:
