@@ -5,7 +5,6 @@ from __future__ import annotations
 from salmu_core.benchmark import Benchmark
 from salmu_core.hookspecs import hookimpl
 from salmu_core.method import UnlearningMethod
-from salmu_core.own_data.benchmark import OwnData
 from salmu_core.runner.context import UnlearnContext
 from salmu_core.toy import Toy
 from salmu_core.tuning.validation import Validation
@@ -31,5 +30,5 @@ def register_methods() -> list[type[UnlearningMethod]]:
 
 @hookimpl
 def register_benchmarks() -> list[type[Benchmark]]:
-    """The toy benchmark, the one that options are chosen on, and the one of the user's own data."""
-    return [Toy, Validation, OwnData]
+    """The toy benchmark, and the one that options are chosen on."""
+    return [Toy, Validation]

@@ -10,9 +10,9 @@ from typing import ClassVar
 
 import pytest
 from click.testing import CliRunner
-from faulty_commands import COMMANDS
 
 import faulty_plugins as faulty
+from faulty_commands import COMMANDS
 from salmu_core import Between, CommandInfo, Field, OneOf
 from salmu_core.cli.main import cli
 from salmu_core.losses import contrastive_loss, pair_cosine

@@ -8,7 +8,6 @@ from salmu_core.hookspecs import hookimpl
 _COMMANDS = (
     ("audit", "audit:audit_command", "Attack a model: does what it forgot come back?"),
     ("build", "build:build_command", "Build or rebuild a benchmark's data and models."),
-    ("certificate", "certificate:certificate_command", "Write or verify a signed summary of a deletion."),
     ("check", "check:check_command", "Check whether a method, metric, benchmark or command keeps the contract."),
     ("compare", "compare:compare_command", "Run what is missing, then rank methods side by side."),
     ("completion", "completion:completion_command", "Print the shell completion script."),
@@ -16,9 +15,6 @@ _COMMANDS = (
     ("describe", "listing:describe_command", "Show the card and the options of a method, metric or benchmark."),
     ("doctor", "doctor:doctor_command", "Versions, devices, plugins and their problems, cache sizes."),
     ("evaluate", "evaluate:evaluate_command", "Score a model on a benchmark."),
-    ("find", "find:find_command", "Search a table for the rows that a request to forget is about."),
-    ("forget", "forget:forget_command", "Make your own model forget pairs of yours."),
-    ("inspect", "inspect:inspect_command", "What became of one person or one association, in words and numbers."),
     ("list-audits", "listing:list_audits_command", "List the installed audits."),
     ("list-benchmarks", "listing:list_benchmarks_command", "List the installed benchmarks."),
     ("list-methods", "listing:list_methods_command", "List the installed unlearning methods."),

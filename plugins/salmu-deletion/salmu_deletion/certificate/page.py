@@ -1,0 +1,149 @@
+"""A certificate for people: one self-contained HTML page, and a PDF. Both are made from the sealed JSON alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from salmu_core.errors import SalmuError
+from salmu_core.records.html import decimals, html_template
+from salmu_deletion.certificate.sealed import key_name
+
+TITLE = "Report of a deletion from a model"
+
+
+def render_page(sealed: Mapping[str, Any]) -> str:
+    """The page."""
+    return _template().render(
+        title=TITLE,
+        sealed=sealed,
+        key=key_name(sealed),
+        **{"terms": (), "request": None, "predecessor": None, **sealed["content"]},
+    )
+
+
+def write_pdf(sealed: Mapping[str, Any], path: Path) -> None:
+    """The same on paper.
+
+    Raises:
+        SalmuError: fpdf2 is not installed.
+    """
+    try:
+        from fpdf import FPDF
+    except ImportError:
+        raise SalmuError(
+            "A PDF takes the package fpdf2, which is not installed.", "pip install 'salmu-deletion[certificate]'"
+        ) from None
+    content = sealed["content"]
+    requested, measured = content["requested"], content["measured"]
+    pdf = FPDF()
+    pdf.set_title(TITLE)
+    pdf.set_creation_date(datetime.fromisoformat(content["run"]["finished"]))  # the same file for the same record
+    pdf.set_auto_page_break(True, margin=18)
+    pdf.add_page()
+
+    def heading(text: str) -> None:
+        pdf.ln(3)
+        pdf.set_font("Helvetica", "B", 13)
+        pdf.multi_cell(0, 7, _latin(text), new_x="LMARGIN", new_y="NEXT")
+
+    def line(text: str, style: str = "", size: float = 10) -> None:
+        pdf.set_font("Helvetica", style, size)
+        pdf.multi_cell(
+            0, size / 2, _latin(text), new_x="LMARGIN", new_y="NEXT", wrapmode="CHAR" if " " not in text else "WORD"
+        )
+
+    pdf.set_font("Helvetica", "B", 18)
+    pdf.multi_cell(0, 9, TITLE, new_x="LMARGIN", new_y="NEXT")
+    line(f"Run {content['run']['record']}, finished {content['run']['finished']}")
+    heading("What was requested")
+    line(
+        f"{requested['rows']} pairs of picture and caption, {requested['associations']} associations of {requested['identities']}"
+        " identities."
+    )
+    if requested["fields"]:
+        line("Fields: " + ", ".join(f"{field} {count}" for field, count in requested["fields"].items()))
+    line(f"SHA-256 over the hashes of all rows: {requested['rows_sha256']}", size=8)
+    if requested["names_in_clear"]:
+        for person in requested["people"]:
+            line(
+                f"{person['identity']} {person['name'] or ''}: {', '.join(person['fields'])} ({person['rows']} rows)", size=8
+            )
+    heading("What was measured")
+    line(f"Verdict: {measured['verdict']}. {measured['verdict_means']}", "B")
+    line(measured["reason"])
+    for item in measured["answers"]:
+        line(item["question"], "B")
+        line(item["answer"])
+    line(measured["reference"])
+    line(measured["audits"]["words"])
+    pdf.ln(2)
+    pdf.set_font("Helvetica", "", 8.5)
+    with pdf.table(col_widths=(30, 22, 22, 34, 26, 26), text_align=("LEFT", *(["RIGHT"] * 4), "LEFT")) as table:
+        rows = [("Metric", "Before", "After", "95 % interval", "Never learned", "Should be as")]
+        rows += [
+            (
+                item["name"], _number(item["before"]), _number(item["after"]),
+                "" if item["interval"] is None else " to ".join(map(_number, item["interval"])),
+                _number(item["never_learned"]), item["should_be_as"],
+            )
+            for item in measured["metrics"]
+        ]  # fmt: skip
+        for cells in rows:
+            row = table.row()
+            for cell in cells:
+                row.cell(_latin(cell))
+    for name, reason in measured["not_measured"].items():
+        line(f"{name}: not measured ({reason})", size=8)
+    for part, title in (("chain", "Earlier requests"), ("index", "Stored vectors")):
+        if found := (content.get("request") or {}).get(part):
+            heading(title)
+            for item in found["answers"]:
+                line(item["question"], "B")
+                line(item["answer"])
+    if predecessor := content.get("predecessor"):
+        line(
+            f"Comes after run {predecessor['record']}, certificate SHA-256 {predecessor['certificate_sha256'] or 'none'}",
+            size=8,
+        )
+    heading("With what")
+    line(f"Method: {content['method']['name']} ({content['method']['package']})")
+    line(f"Data: {content['data']['benchmark']} {content['data']['version']}, fingerprint {content['data']['fingerprint']}")
+    for which in ("before", "after"):
+        digests = ", ".join(f"{tower} {digest}" for tower, digest in content["model"][which].items())
+        line(f"Model {which}: {digests}", size=8)
+    line(f"File of weights after: SHA-256 {content['model']['after_file_sha256']}", size=8)
+    line("Packages: " + ", ".join(f"{name} {version}" for name, version in content["run"]["packages"].items()), size=8)
+    if content.get("terms"):
+        heading("Terms of what the model was made from")
+        for item in content["terms"]:
+            licence = f" ({item['licence']})" if item["licence"] else ""
+            line(f"{item['what']}{licence}: {item['words']} {item['page']}", size=8)
+    heading("What this does not show")
+    for limit in content["limits"]:
+        line(f"- {limit}")
+    heading("Check it")
+    line(f"SHA-256 of the content: {sealed['sha256']}", size=8)
+    line(f"Signed with the key {key}" if (key := key_name(sealed)) else "Not signed.", size=8)
+    line("salmu certificate --verify certificate.json", size=8)
+    path.write_bytes(bytes(pdf.output()))
+
+
+def _latin(text: str) -> str:
+    """The fonts that every PDF reader has know Latin letters only; the JSON has every letter."""
+    plain = text.replace("–", "-").replace("’", "'").replace("−", "-")
+    return plain.encode("latin-1", "replace").decode("latin-1")
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+@cache
+def _template() -> jinja2.Template:
+    return html_template("salmu_deletion.certificate", "certificate.html.j2", {"number": decimals(4)})

@@ -1,0 +1,1 @@
+"""A benchmark made of somebody's own model and tables of pairs."""

@@ -1,0 +1,51 @@
+"""What `forget` found out about a request, as one self-contained HTML page of counts and scores: no row of the data is in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import jinja2
+
+from salmu_core.records.explain import VERDICTS
+from salmu_core.records.html import decimals, html_template
+from salmu_core.records.schema import RunRecord, Target
+from salmu_core.records.statements import statements, verdict_of
+
+
+def render_request(
+    record: RunRecord, references: Mapping[Target, RunRecord], request: Mapping[str, Any], notes: Sequence[str] = ()
+) -> str:
+    """The page.
+
+    Args:
+        request: the content of `request.json`.
+        notes: what could not be done or measured, in sentences.
+    """
+    clean, compromised = (row.scores if (row := references.get(which)) else {} for which in ("clean", "compromised"))
+    verdict = verdict_of(record, clean, compromised)
+    return _template().render(
+        record=record,
+        request=request,
+        verdict=verdict,
+        means=VERDICTS.get(verdict.name, "").replace(" Holds no rank.", ""),
+        answers=statements(record, clean, compromised) if record.status == "ok" else [],
+        rows=[
+            {
+                "name": name,
+                "summary": score.summary,
+                "before": compromised[name].value if name in compromised else None,
+                "now": score.value,
+                "never": clean[name].value if name in clean else None,
+                "goal": "never learned" if score.target == "clean" else "before",
+            }
+            for name, score in record.scores.items()
+        ],
+        notes=list(notes),
+    )
+
+
+@cache
+def _template() -> jinja2.Template:
+    return html_template("salmu_deletion.own_data", "request.html.j2", {"number": decimals(4)})
