@@ -20,7 +20,7 @@ from torch import Tensor
 from salmu_core.data import FileImages, ImagePlaces, ImageRows, Split, content_key
 from salmu_core.errors import BadData, DamagedFile, OutputError
 from salmu_core.file_digests import FileDigests
-from salmu_core.files import read_tensors, write_tensors
+from salmu_core.files import elsewhere, read_tensors, write_tensors
 from salmu_core.model import Processor
 from salmu_core.pixel_file import PixelFile, stride_bytes
 from salmu_core.processes import process_count, process_index, wait_for_all
@@ -141,7 +141,7 @@ class DataCache:
         if free < needed:
             raise OutputError(
                 f"{rows:,} decoded images take {needed / 1e9:.2f} GB, and '{self.folder}' has {free / 1e9:.2f} GB free.",
-                "Free some space, choose another place with SALMU_CACHE, or pass --no-cache to decode images each time.",
+                f"{elsewhere(self.folder, 'Free some space')[:-1]}, or pass --no-cache to decode images each time.",
             )
         if process_index() == 0:
             self._announce(

@@ -11,10 +11,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from salmu_core.errors import DamagedFile, OutputError
+from salmu_core.errors import BadData, DamagedFile, OutputError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_LFS = b"version https://git-lfs.github.com/spec/"
 
 
 def default_cache() -> Path:
@@ -22,7 +24,8 @@ def default_cache() -> Path:
     import platformdirs
 
     chosen = os.environ.get("SALMU_CACHE")
-    return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("salmu"))
+    # A shell leaves `~` alone in quotes, in .env files and in unit files.
+    return Path(os.path.expanduser(chosen)) if chosen else Path(platformdirs.user_cache_dir("salmu"))
 
 
 @contextlib.contextmanager
@@ -37,7 +40,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
         os.close(handle)
     except OSError as error:
-        raise OutputError(f"'{path}' cannot be written: {error.strerror or error}.", "Choose another place.") from error
+        raise OutputError(f"'{path}' cannot be written: {error.strerror or error}.", elsewhere(path)) from error
     temporary = Path(name)
     try:
         yield temporary
@@ -46,15 +49,28 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
-        raise OutputError(f"'{path}' cannot be written: {error.strerror or error}.", "Free some space there.") from error
+        raise OutputError(
+            f"'{path}' cannot be written: {error.strerror or error}.", elsewhere(path, "Free some space there")
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically."""
+    """Write UTF-8 text atomically.
+
+    Raises:
+        OutputError: the place cannot be written, or the text holds a file name that is not UTF-8.
+    """
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        try:
+            temporary.write_text(text, encoding="utf-8")
+        except UnicodeEncodeError as error:
+            near = error.object[max(0, error.start - 60) : error.end].rsplit('"', 1)[-1]
+            shown = os.fsencode(near).decode("utf-8", "backslashreplace")
+            raise OutputError(
+                f"'{path}' cannot be written: '{shown}' is not UTF-8.", "Rename the file or folder that is called so."
+            ) from None
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -89,7 +105,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         try:
             save_file(whole, temporary, metadata={**(metadata or {}), SEAL: BLANK})
         except SafetensorError as error:
-            raise OutputError(f"'{path}' cannot be written: {error}.", "Free some space there.") from error
+            raise OutputError(f"'{path}' cannot be written: {error}.", elsewhere(path, "Free some space there")) from error
         seal_tensors(temporary)
 
 
@@ -121,24 +137,65 @@ def check_writable(folder: Path, needed_bytes: int = 0) -> None:
     Raises:
         OutputError: the folder cannot be made or written, is a file, or has less than `needed_bytes` free.
     """
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"The output place '{folder}' is a file.", "Give a directory with --out.")
+    what = "cache" if in_cache(folder) else "output"
     try:
+        if folder.exists() and not folder.is_dir():
+            raise OutputError(f"The {what} place '{folder}' is a file.", elsewhere(folder, option="--out"))
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(b"salmu")
             probe.flush()
     except OSError as error:
         raise OutputError(
-            f"The output directory '{folder}' cannot be written: {error.strerror or error}.",
-            "Choose another with --out.",
+            f"The {what} directory '{folder}' cannot be written: {error.strerror or error}.",
+            elsewhere(folder, option="--out"),
         ) from error
     free = shutil.disk_usage(folder).free
     if free < needed_bytes:
         raise OutputError(
-            f"The output directory '{folder}' has {free / 1e6:.0f} MB free; this needs {needed_bytes / 1e6:.0f} MB.",
-            "Free some space or choose another with --out.",
+            f"The {what} directory '{folder}' has {free / 1e6:.0f} MB free; this needs {needed_bytes / 1e6:.0f} MB.",
+            elsewhere(folder, "Free some space", option="--out"),
         )
+
+
+def in_cache(path: Path) -> bool:
+    """Does this lie in the user's cache?"""
+    return path.absolute().is_relative_to(default_cache().absolute())
+
+
+def elsewhere(path: Path, first: str = "", option: str | None = None) -> str:
+    """What to do about a place that cannot be written: who chose it decides, the variable SALMU_CACHE or an option.
+
+    Args:
+        first: what else helps, as the beginning of a sentence.
+        option: of the command line, for places outside the cache.
+    """
+    if in_cache(path):
+        other = "choose another place for the cache with SALMU_CACHE"
+    elif option is not None:
+        other = f"choose another with {option}"
+    else:
+        other = "choose another place"
+    return f"{first}, or {other}." if first else f"{other[0].upper()}{other[1:]}."
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Is this the short text that Git LFS leaves in place of a large file which was not fetched?"""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_LFS)) == _LFS
+    except OSError:
+        return False
+
+
+def refuse_lfs_pointer(path: Path) -> None:
+    """Say which file Git LFS left out, instead of what a reader makes of the pointer in its place.
+
+    Raises:
+        BadData: the file is such a pointer.
+    """
+    if is_lfs_pointer(path):
+        raise BadData(f"'{path}' is a Git LFS pointer: the file itself was not fetched.", "Fetch it with `git lfs pull`.")
 
 
 def folder_bytes(folder: Path) -> int:

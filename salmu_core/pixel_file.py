@@ -13,7 +13,7 @@ import xxhash
 from jaxtyping import Bool, Int, UInt8
 
 from salmu_core.errors import OutputError
-from salmu_core.files import atomic_path
+from salmu_core.files import atomic_path, elsewhere
 
 _PAGE = 4096
 _MARK = np.dtype("<u8")
@@ -159,5 +159,5 @@ def _no_place(path: Path, error: OSError) -> OutputError:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     return OutputError(
         f"Decoded images cannot be kept in '{path}': {error.strerror or error}.",
-        f"{'Free some space there, or' if full else 'Either'} choose another place with SALMU_CACHE, or pass --no-cache.",
+        f"{elsewhere(path, 'Free some space there' if full else '')[:-1]}, or pass --no-cache.",
     )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
+from salmu_core.cli import streams
 from salmu_core.cli.command_group import LazyGroup
 from salmu_core.errors import SalmuError
 
@@ -23,11 +24,15 @@ def cli() -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point. The one place where a SalmuError becomes a panel; anything else is a bug and keeps its traceback."""
+    """Entry point. The one place where a SalmuError, and what the system refuses at a place of the user's, becomes a panel; anything
+    else is a bug and keeps its traceback."""
     # Progress libraries of dependencies would write over our own display.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    streams.prepare_streams()
     try:
+        streams.check_arguments(sys.argv[1:] if argv is None else argv)
         result: Any = cli.main(args=argv, prog_name="salmu", standalone_mode=False)
+        streams.flush_output()
     except click.exceptions.Abort:
         click.echo("Stopped. Run the same command again to go on where it was.", err=True)
         sys.exit(130)
@@ -35,10 +40,12 @@ def main(argv: list[str] | None = None) -> None:
         error.show()
         sys.exit(error.exit_code)
     except SalmuError as error:
-        from salmu_core.cli.render import show_error
-
-        show_error(error)
-        sys.exit(1)
+        _fail(error)
+    except OSError as error:
+        known = streams.system_error(error)
+        if known is None:
+            raise
+        _fail(known)
     except KeyboardInterrupt:
         click.echo("Stopped. Run the same command again to go on where it was.", err=True)
         sys.exit(130)
@@ -47,3 +54,14 @@ def main(argv: list[str] | None = None) -> None:
         if setup is not None:
             setup.leave_process_group()
     sys.exit(result if isinstance(result, int) else 0)
+
+
+def _fail(error: SalmuError) -> NoReturn:
+    from salmu_core.cli.render import show_error
+
+    show_error(error)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        streams.give_up_output()
+    sys.exit(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -34,7 +35,8 @@ def show_problems(problems: Iterable[object]) -> None:
 
 def print_json(content: Any) -> None:
     """JSON on standard output, nothing else."""
-    print(json.dumps(content, indent=2, ensure_ascii=False, default=str))
+    readable = (sys.stdout.encoding or "utf-8").lower().startswith("utf")  # else letters are escaped, not lost
+    print(json.dumps(content, indent=2, ensure_ascii=not readable, default=str))
 
 
 def show_preset(method: str, options: Mapping[str, Any], preset: str, budget: float | None = None) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from salmu_core.benchmark import Benchmark, BuildStep, Report
 from salmu_core.data import Split
 from salmu_core.errors import BadData, OutputError
-from salmu_core.files import check_writable, write_json, write_tensors
+from salmu_core.files import check_writable, elsewhere, write_json, write_tensors
 from salmubench import layout
 from salmubench.benchmark import GENKNOW_SPLITS, SPLITS, SnapshotBenchmark
 from salmubench.full import Salmubench
@@ -65,7 +65,7 @@ def export_benchmark(benchmark: Benchmark, folder: Path, report: Report | None =
             folder.rmdir()
         part.rename(folder)
     except OSError as error:
-        raise OutputError(f"'{folder}' cannot be written: {error.strerror or error}.", "Choose another place.") from error
+        raise OutputError(f"'{folder}' cannot be written: {error.strerror or error}.", elsewhere(folder)) from error
     finally:
         with contextlib.suppress(OSError):
             shutil.rmtree(part)

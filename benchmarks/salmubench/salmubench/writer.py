@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from salmu_core.errors import OutputError
-from salmu_core.files import atomic_path, write_json
+from salmu_core.files import atomic_path, elsewhere, write_json
 from salmubench import layout
 from salmubench.tables import Metadata, Row, Tables
 
@@ -68,7 +68,7 @@ def write_split(
         for part, name in zip(parts, named, strict=True):
             part.replace(name)
     except OSError as error:
-        raise OutputError(f"'{target}' cannot be written: {error.strerror or error}.", "Choose another place.") from error
+        raise OutputError(f"'{target}' cannot be written: {error.strerror or error}.", elsewhere(target)) from error
     finally:
         for part in parts:
             with contextlib.suppress(OSError):

@@ -1,0 +1,98 @@
+"""What commands read and print through: terminals that take only ASCII, full disks, names that are not UTF-8."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import errno
+import os
+import sys
+import unicodedata
+from collections.abc import Sequence
+
+from salmu_core.errors import BadOptions, OutputError, SalmuError
+
+#: Signs of ours that have a plain counterpart; letters lose their accents and everything else becomes "?".
+_PLAIN = {
+    "–": "-",
+    "—": "-",
+    "−": "-",
+    "·": "-",
+    "’": "'",
+    "“": '"',
+    "”": '"',
+    "…": "...",
+    "×": "x",
+    "→": "->",
+    "≤": "<=",
+    "≥": ">=",
+}
+_STREAM = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EPIPE)
+
+
+def prepare_streams() -> None:
+    """Let a stream that cannot show a sign show a plainer one, instead of ending the program."""
+    codecs.register_error("salmu-plain", _plainer)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # tests put other objects there
+            stream.reconfigure(errors="salmu-plain")
+
+
+def check_arguments(arguments: Sequence[str]) -> None:
+    """Refuse names that cannot be written into a record, which is UTF-8.
+
+    Raises:
+        BadOptions: bytes of an argument are not UTF-8.
+    """
+    for argument in arguments:
+        if any("\ud800" <= sign <= "\udfff" for sign in argument):
+            shown = os.fsencode(argument).decode("utf-8", "backslashreplace")
+            raise BadOptions(
+                f"'{shown}' is not UTF-8, and records name their files in UTF-8.",
+                "Rename it, or give it by a link of another name.",
+            )
+
+
+def system_error(error: OSError) -> SalmuError | None:
+    """One line for what the system refuses at a place that the user chose; None for a bug."""
+    reason = error.strerror or str(error)
+    if error.filename is not None and error.errno is not None:
+        name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(error.filename)
+        shown = name if len(name) <= 120 else f"{name[:100]}... ({len(name)} characters)"
+        return OutputError(f"'{shown}' cannot be used: {reason}.", "Choose another place or name.")
+    # Every file is written through `salmu_core.files`, which names it: what is left is a stream.
+    return OutputError(f"The output cannot be written: {reason}.") if error.errno in _STREAM else None
+
+
+def flush_output() -> None:
+    """Write what is still held back, while a problem can be told in a line.
+
+    Raises:
+        OutputError: standard output is full or gone.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        raise OutputError(f"The output cannot be written: {error.strerror or error}.") from None
+
+
+def give_up_output() -> None:
+    """Let nothing more be written to standard output: the interpreter would try once more at its end, and complain."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def _plainer(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    signs = error.object[error.start : error.end]
+    return "".join(_plain(sign) for sign in signs), error.end
+
+
+def _plain(sign: str) -> str:
+    if sign in _PLAIN:
+        return _PLAIN[sign]
+    bare = "".join(part for part in unicodedata.normalize("NFKD", sign) if part.isascii())
+    return bare or "?"

@@ -1,0 +1,88 @@
+"""Places and streams as they come: one line for each, never a traceback."""
+
+import errno
+import io
+import json
+import sys
+
+import pytest
+
+from salmu_core.cli import render, streams
+from salmu_core.cli.main import main
+from salmu_core.errors import BadData, BadOptions, OutputError
+from salmu_core.files import check_writable, default_cache, elsewhere, refuse_lfs_pointer, write_json
+
+
+class _Full(io.RawIOBase):
+    """A disk without room."""
+
+    def writable(self):
+        return True
+
+    def write(self, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_an_ascii_terminal_gets_plainer_signs_and_json_escapes(monkeypatch):
+    ascii_output = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(ascii_output, encoding="ascii", write_through=True))
+    streams.prepare_streams()
+    print("0.1 – 0.2 · Müller 张 ≥ 1")
+    assert ascii_output.getvalue() == b"0.1 - 0.2 - Muller ? >= 1\n"
+    ascii_output.truncate(0)
+    ascii_output.seek(0)
+    render.print_json({"name": "Müller 张 –"})
+    assert json.loads(ascii_output.getvalue()) == {"name": "Müller 张 –"}
+
+
+def test_a_full_output_is_one_line_and_exit_code_1(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(_Full()), encoding="utf-8"))
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 1
+    assert "The output cannot be written: No space left on device" in capsys.readouterr().err
+    monkeypatch.undo()
+
+
+def test_names_that_are_not_utf8_are_refused_before_anything_runs(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["report", "caf\udce9"])
+    assert ended.value.code == 1
+    assert r"caf\xe9" in capsys.readouterr().err
+    with pytest.raises(BadOptions, match="not UTF-8"):
+        streams.check_arguments(["good", "caf\udce9"])
+
+
+def test_a_record_with_such_a_name_is_refused_by_its_name(tmp_path):
+    with pytest.raises(OutputError, match=r"caf\\xe9' is not UTF-8"):
+        write_json(tmp_path / "record.json", {"model": "caf\udce9/model"})
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_overlong_output_is_one_line(tmp_path, capsys):
+    with pytest.raises(OutputError, match="File name too long"):
+        check_writable(tmp_path / ("x" * 300))
+    known = streams.system_error(OSError(errno.ENAMETOOLONG, "File name too long", "x" * 300))
+    assert known is not None
+    assert "(300 characters)" in str(known)
+    assert streams.system_error(OSError("a bug")) is None
+
+
+def test_who_chose_a_place_is_who_can_change_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SALMU_CACHE", "~/c")
+    assert default_cache() == tmp_path / "c"
+    assert "SALMU_CACHE" in elsewhere(tmp_path / "c" / "pixels")
+    assert "--out" in elsewhere(tmp_path / "d", option="--out")
+    (tmp_path / "c").write_text("a file in its place")
+    with pytest.raises(OutputError, match=r"cache directory.*\n.*SALMU_CACHE"):
+        check_writable(default_cache() / "mini")
+
+
+def test_a_git_lfs_pointer_is_told_from_its_first_bytes(tmp_path):
+    pointer = tmp_path / "data.parquet"
+    pointer.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
+    with pytest.raises(BadData, match=r"Git LFS pointer.*\n.*git lfs pull"):
+        refuse_lfs_pointer(pointer)
+    pointer.write_text("version,image\n")
+    refuse_lfs_pointer(pointer)
