@@ -53,7 +53,6 @@ if TYPE_CHECKING:
     from salmu_core.records.schema import RunSpec as RunSpec
     from salmu_core.records.schema import Target as Target
     from salmu_core.records.store import load_records as load_records
-    from salmu_core.runner.audit import audit as audit
     from salmu_core.runner.audit_context import AuditContext as AuditContext
     from salmu_core.runner.compare import compare as compare
     from salmu_core.runner.context import UnlearnContext as UnlearnContext
@@ -69,7 +68,6 @@ _HOMES = {
     "Audit": "audit",
     "AuditContext": "runner.audit_context",
     "Leak": "audit",
-    "audit": "runner.audit",
     "BadData": "errors",
     "Batch": "data",
     "Benchmark": "benchmark",
@@ -126,6 +124,10 @@ __all__ = ["__version__", *sorted(_HOMES)]
 def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
+        from salmu_core.moved import MOVED, moved
+
+        if name in MOVED:
+            return moved(name)
         raise AttributeError(f"module 'salmu_core' has no attribute '{name}'")
     return getattr(importlib.import_module(f"salmu_core.{home}"), name)
 

@@ -1,4 +1,5 @@
-"""The whole contract between salmu and its plugins: six hooks to register, three to watch.
+"""The whole contract between salmu and its plugins: six hooks to register, one to attack what
+runs left, three to watch.
 
 A plugin is any importable module or object named by an entry point of the group `salmu`; it implements the hooks it needs
 and marks them with `salmu_core.hookimpl`. Commands have a group of their own, `salmu.commands`, so that `salmu --help` imports
@@ -7,7 +8,8 @@ no other plugin.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pluggy
@@ -19,8 +21,11 @@ if TYPE_CHECKING:
     from salmu_core.layout import Layout
     from salmu_core.method import UnlearningMethod
     from salmu_core.metric import Metric
+    from salmu_core.plugins import Plugins
     from salmu_core.records.schema import RunRecord, RunSpec
     from salmu_core.runner.progress import Progress
+    from salmu_core.runner.run import Settings
+    from salmu_core.study import AuditChoice
 
 hookspec = pluggy.HookspecMarker("salmu")
 hookimpl = pluggy.HookimplMarker("salmu")
@@ -97,6 +102,24 @@ def register_commands() -> Iterable[CommandInfo]:
         @hookimpl
         def register_commands():
             return [CommandInfo("count-runs", "Count runs by status.", "salmu_count_runs.command:count_runs")]
+    """
+    return []
+
+
+@hookspec
+def attack_runs(
+    runs: Sequence[tuple[Benchmark, Path, str]], audits: AuditChoice, settings: Settings, plugins: Plugins
+) -> Sequence[str]:
+    """Called by a comparison on the main process when its runs are finished and before they are compared, unless audits are
+    switched off. Attack the model in each run's folder and write what the attacks got to `audits.json` there
+    (`salmu_core.records.attacks`). Return a sentence for each thing that the reader of the comparison should know. Since 0.2.
+
+    `runs` are the benchmark, folder and title of each run, diverged and failed ones too; `audits` is "fast" or "all".
+
+    Example:
+        @hookimpl
+        def attack_runs(runs, audits, settings, plugins):
+            return [f"{title}: not attacked" for _, folder, title in runs]
     """
     return []
 

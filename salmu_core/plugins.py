@@ -21,7 +21,7 @@ from salmu_core.benchmark import Benchmark
 from salmu_core.core_versions import unsupported
 from salmu_core.entry_points import PluginProblem as PluginProblem
 from salmu_core.entry_points import distribution_of, wanted_points
-from salmu_core.errors import PluginFailure, UnknownName
+from salmu_core.errors import PluginFailure, SalmuError, UnknownName
 from salmu_core.layout import Layout
 from salmu_core.method import UnlearningMethod
 from salmu_core.metric import Metric
@@ -120,6 +120,24 @@ class Plugins:
                 )
                 if problem not in self.problems:
                     self.problems.append(problem)
+
+    def ask(self, hook: str, **arguments: Any) -> list[Any]:
+        """Call a hook of every plugin that has it, core's order, and give what each returned.
+
+        Raises:
+            SalmuError: as a plugin raised it.
+            PluginFailure: a plugin raised anything else.
+        """
+        found = []
+        for implementation in getattr(self.manager.hook, hook).get_hookimpls():
+            try:
+                found.append(implementation.function(*(arguments[name] for name in implementation.argnames)))
+            except SalmuError:
+                raise
+            except Exception as error:  # the plugin's own code
+                cause = f"{hook} of {implementation.plugin_name} raised {type(error).__name__}: {error}"
+                raise PluginFailure(cause) from error
+        return found
 
 
 def new_manager() -> pluggy.PluginManager:

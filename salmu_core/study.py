@@ -16,6 +16,9 @@ from salmu_core.files import write_text
 
 STUDY_FILE = "study.toml"
 
+#: Which audits attack the finished runs: those that are cheap, all that are installed, or none.
+AuditChoice = Literal["fast", "all", "none"]
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -64,7 +67,7 @@ class Study(_Part):
     seeds: tuple[int, ...] = Field((0,), min_length=1, description="training seeds")
     budgets: tuple[float, ...] = Field((1.0,), min_length=1, description="multiples of the benchmark's budget")
     preset: str = Field("benchmark", description="benchmark, none, or a path of what `salmu tune` wrote")
-    audits: Literal["fast", "all", "none"] = Field("fast", description="what every finished run is attacked with")
+    audits: AuditChoice = Field("fast", description="what every finished run is attacked with")
     metrics: dict[str, dict[str, Any]] = Field(default_factory=dict, description="options of metrics")
     out: str | None = Field(None, description="results folder; left out: below results/")
     execution: StudyExecution = Field(default_factory=StudyExecution)

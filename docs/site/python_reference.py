@@ -10,7 +10,6 @@ GROUPS = {
         "run",
         "evaluate",
         "compare",
-        "audit",
         "replay",
         "push",
         "load_records",
@@ -48,7 +47,7 @@ WORDS = {
     "Target": '`"clean"` or `"compromised"`',
     "hookimpl": "marks a plugin's [hooks](hooks.md)",
 }
-MODULES = {"salmu_core.losses": "Losses", "salmu_core.testing": "Tests of plugins"}
+MODULES = {"salmu_core.losses": "Losses", "salmu_core.testing": "Tests of plugins", "salmu_audits": "Attack a model"}
 
 
 def python_reference() -> str:

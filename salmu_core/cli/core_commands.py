@@ -6,7 +6,6 @@ from salmu_core.commands import CommandInfo
 from salmu_core.hookspecs import hookimpl
 
 _COMMANDS = (
-    ("audit", "audit:audit_command", "Attack a model: does what it forgot come back?"),
     ("build", "build:build_command", "Build or rebuild a benchmark's data and models."),
     ("check", "check:check_command", "Check whether a method, metric, benchmark or command keeps the contract."),
     ("compare", "compare:compare_command", "Run what is missing, then rank methods side by side."),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from salmu_core.benchmark import Benchmark
 from salmu_core.errors import SalmuError
 from salmu_core.files import check_writable
 from salmu_core.plugins import Plugins, load_plugins
@@ -14,11 +15,11 @@ from salmu_core.records.compare import Comparison, compare_records
 from salmu_core.records.report import write_reports
 from salmu_core.records.schema import Protocol, RunRecord, RunSpec
 from salmu_core.records.store import RECORD_FILE
-from salmu_core.runner.attack_runs import AuditChoice, attack_runs
 from salmu_core.runner.presets import FROM_BENCHMARK, with_preset
 from salmu_core.runner.resolve import Resolved, make_benchmark, resolve
 from salmu_core.runner.run import Settings, finished_record, run_resolved
 from salmu_core.runner.workers import choose_workers, run_in_workers
+from salmu_core.study import AuditChoice
 
 RUNS_FOLDER = "runs"
 _STARTS: tuple[Literal["clean", "compromised"], ...] = ("clean", "compromised")
@@ -227,8 +228,18 @@ def run_planned(
     else:
         records += [run_resolved(item.resolved, item.folder, settings, plugins) for item in runs]
     attacked = [(item.resolved.benchmark, item.folder, item.resolved.title) for item in runs]
-    notes = attack_runs(attacked, audits, settings, plugins)
+    notes = _attacked(attacked, audits, settings, plugins)
     return compared(records, [item.folder for item in [*references, *runs]], Path(out), notes)
+
+
+def _attacked(
+    runs: Sequence[tuple[Benchmark, Path, str]], audits: AuditChoice, settings: Settings, plugins: Plugins
+) -> list[str]:
+    """Let plugins attack the finished runs; returns sentences for the comparison's reader."""
+    if audits == "none":
+        return []
+    asked = plugins.ask("attack_runs", runs=runs, audits=audits, settings=settings, plugins=plugins)
+    return [note for notes in asked for note in notes or ()] if asked else ["No run was attacked: no audit is installed."]
 
 
 def compared(

@@ -1,59 +1,22 @@
-"""Attacks that try to get forgotten associations back out of a model."""
+"""Attacks that try to get forgotten associations back out of a model.
+
+Names are resolved when first used: `salmu --help` imports this package and needs none of them.
+"""
 
 from __future__ import annotations
 
-from salmu_audits.identity import DejaVuAttributes, IdentityInference
-from salmu_audits.inversion import NameInversion
-from salmu_audits.layers import LayerProbe, LayerSimilarity
-from salmu_audits.membership import (
-    AugmentedMembership,
-    CalibratedMembership,
-    GradientMembership,
-    SimilarityMembership,
-    WeaklySupervisedMembership,
-)
-from salmu_audits.probes import LinearMap, PairProbe, UnseenWordings
-from salmu_audits.relearning import BenignRelearning, FewShotRelearning, OnePhotoRelearning
-from salmu_audits.values import FaceValueProbe, NamedValueProbe
-from salmu_audits.weights import (
-    Int4Rounding,
-    Int8Rounding,
-    OriginalImageTower,
-    OriginalTextTower,
-    OriginalTokenTable,
-    SoupBack,
-)
-from salmu_core import Audit, hookimpl
+import importlib
+from typing import TYPE_CHECKING, Any
 
-AUDITS: list[type[Audit]] = [
-    FaceValueProbe,
-    NamedValueProbe,
-    UnseenWordings,
-    NameInversion,
-    OnePhotoRelearning,
-    FewShotRelearning,
-    BenignRelearning,
-    Int8Rounding,
-    Int4Rounding,
-    LinearMap,
-    PairProbe,
-    LayerProbe,
-    IdentityInference,
-    SimilarityMembership,
-    AugmentedMembership,
-    WeaklySupervisedMembership,
-    GradientMembership,
-    CalibratedMembership,
-    DejaVuAttributes,
-    OriginalImageTower,
-    OriginalTextTower,
-    OriginalTokenTable,
-    SoupBack,
-    LayerSimilarity,
-]
+if TYPE_CHECKING:
+    from salmu_audits.plugin import AUDITS as AUDITS
+    from salmu_audits.runner import audit as audit
+
+_HOMES = {"AUDITS": "plugin", "audit": "runner"}
+__all__ = ["audit"]
 
 
-@hookimpl
-def register_audits() -> list[type[Audit]]:
-    """All of them."""
-    return AUDITS
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'salmu_audits' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"salmu_audits.{_HOMES[name]}"), name)

@@ -10,13 +10,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from jaxtyping import install_import_hook
+from salmu_audits.runner import AuditResult, audit
 
 from salmu_core import Leak, SalmuError
 from salmu_core.data import Split
 from salmu_core.metric import NotMeasurable
 from salmu_core.plugins import load_plugins
 from salmu_core.runner.accelerate_setup import open_accelerator
-from salmu_core.runner.audit import AuditResult, audit
 from salmu_core.runner.audit_context import AuditContext
 from salmu_core.runner.run import Settings
 from salmu_core.toy import Toy

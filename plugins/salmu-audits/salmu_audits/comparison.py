@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
+from salmu_audits.runner import AttackedInstance, attack_folder, make_audits
+from salmu_core import hookimpl
 from salmu_core.audit import Audit
 from salmu_core.benchmark import Benchmark
 from salmu_core.errors import SalmuError
@@ -14,10 +15,8 @@ from salmu_core.plugins import Plugins
 from salmu_core.processes import process_count
 from salmu_core.records.store import read_record
 from salmu_core.runner.accelerate_setup import open_accelerator
-from salmu_core.runner.audit import AttackedInstance, attack_folder, make_audits
 from salmu_core.runner.run import Settings
-
-AuditChoice = Literal["fast", "all", "none"]
+from salmu_core.study import AuditChoice
 
 
 def chosen_audits(plugins: Plugins, choice: AuditChoice) -> list[Audit]:
@@ -30,20 +29,22 @@ def chosen_audits(plugins: Plugins, choice: AuditChoice) -> list[Audit]:
     return make_audits(plugins, list(quick), quick)
 
 
+@hookimpl
 def attack_runs(
-    runs: Sequence[tuple[Benchmark, Path, str]], choice: AuditChoice, settings: Settings, plugins: Plugins
+    runs: Sequence[tuple[Benchmark, Path, str]], audits: AuditChoice, settings: Settings, plugins: Plugins
 ) -> list[str]:
     """Run on every run's model the audits that its folder lacks.
 
     Args:
         runs: benchmark, folder and title; those that did not end well are passed over.
+        audits: which ones; see `chosen_audits`.
 
     Returns:
         A sentence for each attack that failed, and for what could not be attacked at all.
     """
-    audits = chosen_audits(plugins, choice)
-    if not audits:
-        return [] if choice == "none" else ["No run was attacked: no audit is installed (pip install salmu-audits)."]
+    chosen = chosen_audits(plugins, audits)
+    if not chosen:
+        return [] if audits == "none" else ["No run was attacked: no audit is installed."]
     if process_count() > 1:
         return ["No run was attacked: several processes share this job. The same command in one process adds the attacks."]
     problems: list[str] = []
@@ -58,7 +59,7 @@ def attack_runs(
                 break
             instance = instances.setdefault(id(benchmark), AttackedInstance(benchmark, accelerator, plugins, settings))
             try:
-                for found in attack_folder(instance, folder, audits, lambda folder=folder: load_model(folder), title):
+                for found in attack_folder(instance, folder, chosen, lambda folder=folder: load_model(folder), title):
                     if found.failed:
                         problems.append(f"{title}: {found.reason}")
             except SalmuError as error:  # weights or data that cannot be read, or an attack that diverged

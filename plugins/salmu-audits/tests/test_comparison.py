@@ -6,15 +6,15 @@ import json
 import shutil
 
 import pytest
+from salmu_audits.comparison import attack_runs, chosen_audits
 
 from salmu_core import Audit, Field, Leak, Options, compare
-from salmu_core.errors import UnknownName
+from salmu_core.errors import PluginFailure, UnknownName
 from salmu_core.files import write_sealed_json
 from salmu_core.plugins import add_plugin
 from salmu_core.records.attacks import AUDITS_FILE, AuditResult, read_attacks
 from salmu_core.records.schema import Package
 from salmu_core.records.store import read_record
-from salmu_core.runner.attack_runs import attack_runs, chosen_audits
 from salmu_core.runner.run import Settings
 from salmu_core.toy import Toy
 from toy_methods import Hooks, toy_plugins
@@ -76,6 +76,7 @@ class Breaks(Audit):
 def plugins(*audits):
     made = toy_plugins()
     add_plugin(made, Hooks(register_audits=lambda: list(audits)), Package(name="toy-audits", version="1.0"), "toy")
+    add_plugin(made, Hooks(attack_runs=attack_runs), Package(name="salmu-audits", version="0"), "audits")
     return made
 
 
@@ -190,6 +191,21 @@ def test_compare_attacks_by_default(tmp_path):
     assert CALLS == ["cosine"] * 3
 
 
+def test_compare_without_a_package_that_attacks_says_so_and_one_that_raises_is_named(tmp_path):
+    settings = Settings(cache=tmp_path / "cache", cpu=True)
+    how = {"benchmark": "toy", "out": tmp_path / "out", "settings": settings}
+    found = compare(["weight-edit"], plugins=toy_plugins(), **how).comparison
+    assert "No run was attacked: no audit is installed." in found.notes
+
+    def raises(runs, audits):
+        raise ZeroDivisionError("boom")
+
+    made = toy_plugins()
+    add_plugin(made, Hooks(attack_runs=raises), Package(name="odd", version="1.0"), "odd")
+    with pytest.raises(PluginFailure, match="attack_runs of odd:odd raised ZeroDivisionError: boom"):
+        compare(["weight-edit"], plugins=made, **how)
+
+
 def test_attacks_of_another_version_or_package_are_made_again(tmp_path, attacked, monkeypatch):
     attacked(plugins(Cosine))
     monkeypatch.setattr(Cosine, "version", "2")
@@ -235,7 +251,7 @@ def test_what_counts_needs_the_model_alone_and_tells_compromised_from_clean():
 
 
 def test_unknown_audits_are_one_clear_error():
-    from salmu_core.runner.audit import make_audits
+    from salmu_audits.runner import make_audits
 
     with pytest.raises(UnknownName, match="cosin"):
         make_audits(plugins(Cosine), ["cosin"], {})

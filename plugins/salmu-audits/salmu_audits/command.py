@@ -45,11 +45,11 @@ def audit_command(
 
     `recovered` is 0 where an attack gets no more than from Clean, and 1 where it gets all that Compromised holds.
     """
+    from salmu_audits.runner import audit
     from salmu_core.cli import render
     from salmu_core.cli.progress import ProgressDisplay
     from salmu_core.plugins import load_plugins
     from salmu_core.processes import process_index
-    from salmu_core.runner.audit import audit
     from salmu_core.runner.run import Settings
 
     options: dict[str, dict[str, str]] = {}

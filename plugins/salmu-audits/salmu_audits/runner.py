@@ -65,7 +65,7 @@ def audit(
     """
     plugins, settings = plugins or load_plugins(), settings or Settings()
     if not plugins.audits:
-        raise SalmuError("No audit is installed.", "pip install salmu-audits")
+        raise SalmuError("No audit is installed.", "Install a package that registers audits.")
     given = dict(options or {})
     made = make_audits(plugins, list(audits) if audits else list(plugins.audits), given)
     base = make_benchmark(benchmark, dict(benchmark_options or {}), plugins, settings.cache_folder)
