@@ -60,7 +60,6 @@ if TYPE_CHECKING:
     from salmu_core.runner.replay import replay as replay
     from salmu_core.runner.run import Settings as Settings
     from salmu_core.runner.run import run as run
-    from salmu_core.sharing.upload import push as push
 
 __version__ = "0.1.0"
 
@@ -113,7 +112,6 @@ _HOMES = {
     "join_splits": "data",
     "load_model": "model",
     "load_records": "records.store",
-    "push": "sharing.upload",
     "replay": "runner.replay",
     "run": "runner.run",
 }

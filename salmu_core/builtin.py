@@ -1,4 +1,4 @@
-"""Core's own parts, registered through the same hooks as everybody else's: the no-op method and the benchmarks of core."""
+"""Core's own parts, registered through the same hooks as everybody else's: the no-op method and the toy benchmark."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from salmu_core.hookspecs import hookimpl
 from salmu_core.method import UnlearningMethod
 from salmu_core.runner.context import UnlearnContext
 from salmu_core.toy import Toy
-from salmu_core.tuning.validation import Validation
 
 
 class NoUnlearning(UnlearningMethod):
@@ -30,5 +29,5 @@ def register_methods() -> list[type[UnlearningMethod]]:
 
 @hookimpl
 def register_benchmarks() -> list[type[Benchmark]]:
-    """The toy benchmark, and the one that options are chosen on."""
-    return [Toy, Validation]
+    """The toy benchmark."""
+    return [Toy]

@@ -13,6 +13,7 @@ from salmu_core.errors import PluginFailure
 #: Name in `salmu_core` -> distribution, and module of it.
 MOVED = {
     "audit": ("salmu-audits", "salmu_audits"),
+    "push": ("salmu-share", "salmu_share"),
 }
 
 

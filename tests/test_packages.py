@@ -19,6 +19,8 @@ ROOT = Path(__file__).parents[1]
 COMMANDS = {
     "salmu-audits": {"audit"},
     "salmu-deletion": {"certificate", "find", "forget", "inspect"},
+    "salmu-share": {"push"},
+    "salmu-tune": {"tune"},
 }
 
 
@@ -70,12 +72,12 @@ def test_core_alone_loads_without_a_problem():
     assert load_commands(core_commands, only=[]).problems == []
 
 
-def test_packages_that_only_add_commands_and_benchmarks_take_nothing_else_along():
-    package = "salmu-deletion"
+@pytest.mark.parametrize(("package", "benchmark"), [("salmu-deletion", "own-data"), ("salmu-tune", "validation")])
+def test_packages_with_a_benchmark_of_their_own_add_nothing_else(package, benchmark):
     points = entry_points(group=GROUP)
     own = [point for point in points if point.dist.metadata["Name"] in ("salmu", package)]
     with_it, rest = load_plugins(own), load_plugins(without(own, package))
-    assert set(with_it.benchmarks) - set(rest.benchmarks) == {"own-data"}
+    assert set(with_it.benchmarks) - set(rest.benchmarks) == {benchmark}
     assert with_it.problems == rest.problems == []
 
 

@@ -11,7 +11,6 @@ GROUPS = {
         "evaluate",
         "compare",
         "replay",
-        "push",
         "load_records",
         "load_model",
         "Settings",
@@ -47,7 +46,13 @@ WORDS = {
     "Target": '`"clean"` or `"compromised"`',
     "hookimpl": "marks a plugin's [hooks](hooks.md)",
 }
-MODULES = {"salmu_core.losses": "Losses", "salmu_core.testing": "Tests of plugins", "salmu_audits": "Attack a model"}
+MODULES = {
+    "salmu_core.losses": "Losses",
+    "salmu_core.testing": "Tests of plugins",
+    "salmu_audits": "Attack a model",
+    "salmu_tune": "Choose options",
+    "salmu_share": "Publish a run",
+}
 
 
 def python_reference() -> str:

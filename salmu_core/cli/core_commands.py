@@ -19,14 +19,12 @@ _COMMANDS = (
     ("list-methods", "listing:list_methods_command", "List the installed unlearning methods."),
     ("list-metrics", "listing:list_metrics_command", "List the installed metrics."),
     ("new-plugin", "new_plugin:new_plugin_command", "Write the package of a new plugin, with tests."),
-    ("push", "push:push_command", "Publish a run on the Hugging Face hub: model, card and record."),
     ("replay", "replay:replay_command", "Run a record again and say whether it comes out the same."),
     ("report", "report:report_command", "Make the leaderboard and the report again from records alone."),
     ("rescore", "rescore:rescore_command", "Measure finished runs by metrics that were installed later."),
     ("run", "run:run_command", "Run one method over one benchmark."),
     ("serve", "serve:serve_command", "Show a results folder in the browser while it grows."),
     ("study", "study:study_command", "Carry out a comparison that a TOML file describes."),
-    ("tune", "tune:tune_command", "Choose options of methods without looking at evaluation data."),
 )
 
 

@@ -144,7 +144,7 @@ def _meaning(verdict: Verdict | None) -> str:
 @cache
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("salmu_core.sharing"), trim_blocks=True, lstrip_blocks=True,
+        loader=jinja2.PackageLoader("salmu_share"), trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined, keep_trailing_newline=True,
     )  # fmt: skip
     environment.filters["number"] = lambda value: "–" if value is None else f"{value:.4f}"

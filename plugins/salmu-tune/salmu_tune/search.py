@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from salmu_core.errors import BadOptions, SalmuError
+from salmu_core.errors import BadOptions
 from salmu_core.files import check_writable, write_json
 from salmu_core.method import UnlearningMethod
 from salmu_core.model import WEIGHTS_FILE
@@ -19,8 +19,8 @@ from salmu_core.runner.provenance import package_versions
 from salmu_core.runner.resolve import make_benchmark, resolve
 from salmu_core.runner.run import ROWS_FILE, Settings, run_resolved
 from salmu_core.seeding import derive_seed
-from salmu_core.tuning.rule import LOST, RULE, Scores, Worth, mean_worth, worth_of
-from salmu_core.tuning.space import described, first_trial, searched_values, space_of, suggest
+from salmu_tune.rule import LOST, RULE, Scores, Worth, mean_worth, worth_of
+from salmu_tune.space import described, first_trial, searched_values, space_of, suggest
 
 #: Trials that run on every instance before one is stopped for being worse than the median of those at the same instance.
 BEFORE_STOPPING = 4
@@ -158,12 +158,10 @@ def tune(
 
     Raises:
         BadOptions: a method declares no search space.
-        SalmuError: optuna is not installed; names, options or output are not usable, found before the first trial.
+        SalmuError: names, options or output are not usable, found before the first trial.
     """
-    try:
-        import optuna
-    except ImportError:
-        raise SalmuError("salmu tune searches with optuna, which is not installed.", "pip install 'salmu[tune]'") from None
+    import optuna  # here: it takes a second, which no other use of this module waits for
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     plugins = plugins or load_plugins()
     settings = settings or Settings()

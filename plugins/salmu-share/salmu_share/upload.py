@@ -20,7 +20,7 @@ from salmu_core.records.schema import RunRecord
 from salmu_core.records.store import RECORD_FILE, read_record
 from salmu_core.runner.resolve import make_benchmark
 from salmu_core.seals import sealed_json
-from salmu_core.sharing.card import make_card
+from salmu_share.card import make_card
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

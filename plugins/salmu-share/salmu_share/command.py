@@ -67,7 +67,7 @@ def push_command(
     goes on when repeated. No name, caption or image of the data is uploaded, and no path of this machine.
     """
     from salmu_core.cli import render
-    from salmu_core.sharing.upload import push
+    from salmu_share.upload import push
 
     pushed = push(
         run,

@@ -17,11 +17,20 @@ from salmu_core.runner.resolve import make_benchmark, shipped_presets
 from salmu_core.runner.run import Settings
 from salmu_core.testing import report_benchmark
 from salmu_core.toy import Toy
-from salmu_core.tuning.rule import LARGEST_LOSS, mean_worth, worth_of
-from salmu_core.tuning.search import Trial, choose, tune
-from salmu_core.tuning.space import first_trial, searched_values, space_of, suggest
-from salmu_core.tuning.validation import Validation, carve, chance_to_be_first
-from toy_methods import toy_plugins
+from salmu_tune import plugin
+from salmu_tune.rule import LARGEST_LOSS, mean_worth, worth_of
+from salmu_tune.search import Trial, choose, tune
+from salmu_tune.space import first_trial, searched_values, space_of, suggest
+from salmu_tune.validation import Validation, carve, chance_to_be_first
+from toy_methods import toy_plugins as core_plugins
+
+
+def toy_plugins(*more):
+    """Core, the toy methods, and the benchmark that options are chosen on."""
+    plugins = core_plugins(*more)
+    add_plugin(plugins, plugin, Package(name="salmu-tune", version="0"), "tune")
+    return plugins
+
 
 PEOPLE = [f"{person:02d}" for person in range(12) for _ in range(8)]
 FIELDS = [field for _ in range(12) for field in ("name", "city", "iban", "job") for _ in range(2)]

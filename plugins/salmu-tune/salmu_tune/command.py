@@ -73,7 +73,7 @@ def tune_command(
     from salmu_core.cli.progress import ProgressDisplay
     from salmu_core.errors import BadOptions
     from salmu_core.plugins import load_plugins
-    from salmu_core.tuning.search import Trial, tune
+    from salmu_tune.search import Trial, tune
 
     plugins = load_plugins()
     if bool(methods) == every:

@@ -1,1 +1,0 @@
-"""Choosing options without looking at evaluation data: `salmu tune`."""
