@@ -1,5 +1,5 @@
-"""The whole contract between salmu and its plugins: six hooks to register, one to attack what
-runs left, three to watch.
+"""The whole contract between salmu and its plugins: six hooks to register, two to carry out parts of a
+comparison, three to watch.
 
 A plugin is any importable module or object named by an entry point of the group `salmu`; it implements the hooks it needs
 and marks them with `salmu_core.hookimpl`. Commands have a group of their own, `salmu.commands`, so that `salmu --help` imports
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from salmu_core.metric import Metric
     from salmu_core.plugins import Plugins
     from salmu_core.records.schema import RunRecord, RunSpec
+    from salmu_core.runner.compare import PlannedRun
+    from salmu_core.runner.jobs import Launched, Launcher
     from salmu_core.runner.progress import Progress
     from salmu_core.runner.run import Settings
     from salmu_core.study import AuditChoice
@@ -122,6 +124,21 @@ def attack_runs(
             return [f"{title}: not attacked" for _, folder, title in runs]
     """
     return []
+
+
+@hookspec
+def launch_runs(
+    planned: Sequence[PlannedRun], out: Path, settings: Settings, plugins: Plugins, launcher: Launcher, wait: bool
+) -> Launched | None:
+    """Called instead of running what is missing, when a comparison has a launcher (`--launcher`). Start a job for every planned run
+    that is not done, wait for them when `wait` says so, and return what came of it; None: this plugin does not know the
+    launcher. The first answer counts. Since 0.2.
+
+    Example:
+        @hookimpl
+        def launch_runs(planned, out, settings, plugins, launcher, wait):
+            return launch_planned(planned, out, settings, plugins, launcher, wait=wait)
+    """
 
 
 @hookspec

@@ -161,10 +161,10 @@ def _launch(
 ) -> tuple[ComparisonResult | None, bool]:
     """Run as jobs. Returns the comparison, where there is one already, and whether a job died."""
     from salmu_core.cli import render
-    from salmu_core.runner.launch import Launcher, launch_planned
+    from salmu_core.runner.jobs import Launcher, launch_runs
 
     assert study.launcher is not None
-    launched = launch_planned(planned, out, how, plugins, Launcher(study.launcher.kind, study.launcher.options), wait=wait)
+    launched = launch_runs(planned, out, how, plugins, Launcher(study.launcher.kind, study.launcher.options), wait=wait)
     if launched.waiting:
         render.err.print(
             f"{len(launched.waiting)} jobs are queued or running. The same command without --no-wait waits and compares.",

@@ -65,7 +65,7 @@ Examples:
 @click.option(
     "--launcher",
     type=click.Choice(["slurm", "local"]),
-    help="Make every missing run a job of a Slurm cluster, or a process of this machine (pip install 'salmu[slurm]').",
+    help="Make every missing run a job of a Slurm cluster, or a process of this machine.",
 )
 @click.option(
     "--launcher-set",

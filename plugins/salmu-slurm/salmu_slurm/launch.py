@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,54 +29,17 @@ from salmu_core.records.schema import RunRecord, RunSpec
 from salmu_core.records.store import RECORD_FILE, read_record
 from salmu_core.runner.accelerate_setup import leave_process_group
 from salmu_core.runner.compare import ComparisonResult, PlannedRun, compared
-from salmu_core.runner.local_jobs import LocalJobs, meet, meeting_place
+from salmu_core.runner.jobs import DeadJob, Launched, Launcher
 from salmu_core.runner.progress import Progress
 from salmu_core.runner.resolve import resolve
 from salmu_core.runner.run import Settings, claim_folder, run_resolved
+from salmu_slurm.local_jobs import LocalJobs, meet, meeting_place
 
 JOBS_FOLDER = "jobs"
 JOBS_FILE = "jobs.json"
 MINUTES_ON_SLURM = 240
 RESTARTS_AFTER_TIMEOUT = 20
 _POLL_SECONDS = {"slurm": 30.0, "local": 0.5}
-
-
-@dataclass(frozen=True)
-class Launcher:
-    """Where jobs run and what each is given.
-
-    Args:
-        kind: "slurm", or "local" for processes of this machine.
-        options: submitit's names, e.g. timeout_min, gpus_per_node, tasks_per_node, nodes, cpus_per_task, mem_gb,
-            slurm_partition, slurm_account, slurm_array_parallelism; on this machine also `parallel`, jobs at a time.
-    """
-
-    kind: Literal["slurm", "local"]
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class DeadJob:
-    """A job that ended without leaving a record."""
-
-    run: str
-    job: str
-    log: Path
-
-
-@dataclass(frozen=True)
-class Launched:
-    """What came of it.
-
-    Args:
-        result: the comparison of all finished runs; None when not waited for, or while a reference row is missing.
-        dead: jobs that ended without a record.
-        waiting: runs whose jobs are queued or running.
-    """
-
-    result: ComparisonResult | None
-    dead: Sequence[DeadJob] = ()
-    waiting: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -140,7 +103,7 @@ def launch_planned(
 
     Raises:
         BadOptions: a launcher option that submitit does not know.
-        SalmuError: submitit or Slurm is not here.
+        SalmuError: Slurm is not here.
     """
     submit = _Submitter(launcher, Path(out).absolute() / JOBS_FOLDER, settings)
     if process_count() > 1:
@@ -263,12 +226,8 @@ class _Submitter:
     """submitit behind three questions: submit these, which are alive, where is the log."""
 
     def __init__(self, launcher: Launcher, folder: Path, settings: Settings) -> None:
-        try:
-            import submitit
-        except ImportError as error:
-            raise SalmuError(
-                "Launching jobs needs the package submitit, which is not installed.", "pip install 'salmu[slurm]'"
-            ) from error
+        import submitit
+
         self.kind = launcher.kind
         self.folder = folder
         self._local = LocalJobs()

@@ -18,12 +18,11 @@ from salmu_core.cli.main import cli
 from salmu_core.errors import BadOptions, SalmuError
 from salmu_core.records.store import read_record
 from salmu_core.runner.compare import plan_comparison
-from salmu_core.runner.launch import Launcher, RunJob, launch_planned
-from salmu_core.runner.local_jobs import LocalJobs
+from salmu_core.runner.jobs import Launcher
 from salmu_core.runner.run import Settings
+from salmu_slurm.launch import RunJob, launch_planned
+from salmu_slurm.local_jobs import LocalJobs
 from toy_methods import toy_plugins
-
-pytest.importorskip("submitit")
 
 #: Stands for Slurm: sbatch keeps what it is given and numbers jobs, squeue lists those that were not taken off.
 FAKE_SLURM = {
@@ -104,7 +103,7 @@ def test_the_same_command_attaches_to_jobs_that_are_still_queued_and_submits_the
 
 
 def test_a_job_that_died_is_named_with_its_log_and_the_others_are_compared(tmp_path, settings, slurm, monkeypatch):
-    from salmu_core.runner import launch
+    from salmu_slurm import launch
 
     monkeypatch.setattr(launch, "_POLL_SECONDS", {"slurm": 0.0})
     monkeypatch.setattr(launch, "_record_after_a_moment", launch._record)
@@ -216,3 +215,11 @@ def test_jobs_of_this_machine_end_to_end_with_two_processes_each(tmp_path, monke
     assert again.return_value == 0
     assert len(list((out / "jobs").glob("*_submitted.pkl"))) == 1
     taken.close()
+
+
+def test_without_a_package_that_launches_jobs_a_launcher_is_one_clear_error(tmp_path, settings):
+    from salmu_core.runner.jobs import launch_runs
+
+    plugins = toy_plugins()
+    with pytest.raises(SalmuError, match="No installed package launches jobs"):
+        launch_runs([], tmp_path, settings, plugins, Launcher("slurm"))
