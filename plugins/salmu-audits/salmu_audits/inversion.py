@@ -71,7 +71,8 @@ class NameInversion(Audit):
         "Token rows of forgotten names are fitted to faces, all else frozen; reciprocal rank of the people's other facts."
     )
     paper = "https://arxiv.org/abs/2208.01618"
-    quick = {"lrs": (1e-2,), "rows": 800}
+    version = "2"
+    quick = {"lrs": (2e-2,), "rows": 600, "steps": 60, "batch_size": 48}
     Options = InversionOptions
 
     def attack(self, ctx: AuditContext) -> Leak:
@@ -109,8 +110,9 @@ class NameInversion(Audit):
                 except Diverged:
                     continue
                 extras[f"lr {lr:g}"] = mean_reciprocal_rank(of_facts, ctx.texts(captions), own)
-        found = [value for key, value in extras.items() if key.startswith("lr ")]
-        return Leak(max(found, default=extras["before"]), extras)
+        # An attacker may also leave the rows as they are: fitting them to few photos can lose what an intact model gives away.
+        found = [value for key, value in extras.items() if key == "before" or key.startswith("lr ")]
+        return Leak(max(found), extras)
 
 
 @contextmanager

@@ -194,7 +194,7 @@ class OnePhotoRelearning(Relearning):
     name = "one-photo-relearning"
     summary = "Fine-tune on one photo of every association, best of a grid; reciprocal rank of the other photos' captions."
     paper = "https://arxiv.org/abs/2505.22310"
-    quick = {"lrs": (1e-3,), "towers": ("text",), "epochs": 5, "curve": False}
+    quick = {"lrs": (2e-3,), "towers": ("text",), "epochs": 2, "curve": False}
     Options = OnePhotoOptions
 
     def splits(self, ctx: AuditContext) -> tuple[Split, Split]:
