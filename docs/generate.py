@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import salmu_core
-from salmu_core import hookspecs, pytest_plugin
+from salmu_authors import pytest_plugin
+from salmu_authors.testing import checks_of
+from salmu_core import hookspecs
 from salmu_core.deprecation import DEPRECATIONS
 from salmu_core.records.schema import SCHEMA_VERSION, RunRecord
-from salmu_core.testing import checks_of
 from salmubench.published import published_rows
 
 DOCS = Path(__file__).parent
@@ -71,7 +72,7 @@ _WORDS = {
     "hookimpl": "marks a plugin's hooks",
 }
 #: Modules whose `__all__` or public functions are promised beside `salmu_core` itself.
-_MODULES = ("salmu_core.testing", "salmu_core.losses", "salmu_core.errors", "salmu_core.seeding")
+_MODULES = ("salmu_authors.testing", "salmu_core.losses", "salmu_core.errors", "salmu_core.seeding")
 
 
 def _first_line(thing: Any, name: str) -> str:

@@ -14,6 +14,7 @@ from salmu_core.errors import PluginFailure
 MOVED = {
     "audit": ("salmu-audits", "salmu_audits"),
     "push": ("salmu-share", "salmu_share"),
+    "testing": ("salmu-authors", "salmu_authors.testing"),
 }
 
 
@@ -33,4 +34,4 @@ def moved(name: str) -> Any:
             f"salmu_core.{name} is now in the package {distribution}, which is not installed.",
             f"Install it (pip install {distribution}, or ./plugins/{distribution} of a checkout) and import it from {module}.",
         ) from None
-    return getattr(home, name)
+    return home if module.endswith(f".{name}") else getattr(home, name)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from salmu_authors.testing import check_method
 from salmu_core import __all__ as public
 from salmu_core.plugins import add_plugin
 from salmu_core.records.schema import Package
-from salmu_core.testing import check_method
 from toy_methods import toy_plugins
 
 ROOT = Path(__file__).parents[1]

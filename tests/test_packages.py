@@ -9,15 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from salmu_authors.testing import check_command
 from salmu_core.cli import core_commands
 from salmu_core.commands import COMMAND_GROUP, load_commands
 from salmu_core.plugins import GROUP, load_plugins
-from salmu_core.testing import check_command
 
 ROOT = Path(__file__).parents[1]
 #: Package -> the commands that it adds.
 COMMANDS = {
     "salmu-audits": {"audit"},
+    "salmu-authors": {"check", "new-plugin"},
     "salmu-deletion": {"certificate", "find", "forget", "inspect"},
     "salmu-share": {"push"},
     "salmu-tune": {"tune"},

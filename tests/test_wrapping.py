@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from salmu_authors.testing import toy_context
 from salmu_core import FitOptions, LossMethod, SalmuError, UnlearningMethod
 from salmu_core.losses import contrastive_loss, pair_cosine
-from salmu_core.testing import toy_context
 
 OPTIONS = FitOptions(lr=1e-3, batch_size=12, epochs=2, clip_norm=None)
 

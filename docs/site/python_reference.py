@@ -48,7 +48,7 @@ WORDS = {
 }
 MODULES = {
     "salmu_core.losses": "Losses",
-    "salmu_core.testing": "Tests of plugins",
+    "salmu_authors.testing": "Tests of plugins",
     "salmu_audits": "Attack a model",
     "salmu_tune": "Choose options",
     "salmu_share": "Publish a run",

@@ -7,7 +7,6 @@ from salmu_core.hookspecs import hookimpl
 
 _COMMANDS = (
     ("build", "build:build_command", "Build or rebuild a benchmark's data and models."),
-    ("check", "check:check_command", "Check whether a method, metric, benchmark or command keeps the contract."),
     ("compare", "compare:compare_command", "Run what is missing, then rank methods side by side."),
     ("completion", "completion:completion_command", "Print the shell completion script."),
     ("data", "data:data_command", "Fetch, check and export the data of benchmarks."),
@@ -18,7 +17,6 @@ _COMMANDS = (
     ("list-benchmarks", "listing:list_benchmarks_command", "List the installed benchmarks."),
     ("list-methods", "listing:list_methods_command", "List the installed unlearning methods."),
     ("list-metrics", "listing:list_metrics_command", "List the installed metrics."),
-    ("new-plugin", "new_plugin:new_plugin_command", "Write the package of a new plugin, with tests."),
     ("replay", "replay:replay_command", "Run a record again and say whether it comes out the same."),
     ("report", "report:report_command", "Make the leaderboard and the report again from records alone."),
     ("rescore", "rescore:rescore_command", "Measure finished runs by metrics that were installed later."),

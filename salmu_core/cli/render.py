@@ -65,29 +65,6 @@ def show_entries(entries: Iterable[tuple[str, str, Sequence[str]]]) -> None:
         out.print(Padding(Text(" · ".join(fact for fact in facts if fact), style="dim"), (0, 0, 0, 2)))
 
 
-def show_checks(report: Any, shown: Sequence[Any]) -> None:
-    """A line per check; below, what to change where one failed."""
-    signs = {"passed": ("pass", "green"), "failed": ("FAIL", "bold red"), "skipped": ("–", "dim")}
-    table = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in ("", "Check", "What is so"):
-        table.add_column(column, no_wrap=column != "What is so", overflow="fold")
-    for result in shown:
-        word, style = signs[result.status]
-        dim = "dim" if result.status == "skipped" else ""
-        sentence = f"{result.sentence} ({result.message.rstrip('.')})" if result.status == "skipped" else result.sentence
-        table.add_row(Text(word, style=style), Text(result.id, style=dim), Text(sentence, style=dim))
-    out.print(table)
-    failed = [result for result in shown if result.status == "failed"]
-    for result in failed:
-        out.print()
-        out.print(Text(f"FAIL {result.id}", style="bold red"))
-        out.print(Padding(Text(result.message), (0, 0, 0, 2)))
-    counts = ", ".join(f"{len(report.of(status))} {status}" for status in ("passed", "failed", "skipped"))
-    out.print()
-    line = f"{report.kind} {report.name}: {counts}, in {seconds_text(report.seconds)}."
-    out.print(Text(line, style="green" if report.ok else "red"))
-
-
 def seconds_text(seconds: float) -> str:
     """Seconds as a person says them."""
     if seconds < 90:

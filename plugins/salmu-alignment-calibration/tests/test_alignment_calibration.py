@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from jaxtyping import install_import_hook
 from torch import Tensor
 
+from salmu_authors.testing import check_method, check_package, toy_context
 from salmu_core import Batch, Features
 from salmu_core.losses import contrastive_loss, group_mask
-from salmu_core.testing import check_method, check_package, toy_context
 
 # Shape annotations are checked while these tests run.
 with install_import_hook("salmu_alignment_calibration", "beartype.beartype"):

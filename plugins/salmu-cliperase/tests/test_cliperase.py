@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import install_import_hook
 from torch import Tensor
 
+from salmu_authors.testing import check_method, check_package, toy_context
 from salmu_core import Batch, Features
-from salmu_core.testing import check_method, check_package, toy_context
 
 # Shape annotations are checked while these tests run.
 with install_import_hook("salmu_cliperase", "beartype.beartype"):

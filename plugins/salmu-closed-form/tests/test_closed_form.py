@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import install_import_hook
 from torch import Tensor, nn
 
+from salmu_authors.testing import check_method, check_package, toy_context
 from salmu_core import DualEncoder, ModelConfig, SalmuError
-from salmu_core.testing import check_method, check_package, toy_context
 from salmu_core.toy import Toy, ToyOptions
 
 # Shape annotations are checked while these tests run.

@@ -7,8 +7,8 @@ import pytest
 import torch
 from jaxtyping import install_import_hook
 
+from salmu_authors.testing import check_method, check_package, toy_context
 from salmu_core import SalmuError
-from salmu_core.testing import check_method, check_package, toy_context
 
 # Shape annotations are checked while these tests run.
 with install_import_hook("salmu_descent_to_delete", "beartype.beartype"):

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 import salmu_metrics
+from salmu_authors.testing import check_metric
 from salmu_core import Metric, NotMeasurable
 from salmu_core.evaluation.evaluate import evaluate_model
 from salmu_core.plugins import Plugins, add_plugin, new_manager
 from salmu_core.records.schema import Package
-from salmu_core.testing import check_metric
 from salmu_core.toy import Toy
 
 FOLDER = Path(__file__).resolve().parents[1]

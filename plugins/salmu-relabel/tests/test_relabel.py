@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from jaxtyping import install_import_hook
 from torch import Tensor
 
+from salmu_authors.testing import check_method, check_package, toy_context
 from salmu_core import Batch, SalmuError
 from salmu_core.losses import contrastive_loss, group_mask
-from salmu_core.testing import check_method, check_package, toy_context
 from salmu_core.toy import Toy
 
 # Shape annotations are checked while these tests run.

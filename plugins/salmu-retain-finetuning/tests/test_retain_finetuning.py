@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from salmu_retain_finetuning import RetainFinetuning
 from torch import Tensor
 
+from salmu_authors.testing import check_method, check_package, toy_context
 from salmu_core import Batch, Features
-from salmu_core.testing import check_method, check_package, toy_context
 
 METHODS = [RetainFinetuning]
 FOLDER = Path(__file__).parents[1]

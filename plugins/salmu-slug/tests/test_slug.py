@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from jaxtyping import install_import_hook
 from torch import Tensor
 
+from salmu_authors.testing import check_method, check_package, toy_context
 from salmu_core import SalmuError
 from salmu_core.losses import contrastive_loss, pair_cosine
-from salmu_core.testing import check_method, check_package, toy_context
 from salmu_core.toy import Toy, ToyOptions
 
 # Shape annotations are checked while these tests run.

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from salmu_authors.testing import report_benchmark
 from salmu_core import Between, FitOptions, LossMethod, OneOf, SalmuError, hookimpl
 from salmu_core.errors import BadOptions
 from salmu_core.evaluation.mismatch import mismatch
@@ -15,7 +16,6 @@ from salmu_core.records.schema import Package, ScoreRecord
 from salmu_core.runner.presets import preset_file, with_preset
 from salmu_core.runner.resolve import make_benchmark, shipped_presets
 from salmu_core.runner.run import Settings
-from salmu_core.testing import report_benchmark
 from salmu_core.toy import Toy
 from salmu_tune import plugin
 from salmu_tune.rule import LARGEST_LOSS, mean_worth, worth_of

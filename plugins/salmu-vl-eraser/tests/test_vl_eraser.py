@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from jaxtyping import install_import_hook
 from torch import Tensor, nn
 
+from salmu_authors.testing import check_method, check_package, toy_context
 from salmu_core import Batch, DualEncoder, ModelConfig, SalmuError
 from salmu_core.losses import contrastive_loss
 from salmu_core.runner.checkpoints import Checkpoints
-from salmu_core.testing import check_method, check_package, toy_context
 
 # Shape annotations are checked while these tests run.
 with install_import_hook("salmu_vl_eraser", "beartype.beartype"):

@@ -1,0 +1,1 @@
+"""For those who write plugins: write a package, check whether it keeps the contract, test it."""
