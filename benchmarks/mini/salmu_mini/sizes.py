@@ -55,7 +55,7 @@ class Size:
 
 _MINI = Size(
     forget_identity=30, forget_association=24, holdout_identity=18, name_words=18, images_per_association=3, joint_per_identity=8,
-    strangers=900, stranger_portraits=6300, visible_portraits=2000, scenes=9500, fragile=200, genknow_per_class=44, side=32,
+    strangers=900, stranger_portraits=6300, visible_portraits=2000, scenes=9500, fragile=200, genknow_per_class=50, side=32,
 )  # fmt: skip
 SIZES: dict[str, Size] = {
     "tiny": Size(
