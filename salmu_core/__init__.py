@@ -7,7 +7,10 @@ commands that need no model never import torch.
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
+
+from salmu_core.moved import MOVED, MovedModules, moved
 
 if TYPE_CHECKING:
     from salmu_core.audit import Audit as Audit
@@ -21,34 +24,34 @@ if TYPE_CHECKING:
     from salmu_core.benchmark import Report as Report
     from salmu_core.benchmark import SplitInfo as SplitInfo
     from salmu_core.benchmark import Terms as Terms
-    from salmu_core.commands import CommandInfo as CommandInfo
-    from salmu_core.data import Batch as Batch
-    from salmu_core.data import Embedded as Embedded
-    from salmu_core.data import EncodedImages as EncodedImages
-    from salmu_core.data import Features as Features
-    from salmu_core.data import Pairs as Pairs
-    from salmu_core.data import Role as Role
-    from salmu_core.data import Split as Split
-    from salmu_core.data import View as View
-    from salmu_core.data import join_splits as join_splits
+    from salmu_core.data.layout import Finding as Finding
+    from salmu_core.data.layout import Layout as Layout
+    from salmu_core.data.pairs import Batch as Batch
+    from salmu_core.data.pairs import Embedded as Embedded
+    from salmu_core.data.pairs import EncodedImages as EncodedImages
+    from salmu_core.data.pairs import Features as Features
+    from salmu_core.data.pairs import Pairs as Pairs
+    from salmu_core.data.pairs import Role as Role
+    from salmu_core.data.pairs import Split as Split
+    from salmu_core.data.pairs import View as View
+    from salmu_core.data.pairs import join_splits as join_splits
     from salmu_core.errors import BadData as BadData
     from salmu_core.errors import SalmuError as SalmuError
     from salmu_core.hookspecs import hookimpl as hookimpl
-    from salmu_core.layout import Finding as Finding
-    from salmu_core.layout import Layout as Layout
     from salmu_core.method import FitOptions as FitOptions
     from salmu_core.method import LossMethod as LossMethod
     from salmu_core.method import UnlearningMethod as UnlearningMethod
     from salmu_core.metric import Metric as Metric
     from salmu_core.metric import NotMeasurable as NotMeasurable
     from salmu_core.metric import Score as Score
-    from salmu_core.model import DualEncoder as DualEncoder
-    from salmu_core.model import ModelConfig as ModelConfig
-    from salmu_core.model import load_model as load_model
+    from salmu_core.models.dual_encoder import DualEncoder as DualEncoder
+    from salmu_core.models.dual_encoder import ModelConfig as ModelConfig
+    from salmu_core.models.dual_encoder import load_model as load_model
     from salmu_core.options import Between as Between
     from salmu_core.options import Field as Field
     from salmu_core.options import OneOf as OneOf
     from salmu_core.options import Options as Options
+    from salmu_core.plugins.commands import CommandInfo as CommandInfo
     from salmu_core.records.schema import RunRecord as RunRecord
     from salmu_core.records.schema import RunSpec as RunSpec
     from salmu_core.records.schema import Target as Target
@@ -63,54 +66,56 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+sys.meta_path.append(MovedModules())
+
 _HOMES = {
     "Audit": "audit",
     "AuditContext": "runner.audit_context",
     "Leak": "audit",
     "BadData": "errors",
-    "Batch": "data",
+    "Batch": "data.pairs",
     "Benchmark": "benchmark",
     "Between": "options",
     "Budget": "benchmark",
     "BuildStep": "benchmark",
-    "CommandInfo": "commands",
+    "CommandInfo": "plugins.commands",
     "Counted": "benchmark",
     "Download": "benchmark",
-    "DualEncoder": "model",
-    "Embedded": "data",
-    "EncodedImages": "data",
-    "Features": "data",
+    "DualEncoder": "models.dual_encoder",
+    "Embedded": "data.pairs",
+    "EncodedImages": "data.pairs",
+    "Features": "data.pairs",
     "Field": "options",
-    "Finding": "layout",
+    "Finding": "data.layout",
     "FitOptions": "method",
-    "Layout": "layout",
+    "Layout": "data.layout",
     "LossMethod": "method",
     "Metric": "metric",
-    "ModelConfig": "model",
+    "ModelConfig": "models.dual_encoder",
     "NotMeasurable": "metric",
     "OneOf": "options",
     "Options": "options",
-    "Pairs": "data",
+    "Pairs": "data.pairs",
     "PublishedRow": "benchmark",
     "Report": "benchmark",
-    "Role": "data",
+    "Role": "data.pairs",
     "RunRecord": "records.schema",
     "RunSpec": "records.schema",
     "SalmuError": "errors",
     "Score": "metric",
     "Settings": "runner.run",
-    "Split": "data",
+    "Split": "data.pairs",
     "SplitInfo": "benchmark",
     "Target": "records.schema",
     "Terms": "benchmark",
     "UnlearnContext": "runner.context",
     "UnlearningMethod": "method",
-    "View": "data",
+    "View": "data.pairs",
     "compare": "runner.compare",
     "evaluate": "runner.evaluate",
     "hookimpl": "hookspecs",
-    "join_splits": "data",
-    "load_model": "model",
+    "join_splits": "data.pairs",
+    "load_model": "models.dual_encoder",
     "load_records": "records.store",
     "replay": "runner.replay",
     "run": "runner.run",
@@ -122,8 +127,6 @@ __all__ = ["__version__", *sorted(_HOMES)]
 def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
-        from salmu_core.moved import MOVED, moved
-
         if name in MOVED:
             return moved(name)
         raise AttributeError(f"module 'salmu_core' has no attribute '{name}'")

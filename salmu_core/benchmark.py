@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from salmu_core.data import Role, Split
+from salmu_core.data.pairs import Role, Split
 from salmu_core.errors import BadData, EvaluationLocked
 from salmu_core.options import AnyOptions, Options
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from salmu_core.metric import Metric
-    from salmu_core.model import DualEncoder
+    from salmu_core.models.dual_encoder import DualEncoder
     from salmu_core.records.schema import Aspect, RunRecord, Target
 
 _evaluation_locked: ContextVar[bool] = ContextVar("salmu_evaluation_locked", default=False)
@@ -160,7 +160,7 @@ class Benchmark(ABC):
     shows_rows: ClassVar[bool] = False
 
     def __init__(self, options: AnyOptions | None = None, cache: Path | None = None) -> None:
-        from salmu_core.files import default_cache
+        from salmu_core.files.writing import default_cache
 
         self.options: Any = options if options is not None else self.Options()
         self.cache = cache if cache is not None else default_cache()

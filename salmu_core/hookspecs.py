@@ -17,17 +17,17 @@ import pluggy
 if TYPE_CHECKING:
     from salmu_core.audit import Audit
     from salmu_core.benchmark import Benchmark
-    from salmu_core.commands import CommandInfo
-    from salmu_core.layout import Layout
+    from salmu_core.data.layout import Layout
     from salmu_core.method import UnlearningMethod
     from salmu_core.metric import Metric
-    from salmu_core.plugins import Plugins
+    from salmu_core.plugins.commands import CommandInfo
+    from salmu_core.plugins.registry import Plugins
     from salmu_core.records.schema import RunRecord, RunSpec
     from salmu_core.runner.compare import PlannedRun
     from salmu_core.runner.jobs import Launched, Launcher
     from salmu_core.runner.progress import Progress
     from salmu_core.runner.run import Settings
-    from salmu_core.study import AuditChoice
+    from salmu_core.spec.study import AuditChoice
 
 hookspec = pluggy.HookspecMarker("salmu")
 hookimpl = pluggy.HookimplMarker("salmu")

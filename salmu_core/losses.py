@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from salmu_core.data import Features
+from salmu_core.data.pairs import Features
 
 
 def contrastive_loss(

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
-from salmu_core.data import Batch, Role
+from salmu_core.data.pairs import Batch, Role
 from salmu_core.options import AnyOptions, Field, Options, SearchSpace
 
 if TYPE_CHECKING:
-    from salmu_core.model import DualEncoder
+    from salmu_core.models.dual_encoder import DualEncoder
     from salmu_core.runner.context import UnlearnContext
 
 Family = Literal[

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from salmu_core.data import View
+from salmu_core.data.pairs import View
 from salmu_core.options import AnyOptions, Options
 from salmu_core.records.schema import Aspect, Target
 

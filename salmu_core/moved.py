@@ -1,20 +1,67 @@
-"""Public names that left core for packages of their own: where they are, for code that still imports them from here.
+"""Where names and modules are that stood elsewhere in earlier versions, so that code written for those goes on working.
 
-This is the one place in core that names packages of the zoo. Nothing in core uses these names.
+This is the one place in core that names packages of the zoo. Nothing in core uses what is listed here.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.abc
+import importlib.machinery
+from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 from salmu_core.errors import PluginFailure
 
 #: Name in `salmu_core` -> distribution, and module of it.
 MOVED = {
-    "audit": ("salmu-audits", "salmu_audits"),
     "push": ("salmu-share", "salmu_share"),
     "testing": ("salmu-authors", "salmu_authors.testing"),
+}
+#: Module of core -> where it is now.
+MODULES = {
+    "data_cache": "data.cache",
+    "pixels": "data.pixels",
+    "pixel_file": "data.pixel_file",
+    "layout": "data.layout",
+    "seals": "files.seals",
+    "file_digests": "files.digests",
+    "model": "models.dual_encoder",
+    "model_config": "models.config",
+    "folder_tokenizer": "models.folder_tokenizer",
+    "hf_layout": "models.hf_layout",
+    "hub": "models.hub",
+    "study": "spec.study",
+    "runner.resolve": "spec.resolve",
+    "runner.presets": "spec.presets",
+    "registry": "plugins.cards",
+    "entry_points": "plugins.entry_points",
+    "commands": "plugins.commands",
+    "core_versions": "plugins.core_versions",
+    "toy": "builtin.toy",
+    "processes": "data.processes",
+    "records.compare": "comparison.compare",
+    "records.differences": "comparison.differences",
+    "records.paired": "comparison.paired",
+    "records.gaps": "comparison.gaps",
+    "records.overall": "comparison.overall",
+    "records.verdict": "comparison.verdict",
+    "records.falls": "comparison.falls",
+    "records.selection": "comparison.selection",
+    "records.explain": "comparison.explain",
+    "records.statements": "comparison.statements",
+    "records.formats": "report.formats",
+    "records.report": "report.report",
+    "records.charts": "report.charts",
+    "records.table": "report.table",
+    "records.markdown": "report.markdown",
+    "records.html": "report.html",
+    "records.evidence": "report.evidence",
+    "records.up_close": "report.up_close",
+    "records.projection": "report.projection",
+    "records.server": "report.server",
+    "records.live": "report.live",
 }
 
 
@@ -35,3 +82,22 @@ def moved(name: str) -> Any:
             f"Install it (pip install {distribution}, or ./plugins/{distribution} of a checkout) and import it from {module}.",
         ) from None
     return home if module.endswith(f".{name}") else getattr(home, name)
+
+
+class MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Imports a module of core under its earlier name: the same object under both."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        package, _, name = fullname.partition(".")
+        return importlib.machinery.ModuleSpec(fullname, self) if package == "salmu_core" and name in MODULES else None
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
+        module = importlib.import_module(f"salmu_core.{MODULES[spec.name.partition('.')[2]]}")
+        spec.loader_state = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        assert module.__spec__ is not None
+        module.__spec__ = module.__spec__.loader_state  # import has put the earlier name's there

@@ -67,7 +67,7 @@ def test_run_and_evaluate(tmp_path):
 
 
 def test_compare_skips_what_is_done_and_report_reads_it_again(tmp_path, monkeypatch):
-    monkeypatch.setattr("salmu_core.plugins.load_plugins", toy_plugins)
+    monkeypatch.setattr("salmu_core.plugins.registry.load_plugins", toy_plugins)
     folder = tmp_path / "all"
     arguments = ["compare", "weight-edit", "raises", "--benchmark", "toy", "--out", str(folder), "--cpu", "--workers", "1"]
     first = CliRunner().invoke(cli, [*arguments, "--json"], standalone_mode=False)

@@ -13,15 +13,15 @@ import torch
 from PIL import Image
 
 from salmu_core import EncodedImages, Split
-from salmu_core.data import ImagePlaces, join_splits
-from salmu_core.data_cache import DataCache
+from salmu_core.builtin.toy import TOY_MODEL, Toy
+from salmu_core.data.cache import DataCache
+from salmu_core.data.pairs import ImagePlaces, join_splits
+from salmu_core.data.pixel_file import PixelFile, stride_bytes
+from salmu_core.data.pixels import PairStore, PixelTable, read_ahead
 from salmu_core.errors import BadData, OutputError
-from salmu_core.file_digests import FileDigests, file_stamp
-from salmu_core.files import folder_bytes
-from salmu_core.model import Processor
-from salmu_core.pixel_file import PixelFile, stride_bytes
-from salmu_core.pixels import PairStore, PixelTable, read_ahead
-from salmu_core.toy import TOY_MODEL, Toy
+from salmu_core.files.digests import FileDigests, file_stamp
+from salmu_core.files.writing import folder_bytes
+from salmu_core.models.dual_encoder import Processor
 
 SHAPE = (3, 16, 16)
 
@@ -68,7 +68,7 @@ class Folder:
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """Six pictures that are old enough to be trusted."""
-    monkeypatch.setattr("salmu_core.file_digests.SETTLED_NS", -(10**12))
+    monkeypatch.setattr("salmu_core.files.digests.SETTLED_NS", -(10**12))
     place = tmp_path / "pictures"
     place.mkdir()
     for number in range(6):
@@ -142,7 +142,7 @@ def test_a_change_of_equal_length_and_time_is_noticed(folder):
 
 
 def test_a_file_written_a_moment_ago_is_not_trusted_yet(folder, monkeypatch):
-    monkeypatch.setattr("salmu_core.file_digests.SETTLED_NS", 10**12)
+    monkeypatch.setattr("salmu_core.files.digests.SETTLED_NS", 10**12)
     FileDigests(folder.parent / "digests").of([folder / "0.png"])
     assert not (folder.parent / "digests").exists()
 

@@ -10,14 +10,14 @@ import pytest
 from click.testing import CliRunner
 
 from salmu_core.benchmark import BuildStep, Download
+from salmu_core.builtin.toy import Toy
 from salmu_core.cli.arguments import benchmark_options, results_folder
 from salmu_core.cli.main import cli, main
+from salmu_core.data.layout import Finding, Layout
 from salmu_core.errors import BadOptions
 from salmu_core.hookspecs import hookimpl
-from salmu_core.layout import Finding, Layout
-from salmu_core.plugins import add_plugin, load_plugins
+from salmu_core.plugins.registry import add_plugin, load_plugins
 from salmu_core.records.schema import Package
-from salmu_core.toy import Toy
 
 
 class Lines(Layout):
@@ -80,7 +80,7 @@ def with_layout(monkeypatch):
         assert not plugins.problems
         return plugins
 
-    monkeypatch.setattr("salmu_core.plugins.load_plugins", load)
+    monkeypatch.setattr("salmu_core.plugins.registry.load_plugins", load)
 
 
 def _data(*arguments: str):

@@ -6,7 +6,7 @@ import click
 import pytest
 
 from salmu_core.cli.main import cli
-from salmu_core.study import Study, parse_study
+from salmu_core.spec.study import Study, parse_study
 from snippets import ROOT, blocks, command_lines, inline_commands, pages
 
 #: Names of placeholders, and of plugins that the docs write themselves.
@@ -64,7 +64,7 @@ def test_a_wrong_command_line_is_noticed(paths_need_not_exist):
 
 
 def test_methods_in_command_lines_exist(paths_need_not_exist):
-    from salmu_core.plugins import load_plugins
+    from salmu_core.plugins.registry import load_plugins
 
     pytest.importorskip("salmu_slug")
     plugins = load_plugins()

@@ -11,12 +11,12 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from salmu_core import EncodedImages, Split, View
-from salmu_core.data_cache import DataCache
+from salmu_core.builtin.toy import Toy
+from salmu_core.data.cache import DataCache
 from salmu_core.errors import BadData, Diverged
 from salmu_core.evaluation.embed import EmbeddingCache, embed_views
 from salmu_core.evaluation.evaluate import evaluate_model
-from salmu_core.model import DualEncoder, Processor
-from salmu_core.toy import Toy
+from salmu_core.models.dual_encoder import DualEncoder, Processor
 from toy_methods import MeanCosine
 
 sys.path.insert(0, str(Path(__file__).parent / "scripts"))
@@ -224,6 +224,6 @@ def test_no_single_changed_weight_is_ever_answered_from_the_cache(tmp_path, coun
 def test_embedding_reads_images_and_texts_once_for_all_models(tmp_path, monkeypatch):
     benchmark = Toy()
     embed_views(benchmark.load_model("compromised"), benchmark, VIEWS, data=DataCache(tmp_path))
-    monkeypatch.setattr("salmu_core.pixels.decode_image", lambda *arguments: pytest.fail("decoded again"))
+    monkeypatch.setattr("salmu_core.data.pixels.decode_image", lambda *arguments: pytest.fail("decoded again"))
     monkeypatch.setattr(Processor, "tokenize", lambda *arguments: pytest.fail("tokenized again"))
     embed_views(benchmark.load_model("clean"), benchmark, VIEWS, data=DataCache(tmp_path))

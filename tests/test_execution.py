@@ -8,16 +8,16 @@ import torch
 from peak_memory import peak_bytes
 
 from salmu_core import FitOptions, Pairs
-from salmu_core.data import Batch
+from salmu_core.builtin.toy import Toy
+from salmu_core.data.pairs import Batch
+from salmu_core.data.pixels import PairStore
 from salmu_core.errors import BadOptions
 from salmu_core.losses import contrastive_loss, pair_cosine
-from salmu_core.pixels import PairStore
 from salmu_core.runner import execution
 from salmu_core.runner.accelerate_setup import open_accelerator
 from salmu_core.runner.budget import SampleMeter
 from salmu_core.runner.execution import Execution, carried_out, compiler_problem
 from salmu_core.runner.fit import Fit, fit
-from salmu_core.toy import Toy
 
 
 def _contrast(model, teacher, batch):

@@ -10,7 +10,8 @@ import torch
 from safetensors.numpy import load_file
 
 from salmu_core import Field, FitOptions, UnlearningMethod, View
-from salmu_core.data import Embedded
+from salmu_core.builtin.toy import Toy
+from salmu_core.data.pairs import Embedded
 from salmu_core.errors import EvaluationLocked
 from salmu_core.evaluation.embed import embed_views
 from salmu_core.evaluation.exhibits import NEAREST, ROWS, SHOWN, make_exhibits, make_scene, pair_splits
@@ -28,7 +29,6 @@ from salmu_core.records.exhibits import (
 from salmu_core.runner.compare import compare
 from salmu_core.runner.evaluate import evaluate
 from salmu_core.runner.run import Settings, run
-from salmu_core.toy import Toy
 from toy_methods import MeanCosine, toy_plugins
 
 ASPECTS = {

@@ -6,16 +6,16 @@ import pytest
 import torch
 
 from salmu_core import FitOptions
+from salmu_core.builtin.toy import Toy
+from salmu_core.data.pixels import PairStore
 from salmu_core.errors import BadOptions, BudgetExceeded, Diverged, OutputError
 from salmu_core.losses import contrastive_loss, pair_cosine
-from salmu_core.pixels import PairStore
 from salmu_core.runner import fit as fit_module
 from salmu_core.runner.accelerate_setup import open_accelerator
 from salmu_core.runner.budget import SampleMeter
 from salmu_core.runner.checkpoints import Checkpoints
 from salmu_core.runner.fit import Fit, fit, learning_rate, plan_steps
 from salmu_core.runner.sampling import EpochSampler
-from salmu_core.toy import Toy
 
 
 class Cut(Exception):

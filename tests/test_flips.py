@@ -19,20 +19,20 @@ import torch
 from PIL import Image
 
 from records import record, scores
-from salmu_core.data import Split
-from salmu_core.data_cache import DataCache
+from salmu_core.builtin.toy import TOY_MODEL
+from salmu_core.data.cache import DataCache
+from salmu_core.data.pairs import Split
+from salmu_core.data.pixels import PixelTable
 from salmu_core.errors import BadCheckpoint, BadRecord, DamagedFile, OutputError
 from salmu_core.evaluation.embed import EmbeddingCache
-from salmu_core.files import write_tensors
-from salmu_core.model import DualEncoder, Processor, load_model
-from salmu_core.pixels import PixelTable
+from salmu_core.files.seals import check_folder, folder_checksums
+from salmu_core.files.writing import write_tensors
+from salmu_core.models.dual_encoder import DualEncoder, Processor, load_model
 from salmu_core.records.attacks import AUDITS_FILE, AuditResult, read_attacks, write_attacks
 from salmu_core.records.exhibits import Exhibits, Similarities, read_exhibits, write_exhibit
 from salmu_core.records.rows import check_rows, read_cluster_sums
 from salmu_core.records.store import read_record, write_record
 from salmu_core.runner.checkpoints import Checkpoints
-from salmu_core.seals import check_folder, folder_checksums
-from salmu_core.toy import TOY_MODEL
 
 TRIALS = int(os.environ.get("SALMU_FLIPS", "60"))
 

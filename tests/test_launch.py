@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from salmu_core.builtin.toy import Toy
 from salmu_core.records.store import read_record
-from salmu_core.toy import Toy
 
 pytest.importorskip("salmu_gradient_ascent")
 pytest.importorskip("salmu_metrics")

@@ -11,9 +11,9 @@ from open_clip.transform import image_transform_v2
 from PIL import Image
 
 from salmu_core import load_model
+from salmu_core.builtin.toy import TOY_MODEL, Toy
 from salmu_core.errors import BadCheckpoint
-from salmu_core.model import DualEncoder, ModelConfig
-from salmu_core.toy import TOY_MODEL, Toy
+from salmu_core.models.dual_encoder import DualEncoder, ModelConfig
 
 CAPTIONS = ["a red square", "Person 3 answers at p003, a rather longer caption than the others", "x"]
 

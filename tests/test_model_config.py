@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import save_file
 
 from salmu_core.errors import BadCheckpoint
-from salmu_core.folder_tokenizer import SETTINGS, TOKENIZER
-from salmu_core.model import DualEncoder, ModelConfig, load_model, read_weights
-from salmu_core.model_config import check_config, known_names, read_config
+from salmu_core.models.config import check_config, known_names, read_config
+from salmu_core.models.dual_encoder import DualEncoder, ModelConfig, load_model, read_weights
+from salmu_core.models.folder_tokenizer import SETTINGS, TOKENIZER
 
 SMALL = {
     "embed_dim": 16,

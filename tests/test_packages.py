@@ -11,8 +11,8 @@ import pytest
 
 from salmu_authors.testing import check_command
 from salmu_core.cli import core_commands
-from salmu_core.commands import COMMAND_GROUP, load_commands
-from salmu_core.plugins import GROUP, load_plugins
+from salmu_core.plugins.commands import COMMAND_GROUP, load_commands
+from salmu_core.plugins.registry import GROUP, load_plugins
 
 ROOT = Path(__file__).parents[1]
 #: Package -> the commands that it adds.

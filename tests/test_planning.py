@@ -8,15 +8,15 @@ from click.testing import CliRunner
 from peak_memory import peak_bytes
 
 from salmu_core import FitOptions
+from salmu_core.builtin.toy import Toy
 from salmu_core.cli.main import cli
 from salmu_core.errors import OutputError
 from salmu_core.records.schema import RunSpec
 from salmu_core.runner.execution import Execution
 from salmu_core.runner.memory import ModelCost, model_cost, training_bytes
 from salmu_core.runner.planning import plan_run
-from salmu_core.runner.resolve import resolve
 from salmu_core.runner.run import Settings, run
-from salmu_core.toy import Toy
+from salmu_core.spec.resolve import resolve
 from toy_methods import toy_plugins
 
 
@@ -70,7 +70,7 @@ def test_a_disk_without_room_for_checkpoints_is_found_before_training(tmp_path, 
 
 
 def test_a_dry_run_of_a_comparison_lists_its_runs_and_starts_none(tmp_path, monkeypatch):
-    monkeypatch.setattr("salmu_core.plugins.load_plugins", toy_plugins)
+    monkeypatch.setattr("salmu_core.plugins.registry.load_plugins", toy_plugins)
     command = ["compare", "ascent", "weight-edit", "--benchmark", "toy", "--cpu", "--seeds", "0,1", "--out", str(tmp_path)]
     CliRunner().invoke(cli, [*command[:1], "none", *command[3:]], catch_exceptions=False, standalone_mode=False)
     done = CliRunner().invoke(cli, [*command, "--dry-run", "--json"], catch_exceptions=False, standalone_mode=False)

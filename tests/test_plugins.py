@@ -8,7 +8,7 @@ import pytest
 
 from salmu_core import hookimpl
 from salmu_core.errors import UnknownName
-from salmu_core.plugins import add_plugin, load_plugins
+from salmu_core.plugins.registry import add_plugin, load_plugins
 from salmu_core.records.schema import Package
 from toy_methods import Ascent, Hooks, Raises, as_plugin, toy_plugins
 

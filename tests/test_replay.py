@@ -5,10 +5,10 @@ import json
 import pytest
 
 from salmu_core.errors import BadRecord
+from salmu_core.files.seals import SEAL
 from salmu_core.runner.evaluate import evaluate
 from salmu_core.runner.replay import replay
 from salmu_core.runner.run import Settings, run
-from salmu_core.seals import SEAL
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file
 
 from salmu_core import UnlearningMethod, load_model
+from salmu_core.builtin.toy import Toy
 from salmu_core.errors import BadOptions, EvaluationLocked, OutputError, SalmuError, UnknownName
 from salmu_core.records.schema import RunSpec
 from salmu_core.records.store import read_record
 from salmu_core.runner.run import Settings, run
-from salmu_core.toy import Toy
 from toy_methods import Hooks, toy_plugins
 
 SCRIPT = Path(__file__).parent / "scripts" / "toy_run.py"
@@ -79,7 +79,7 @@ def test_a_finished_run_is_read_back_and_overwrite_repeats_it(tmp_path, settings
 
 
 def test_options_equal_to_the_defaults_are_the_same_run():
-    from salmu_core.runner.resolve import resolve
+    from salmu_core.spec.resolve import resolve
 
     plugins = toy_plugins()
     bare = resolve(RunSpec(method="ascent", benchmark="toy"), plugins)
@@ -91,7 +91,7 @@ def test_options_equal_to_the_defaults_are_the_same_run():
 @pytest.mark.parametrize("built", [True, False])
 def test_a_plan_can_be_read_whether_the_benchmark_is_built_or_not(tmp_path, settings, monkeypatch, built):
     from salmu_core.runner.planning import plan_run
-    from salmu_core.runner.resolve import resolve
+    from salmu_core.spec.resolve import resolve
 
     monkeypatch.setattr(Toy, "ready", lambda self: built)
     plugins = toy_plugins()

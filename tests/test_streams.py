@@ -10,7 +10,7 @@ import pytest
 from salmu_core.cli import render, streams
 from salmu_core.cli.main import main
 from salmu_core.errors import BadData, BadOptions, OutputError
-from salmu_core.files import check_writable, default_cache, elsewhere, refuse_lfs_pointer, write_json
+from salmu_core.files.writing import check_writable, default_cache, elsewhere, refuse_lfs_pointer, write_json
 
 
 class _Full(io.RawIOBase):

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from salmu_core.cli.main import cli
 from salmu_core.errors import BadOptions
-from salmu_core.study import Study, StudyMethod, parse_study, read_study, write_study
+from salmu_core.spec.study import Study, StudyMethod, parse_study, read_study, write_study
 from toy_methods import toy_plugins
 
 TEXT = """# two ways to forget
@@ -25,7 +25,7 @@ workers = 1
 
 @pytest.fixture(autouse=True)
 def toys(monkeypatch):
-    monkeypatch.setattr("salmu_core.plugins.load_plugins", toy_plugins)
+    monkeypatch.setattr("salmu_core.plugins.registry.load_plugins", toy_plugins)
 
 
 def _salmu(*arguments):

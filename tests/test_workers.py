@@ -4,7 +4,7 @@ import psutil
 import pytest
 
 from salmu_core import compare
-from salmu_core.plugins import load_plugins
+from salmu_core.plugins.registry import load_plugins
 from salmu_core.runner import workers as workers_module
 from salmu_core.runner.run import Settings
 from salmu_core.runner.workers import LARGEST, choose_workers

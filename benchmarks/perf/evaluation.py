@@ -34,18 +34,18 @@ import numpy as np
 import torch
 
 from salmu_core.benchmark import Benchmark, Report, SplitInfo
-from salmu_core.data import Embedded, Split, View
-from salmu_core.data_cache import DataCache, decode_pool
+from salmu_core.data.cache import DataCache, decode_pool
+from salmu_core.data.pairs import Embedded, Split, View
+from salmu_core.data.pixels import PixelTable, read_ahead
 from salmu_core.evaluation.embed import CHUNK, EmbeddingCache, embed_views
 from salmu_core.evaluation.evaluate import Evaluation, evaluate_model
 from salmu_core.evaluation.plan import plan_evaluation
 from salmu_core.metric import NotMeasurable
-from salmu_core.model import DualEncoder, ModelConfig
-from salmu_core.pixels import PixelTable, read_ahead
-from salmu_core.plugins import load_plugins
+from salmu_core.models.dual_encoder import DualEncoder, ModelConfig
+from salmu_core.plugins.registry import load_plugins
 from salmu_core.runner.accelerate_setup import AUTOCAST
 from salmu_core.runner.provenance import MemoryPeak, device_name, git_commit, package_versions
-from salmu_core.runner.resolve import make_benchmark, make_metrics
+from salmu_core.spec.resolve import make_benchmark, make_metrics
 from salmubench import Snapshot
 from salmubench.benchmark import SnapshotBenchmark
 

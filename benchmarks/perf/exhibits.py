@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from salmu_core.data import EncodedImages, Split, View
+from salmu_core.builtin.toy import Toy
+from salmu_core.data.pairs import EncodedImages, Split, View
 from salmu_core.evaluation.exhibits import make_exhibits, make_scene, pair_splits
 from salmu_core.evaluation.plan import EvaluationPlan
-from salmu_core.plugins import load_plugins
-from salmu_core.runner.resolve import make_metrics
-from salmu_core.toy import Toy
+from salmu_core.plugins.registry import load_plugins
+from salmu_core.spec.resolve import make_metrics
 
 _Made = TypeVar("_Made")
 #: split -> rows; the size of SALMUBench's fragile_set is not published: a guess.
@@ -101,7 +101,7 @@ def main() -> None:
 
 
 def _embedded(vectors: torch.Tensor, split: Split, side: str):
-    from salmu_core.data import Embedded
+    from salmu_core.data.pairs import Embedded
 
     return Embedded(vectors, split.columns, list(split.texts or ()) if side == "text" else None)
 

@@ -30,8 +30,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from PIL import Image, ImageFilter
 
-from salmu_core.files import write_tensors
-from salmu_core.model import DualEncoder, ModelConfig
+from salmu_core.files.writing import write_tensors
+from salmu_core.models.dual_encoder import DualEncoder, ModelConfig
 from salmu_core.seeding import derive_seed, numpy_generator
 from salmubench import Metadata, Row, write_metadata, write_split
 from salmubench.layout import FIELDS

@@ -23,9 +23,9 @@ import torch
 
 from salmu_core import Embedded, Metric, Score, View
 from salmu_core.evaluation.bootstrap import clustered_interval
-from salmu_core.plugins import load_plugins
+from salmu_core.plugins.registry import load_plugins
 from salmu_core.runner.provenance import MemoryPeak
-from salmu_core.runner.resolve import make_metrics
+from salmu_core.spec.resolve import make_metrics
 from salmu_metrics import association_consistency
 
 #: split -> rows and identities; None: every row stands for itself. The size of fragile_set is not published: a guess.

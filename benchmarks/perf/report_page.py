@@ -24,10 +24,10 @@ import numpy as np
 
 from chromium import Chromium, find_chromium
 from records import CLEAN, COMPROMISED, record, references
-from salmu_core.records.compare import compare_records
-from salmu_core.records.report import write_reports
+from salmu_core.comparison.compare import compare_records
 from salmu_core.records.schema import RunRecord
 from salmu_core.records.store import load_records
+from salmu_core.report.report import write_reports
 from showings import write_results
 
 

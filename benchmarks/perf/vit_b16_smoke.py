@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from salmu_core.benchmark import Budget
-from salmu_core.data import Split
+from salmu_core.builtin.toy import Toy
+from salmu_core.data.pairs import Split
 from salmu_core.hookspecs import hookimpl
-from salmu_core.model import DualEncoder, ModelConfig
-from salmu_core.plugins import add_plugin, load_plugins
+from salmu_core.models.dual_encoder import DualEncoder, ModelConfig
+from salmu_core.plugins.registry import add_plugin, load_plugins
 from salmu_core.records.schema import Package, RunSpec, Target
 from salmu_core.runner.checkpoints import Checkpoints
 from salmu_core.runner.planning import plan_run
-from salmu_core.runner.resolve import resolve
 from salmu_core.runner.run import Settings, run_resolved
-from salmu_core.toy import Toy
+from salmu_core.spec.resolve import resolve
 
 
 class Large(Toy):

@@ -23,7 +23,7 @@ def complete_names(kind: str) -> Callable[[click.Context, click.Parameter, str],
     """Shell completion of registered names of a kind."""
 
     def complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        from salmu_core.plugins import load_plugins
+        from salmu_core.plugins.registry import load_plugins
 
         entries = load_plugins().of(kind)  # type: ignore[arg-type]
         return [

@@ -32,9 +32,9 @@ def build_command(
     from salmu_core.benchmark import BuildStep
     from salmu_core.cli import render
     from salmu_core.cli.progress import ProgressDisplay
-    from salmu_core.plugins import load_plugins
+    from salmu_core.plugins.registry import load_plugins
     from salmu_core.runner.progress import Progress
-    from salmu_core.runner.resolve import make_benchmark
+    from salmu_core.spec.resolve import make_benchmark
 
     plugins = load_plugins()
     built = make_benchmark(benchmark, benchmark_options(bench_set, bench_seed, data_dir), plugins)

@@ -12,10 +12,10 @@ from salmu_core.cli.showing import Showing
 from salmu_core.errors import BadOptions
 
 if TYPE_CHECKING:
-    from salmu_core.plugins import Plugins
+    from salmu_core.plugins.registry import Plugins
     from salmu_core.runner.compare import ComparisonResult, PlannedRun
     from salmu_core.runner.run import Settings
-    from salmu_core.study import Study
+    from salmu_core.spec.study import Study
 
 
 def carry_out(
@@ -39,12 +39,12 @@ def carry_out(
     """
     from salmu_core.cli import render
     from salmu_core.cli.progress import ProgressDisplay
-    from salmu_core.plugins import load_plugins
-    from salmu_core.processes import process_index
+    from salmu_core.data.processes import process_index
+    from salmu_core.plugins.registry import load_plugins
     from salmu_core.runner.compare import MethodChoice, plan_comparison, run_planned
     from salmu_core.runner.planning import plan_runs
-    from salmu_core.runner.resolve import make_metrics
-    from salmu_core.study import write_study
+    from salmu_core.spec.resolve import make_metrics
+    from salmu_core.spec.study import write_study
 
     if no_wait and study.launcher is None:
         raise BadOptions("--no-wait needs jobs, and this study has no launcher.")
@@ -128,7 +128,7 @@ def _results_folder(study: Study) -> Path:
 def as_run(study: Study, planned: Sequence[PlannedRun], out: Path) -> Study:
     """The study as it is carried out: every method by name, with the options that presets chose, so that it means the same where
     other plugins or presets are installed."""
-    from salmu_core.study import StudyMethod
+    from salmu_core.spec.study import StudyMethod
 
     found: dict[str, tuple[str, dict[str, Any], dict[float, None]]] = {}
     for item in planned:

@@ -10,7 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from salmu_core.cli import core_commands
-from salmu_core.commands import Commands, every_point_name, load_commands
+from salmu_core.plugins.commands import Commands, every_point_name, load_commands
 
 
 @lru_cache(maxsize=8)

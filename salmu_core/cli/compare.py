@@ -110,7 +110,7 @@ def compare_command(
     condition is broken.
     """
     from salmu_core.cli.carry_out import carry_out
-    from salmu_core.study import Study, StudyExecution, StudyLauncher, StudyMethod
+    from salmu_core.spec.study import Study, StudyExecution, StudyLauncher, StudyMethod
 
     if launcher is None and (launcher_set or no_wait):
         raise BadOptions(

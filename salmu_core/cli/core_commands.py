@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from salmu_core.commands import CommandInfo
 from salmu_core.hookspecs import hookimpl
+from salmu_core.plugins.commands import CommandInfo
 
 _COMMANDS = (
     ("build", "build:build_command", "Build or rebuild a benchmark's data and models."),

@@ -14,8 +14,8 @@ from salmu_core.cli.arguments import benchmark_options, complete_names, data_dir
 
 if TYPE_CHECKING:
     from salmu_core.benchmark import Download, Terms
-    from salmu_core.layout import Finding, Layout
-    from salmu_core.plugins import Plugins
+    from salmu_core.data.layout import Finding, Layout
+    from salmu_core.plugins.registry import Plugins
 
 _MARKS = {"error": "red", "warning": "yellow", "fact": "dim"}
 _bench_seed = click.option("--bench-seed", type=click.IntRange(min=0), help="The benchmark's seed.")
@@ -56,9 +56,9 @@ def pull_command(benchmark: str, bench_seed: int | None, bench_set: Sequence[str
     from salmu_core.benchmark import BuildStep
     from salmu_core.cli import render
     from salmu_core.cli.progress import ProgressDisplay
-    from salmu_core.plugins import load_plugins
+    from salmu_core.plugins.registry import load_plugins
     from salmu_core.runner.progress import Progress
-    from salmu_core.runner.resolve import make_benchmark
+    from salmu_core.spec.resolve import make_benchmark
 
     pulled = make_benchmark(benchmark, benchmark_options(bench_set, bench_seed, data_dir), load_plugins())
     if pulled.ready():
@@ -108,7 +108,7 @@ def check_command(folder: Path, layout_name: str | None, no_decode: bool, as_jso
     from salmu_core.cli import render
     from salmu_core.cli.progress import ProgressDisplay
     from salmu_core.errors import BadData
-    from salmu_core.plugins import load_plugins
+    from salmu_core.plugins.registry import load_plugins
     from salmu_core.runner.progress import Progress
 
     plugins = load_plugins()
@@ -164,10 +164,10 @@ def export_command(
     from salmu_core.benchmark import BuildStep
     from salmu_core.cli import render
     from salmu_core.cli.progress import ProgressDisplay
-    from salmu_core.files import folder_bytes
-    from salmu_core.plugins import load_plugins
+    from salmu_core.files.writing import folder_bytes
+    from salmu_core.plugins.registry import load_plugins
     from salmu_core.runner.progress import Progress
-    from salmu_core.runner.resolve import make_benchmark
+    from salmu_core.spec.resolve import make_benchmark
 
     plugins = load_plugins()
     layout = _layout(plugins, layout_name)

@@ -14,7 +14,7 @@ _json_flag = click.option("--json", "as_json", is_flag=True, help="Print as JSON
 def _list(kind: Any, as_json: bool, columns: dict[str, str]) -> int:
     """Print the entries of a kind; `columns` maps a word to the attribute shown behind it."""
     from salmu_core.cli import render
-    from salmu_core.plugins import load_plugins
+    from salmu_core.plugins.registry import load_plugins
 
     plugins = load_plugins()
     listed = []
@@ -99,9 +99,9 @@ def describe_command(name: str, as_json: bool) -> int:
     from salmu_core.cli import render
     from salmu_core.errors import UnknownName
     from salmu_core.options import describe_options, describe_space
-    from salmu_core.plugins import load_plugins
-    from salmu_core.registry import card_of
-    from salmu_core.runner.resolve import shipped_presets
+    from salmu_core.plugins.cards import card_of
+    from salmu_core.plugins.registry import load_plugins
+    from salmu_core.spec.resolve import shipped_presets
 
     plugins = load_plugins()
     kinds = ("method", "metric", "benchmark", "audit")

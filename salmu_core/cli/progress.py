@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from salmu_core.cli.render import err, seconds_text
+from salmu_core.data.processes import process_index
 from salmu_core.hookspecs import hookimpl
-from salmu_core.processes import process_index
 from salmu_core.records.schema import RunRecord, RunSpec
 from salmu_core.runner.progress import Progress as Event
 

@@ -25,8 +25,8 @@ def replay_command(record: Path, tolerance: float, out: Path | None, cpu: bool, 
     """Run the RECORD of a run (a run directory or its record.json) again and compare. Exit code 1 when it is not reproduced."""
     from salmu_core.cli import render
     from salmu_core.cli.progress import ProgressDisplay
-    from salmu_core.plugins import load_plugins
-    from salmu_core.processes import process_index
+    from salmu_core.data.processes import process_index
+    from salmu_core.plugins.registry import load_plugins
     from salmu_core.runner.replay import replay
     from salmu_core.runner.run import Settings
 

@@ -33,10 +33,10 @@ def report_command(folders: tuple[Path, ...], out: Path | None, score_with: tupl
     that are none, 3 when a --require or --fail-if condition is broken.
     """
     from salmu_core.cli import render
+    from salmu_core.comparison.compare import compare_records
     from salmu_core.errors import BadRecord
-    from salmu_core.records.compare import compare_records
-    from salmu_core.records.report import write_reports
     from salmu_core.records.store import load_records
+    from salmu_core.report.report import write_reports
 
     loaded = load_records(*folders)
     render.show_problems(loaded.problems)

@@ -80,13 +80,13 @@ def run_command(
     """
     from salmu_core.cli import render
     from salmu_core.cli.progress import ProgressDisplay
-    from salmu_core.plugins import load_plugins
-    from salmu_core.processes import process_index
+    from salmu_core.data.processes import process_index
+    from salmu_core.plugins.registry import load_plugins
     from salmu_core.records.schema import RunSpec
     from salmu_core.runner.planning import plan_run
-    from salmu_core.runner.presets import with_preset
-    from salmu_core.runner.resolve import make_benchmark, resolve
     from salmu_core.runner.run import run_resolved
+    from salmu_core.spec.presets import with_preset
+    from salmu_core.spec.resolve import make_benchmark, resolve
 
     plugins = load_plugins()
     how = make_settings(flags, overwrite=overwrite)

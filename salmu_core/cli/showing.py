@@ -12,7 +12,7 @@ import click
 from salmu_core.cli.arguments import format_option
 
 if TYPE_CHECKING:
-    from salmu_core.records.compare import Comparison
+    from salmu_core.comparison.compare import Comparison
 
 F = TypeVar("F", bound=Callable[..., Any])
 #: The exit code when a condition of --require or --fail-if is broken.
@@ -85,7 +85,7 @@ class Showing:
         Raises:
             BadOptions: a condition cannot be read, or names what there is not.
         """
-        from salmu_core.records.selection import parse_condition
+        from salmu_core.comparison.selection import parse_condition
 
         for flag, texts in (("--where", self.where), ("--require", self.require), ("--fail-if", self.fail_if)):
             for text in texts:
@@ -101,9 +101,9 @@ class Showing:
             BadOptions: a filter, column or condition names what is not there.
         """
         from salmu_core.cli import render
-        from salmu_core.records import formats
-        from salmu_core.records.selection import broken, select
-        from salmu_core.records.table import command_renderables, leaderboard_renderables
+        from salmu_core.comparison.selection import broken, select
+        from salmu_core.report import formats
+        from salmu_core.report.table import command_renderables, leaderboard_renderables
 
         shown = select(
             comparison, families=self.family, verdicts=self.verdict, statuses=self.status, where=self.where, sort=self.sort

@@ -60,7 +60,7 @@ def system_error(error: OSError) -> SalmuError | None:
         name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(error.filename)
         shown = name if len(name) <= 120 else f"{name[:100]}... ({len(name)} characters)"
         return OutputError(f"'{shown}' cannot be used: {reason}.", "Choose another place or name.")
-    # Every file is written through `salmu_core.files`, which names it: what is left is a stream.
+    # Every file is written through `salmu_core.files.writing`, which names it: what is left is a stream.
     return OutputError(f"The output cannot be written: {reason}.") if error.errno in _STREAM else None
 
 

@@ -31,7 +31,7 @@ def study_command(file: Path, out: Path | None, overwrite: bool, dry_run: bool, 
     are those of `salmu compare`.
     """
     from salmu_core.cli.carry_out import carry_out
-    from salmu_core.study import read_study
+    from salmu_core.spec.study import read_study
 
     study = read_study(file)
     if out is not None:

@@ -22,12 +22,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from salmu_core.benchmark import Benchmark
-from salmu_core.data import Embedded, Side, Split, View
-from salmu_core.data_cache import DataCache, decoder_version, digest_of, keep_tensor, read_kept, tokenizer_version
+from salmu_core.data.cache import DataCache, decoder_version, digest_of, keep_tensor, read_kept, tokenizer_version
+from salmu_core.data.pairs import Embedded, Side, Split, View
+from salmu_core.data.pixels import PixelTable, read_ahead
+from salmu_core.data.processes import process_count, process_index
 from salmu_core.errors import Diverged
-from salmu_core.model import DualEncoder, Tower
-from salmu_core.pixels import PixelTable, read_ahead
-from salmu_core.processes import process_count, process_index
+from salmu_core.models.dual_encoder import DualEncoder, Tower
 
 CHUNK = 256  # rows per forward; fixed, because another size may round differently
 Tell = Callable[[str, int, int], None]

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 
 from salmu_core.benchmark import Benchmark
-from salmu_core.data_cache import DataCache
+from salmu_core.data.cache import DataCache
+from salmu_core.data.processes import process_index
 from salmu_core.errors import PluginFailure, SalmuError
 from salmu_core.evaluation.bootstrap import clustered_interval
 from salmu_core.evaluation.embed import EmbeddingCache, Tell, embed_views
 from salmu_core.evaluation.exhibits import make_exhibits
 from salmu_core.evaluation.plan import plan_evaluation
 from salmu_core.metric import Metric, NotMeasurable, Score
-from salmu_core.model import DualEncoder, Tower
-from salmu_core.processes import process_index
+from salmu_core.models.dual_encoder import DualEncoder, Tower
 from salmu_core.records.exhibits import Exhibits
 from salmu_core.records.rows import CLUSTER
 from salmu_core.records.schema import ScoreRecord

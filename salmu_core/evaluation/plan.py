@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from salmu_core.benchmark import Benchmark
-from salmu_core.data import View
+from salmu_core.data.pairs import View
 from salmu_core.metric import Metric
 
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from salmu_core.data import Embedded, View
+from salmu_core.data.pairs import Embedded, View
 from salmu_core.metric import Metric, NotMeasurable, Score
 from salmu_core.records.schema import Aspect, Target
 

@@ -11,9 +11,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from salmu_core.errors import DamagedFile
-from salmu_core.files import write_sealed_json
+from salmu_core.files.seals import read_json
+from salmu_core.files.writing import write_sealed_json
 from salmu_core.records.schema import RunRecord
-from salmu_core.seals import read_json
 
 AUDITS_FILE = "audits.json"
 #: An attack that gets hardly more from Compromised than from Clean, measured by the width of its bounds, cannot tell them apart: a

@@ -17,10 +17,10 @@ from jaxtyping import Float32, Int8
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from salmu_core.errors import BadRecord, DamagedFile
-from salmu_core.files import write_text
+from salmu_core.files.seals import read_json, sealed_json
+from salmu_core.files.writing import write_text
 from salmu_core.records.schema import Aspect
 from salmu_core.records.store import RECORD_FILE
-from salmu_core.seals import read_json, sealed_json
 
 EXHIBITS_VERSION = 1
 EXHIBITS_FILE = "exhibits.json"

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from salmu_core.errors import BadRecord, DamagedFile
+from salmu_core.files.seals import check_tensors
 from salmu_core.records.schema import RunRecord
-from salmu_core.seals import check_tensors
 from salmu_core.seeding import numpy_generator
 
 #: METRIC/rows: float [n], the score is their mean; METRIC/cluster: int [n], rows with one number are one identity (or class), one

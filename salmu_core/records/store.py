@@ -11,10 +11,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from salmu_core.errors import BadRecord, DamagedFile
-from salmu_core.files import write_sealed_json
+from salmu_core.files.seals import read_json
+from salmu_core.files.writing import write_sealed_json
 from salmu_core.records.rows import check_rows
 from salmu_core.records.schema import SCHEMA_VERSION, RunRecord
-from salmu_core.seals import read_json
 
 RECORD_FILE = "record.json"
 

@@ -10,12 +10,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from salmu_core.benchmark import Benchmark
-from salmu_core.data import Split, View
-from salmu_core.data_cache import DataCache
+from salmu_core.data.cache import DataCache
+from salmu_core.data.pairs import Split, View
+from salmu_core.data.pixels import PairStore
 from salmu_core.evaluation.embed import embed_views
 from salmu_core.method import FitOptions
-from salmu_core.model import DualEncoder
-from salmu_core.pixels import PairStore
+from salmu_core.models.dual_encoder import DualEncoder
 from salmu_core.records.schema import Target
 from salmu_core.runner.budget import SampleMeter
 from salmu_core.runner.fit import AfterStep, Fit, Loss, fit, plan_steps

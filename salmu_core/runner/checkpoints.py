@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor
 
 from salmu_core.errors import DamagedFile, OutputError
-from salmu_core.files import read_tensors, write_tensors
+from salmu_core.files.writing import read_tensors, write_tensors
 
 
 def disk_for_training(weight_bytes: int) -> int:

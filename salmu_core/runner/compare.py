@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from salmu_core.benchmark import Benchmark
+from salmu_core.comparison.compare import Comparison, compare_records
 from salmu_core.errors import SalmuError
-from salmu_core.files import check_writable
-from salmu_core.plugins import Plugins, load_plugins
-from salmu_core.records.compare import Comparison, compare_records
-from salmu_core.records.report import write_reports
+from salmu_core.files.writing import check_writable
+from salmu_core.plugins.registry import Plugins, load_plugins
 from salmu_core.records.schema import Protocol, RunRecord, RunSpec
 from salmu_core.records.store import RECORD_FILE
-from salmu_core.runner.presets import FROM_BENCHMARK, with_preset
-from salmu_core.runner.resolve import Resolved, make_benchmark, resolve
+from salmu_core.report.report import write_reports
 from salmu_core.runner.run import Settings, finished_record, run_resolved
 from salmu_core.runner.workers import choose_workers, run_in_workers
-from salmu_core.study import AuditChoice
+from salmu_core.spec.presets import FROM_BENCHMARK, with_preset
+from salmu_core.spec.resolve import Resolved, make_benchmark, resolve
+from salmu_core.spec.study import AuditChoice
 
 RUNS_FOLDER = "runs"
 _STARTS: tuple[Literal["clean", "compromised"], ...] = ("clean", "compromised")

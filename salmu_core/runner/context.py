@@ -10,11 +10,11 @@ from accelerate import Accelerator
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from salmu_core.data import NotedColumns, Pairs, Role
+from salmu_core.data.pairs import NotedColumns, Pairs, Role
+from salmu_core.data.pixels import PairStore
 from salmu_core.errors import SalmuError
 from salmu_core.method import FitOptions, UnlearningMethod
-from salmu_core.model import DualEncoder
-from salmu_core.pixels import PairStore
+from salmu_core.models.dual_encoder import DualEncoder
 from salmu_core.runner.budget import SampleMeter
 from salmu_core.runner.checkpoints import Checkpoints
 from salmu_core.runner.fit import AfterStep, Fit, Loss, fit, plan_steps

@@ -11,17 +11,17 @@ from typing import Any, Literal
 import torch
 
 from salmu_core.evaluation.evaluate import evaluate_model
-from salmu_core.files import write_tensors
-from salmu_core.model import DualEncoder, load_model
-from salmu_core.plugins import Plugins, load_plugins
+from salmu_core.files.writing import write_tensors
+from salmu_core.models.dual_encoder import DualEncoder, load_model
+from salmu_core.plugins.registry import Plugins, load_plugins
 from salmu_core.records.schema import Protocol, RunRecord, RunSpec, ScoreRecord
 from salmu_core.records.store import RECORD_FILE, write_record
 from salmu_core.runner.accelerate_setup import AUTOCAST, open_accelerator
 from salmu_core.runner.progress import Progress
 from salmu_core.runner.recording import ROWS_FILE, make_record, write_exhibits, write_result_files
-from salmu_core.runner.resolve import make_metrics, resolve
 from salmu_core.runner.run import ensure_built
 from salmu_core.runner.settings import Settings
+from salmu_core.spec.resolve import make_metrics, resolve
 
 FULL_PRECISION = "fp32"  # the extra that holds a score in full precision beside the one in half precision
 

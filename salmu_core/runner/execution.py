@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from salmu_core.model import DualEncoder
+from salmu_core.models.dual_encoder import DualEncoder
 
 
 @dataclass(frozen=True)

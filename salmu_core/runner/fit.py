@@ -18,12 +18,12 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from salmu_core.data import Batch, Pairs
+from salmu_core.data.pairs import Batch, Pairs
+from salmu_core.data.pixels import PairStore
+from salmu_core.data.processes import share_of_batch
 from salmu_core.errors import BadOptions, Diverged, OutputError
 from salmu_core.method import FitOptions
-from salmu_core.model import DualEncoder
-from salmu_core.pixels import PairStore
-from salmu_core.processes import share_of_batch
+from salmu_core.models.dual_encoder import DualEncoder
 from salmu_core.runner.budget import SampleMeter
 from salmu_core.runner.checkpoints import Checkpoints, Saved
 from salmu_core.runner.gradients import Combine, OnGradients, gradients_of

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from salmu_core.errors import SalmuError
-from salmu_core.plugins import Plugins
+from salmu_core.plugins.registry import Plugins
 from salmu_core.runner.compare import ComparisonResult, PlannedRun
 from salmu_core.runner.run import Settings
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from salmu_core.method import FitOptions
-from salmu_core.model import DualEncoder
+from salmu_core.models.dual_encoder import DualEncoder
 from salmu_core.runner.execution import Execution
 
 #: Share of fp32 activations that is left under autocast to 16 bits: matrix products halve, norms and residuals stay.

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from salmu_core.data.processes import process_count
 from salmu_core.evaluation.plan import plan_evaluation
-from salmu_core.files import check_writable
+from salmu_core.files.writing import check_writable
 from salmu_core.method import FitOptions
-from salmu_core.plugins import Plugins
-from salmu_core.processes import process_count
+from salmu_core.plugins.registry import Plugins
 from salmu_core.runner.checkpoints import disk_for_training
 from salmu_core.runner.memory import ModelCost, model_cost, training_bytes
-from salmu_core.runner.resolve import Resolved, make_metrics
 from salmu_core.runner.run import Settings, finished_record
+from salmu_core.spec.resolve import Resolved, make_metrics
 
 
 @dataclass(frozen=True)

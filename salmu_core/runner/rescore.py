@@ -9,13 +9,13 @@ import torch
 
 from salmu_core.errors import BadRecord, SalmuError
 from salmu_core.evaluation.evaluate import evaluate_model
-from salmu_core.files import write_tensors
-from salmu_core.model import load_model
-from salmu_core.plugins import Plugins, load_plugins
+from salmu_core.files.writing import write_tensors
+from salmu_core.models.dual_encoder import load_model
+from salmu_core.plugins.registry import Plugins, load_plugins
 from salmu_core.records.schema import RunRecord
 from salmu_core.records.store import RECORD_FILE, read_record, write_record
-from salmu_core.runner.resolve import benchmark_of_run, make_metrics
 from salmu_core.runner.run import Settings
+from salmu_core.spec.resolve import benchmark_of_run, make_metrics
 
 AGREES = 2e-3  # a known score that comes out farther away is not of this model, or not measured alike
 

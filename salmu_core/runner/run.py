@@ -11,26 +11,26 @@ import torch
 from accelerate import Accelerator
 
 from salmu_core.benchmark import Benchmark, BuildStep
-from salmu_core.data_cache import DataCache
+from salmu_core.data.cache import DataCache
+from salmu_core.data.processes import process_index
 from salmu_core.errors import BadRecord, Diverged, OutputError
 from salmu_core.evaluation.evaluate import Evaluation, evaluate_model
-from salmu_core.files import check_writable, write_sealed_json, write_tensors
-from salmu_core.model import WEIGHTS_FILE
-from salmu_core.plugins import Plugins, load_plugins
-from salmu_core.processes import process_index
-from salmu_core.records.evidence import HISTORY_FILE
+from salmu_core.files.writing import check_writable, write_sealed_json, write_tensors
+from salmu_core.models.dual_encoder import WEIGHTS_FILE
+from salmu_core.plugins.registry import Plugins, load_plugins
 from salmu_core.records.exhibits import EXHIBITS_FILE, SCENE_FILE
 from salmu_core.records.schema import Protocol, RunRecord, RunSpec, Status
 from salmu_core.records.store import RECORD_FILE, read_record, write_record
+from salmu_core.report.evidence import HISTORY_FILE
 from salmu_core.runner.accelerate_setup import open_accelerator
 from salmu_core.runner.checkpoints import Checkpoints
-from salmu_core.runner.presets import FROM_BENCHMARK, with_preset
 from salmu_core.runner.progress import Progress
 from salmu_core.runner.recording import ROWS_FILE as ROWS_FILE
 from salmu_core.runner.recording import make_record, write_exhibits, write_result_files
-from salmu_core.runner.resolve import Resolved, make_metrics, resolve
 from salmu_core.runner.settings import Settings as Settings
 from salmu_core.runner.unlearning import UNLEARNED_FILE, Unlearned, read_object, unlearn_or_resume
+from salmu_core.spec.presets import FROM_BENCHMARK, with_preset
+from salmu_core.spec.resolve import Resolved, make_metrics, resolve
 
 SPEC_FILE = "spec.json"
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from salmu_core.data_cache import DataCache
+from salmu_core.data.cache import DataCache
 from salmu_core.evaluation.embed import EmbeddingCache
-from salmu_core.files import default_cache
-from salmu_core.plugins import Plugins
+from salmu_core.files.writing import default_cache
+from salmu_core.plugins.registry import Plugins
 from salmu_core.runner.execution import Execution
 from salmu_core.runner.progress import Progress
 

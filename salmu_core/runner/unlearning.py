@@ -15,25 +15,25 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from salmu_core.benchmark import evaluation_locked
-from salmu_core.data_cache import DataCache
+from salmu_core.data.cache import DataCache
+from salmu_core.data.pixels import PairStore
+from salmu_core.data.processes import process_index
 from salmu_core.errors import DamagedFile, Diverged, OutputError, SalmuError
-from salmu_core.files import check_writable, write_json, write_sealed_json
+from salmu_core.files.seals import read_json
+from salmu_core.files.writing import check_writable, write_json, write_sealed_json
 from salmu_core.method import FitOptions, UnlearningMethod
-from salmu_core.model import WEIGHTS_FILE, DualEncoder, Tower, load_model
-from salmu_core.pixels import PairStore
-from salmu_core.plugins import Plugins
-from salmu_core.processes import process_index
-from salmu_core.records.evidence import HISTORY_FILE
+from salmu_core.models.dual_encoder import WEIGHTS_FILE, DualEncoder, Tower, load_model
+from salmu_core.plugins.registry import Plugins
 from salmu_core.records.schema import Status
+from salmu_core.report.evidence import HISTORY_FILE
 from salmu_core.runner.accelerate_setup import AUTOCAST
 from salmu_core.runner.budget import SampleMeter
 from salmu_core.runner.checkpoints import Checkpoints, disk_for_training
 from salmu_core.runner.context import UnlearnContext
 from salmu_core.runner.execution import carried_out
 from salmu_core.runner.provenance import MemoryPeak
-from salmu_core.runner.resolve import Resolved, make_method
 from salmu_core.runner.settings import Settings
-from salmu_core.seals import read_json
+from salmu_core.spec.resolve import Resolved, make_method
 
 UNLEARNED_FILE = "unlearned.json"
 

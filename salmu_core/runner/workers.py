@@ -15,12 +15,12 @@ import psutil
 import torch
 
 from salmu_core.benchmark import Benchmark
+from salmu_core.data.processes import process_count
 from salmu_core.errors import SalmuError
-from salmu_core.plugins import Plugins, load_plugins
-from salmu_core.processes import process_count
+from salmu_core.plugins.registry import Plugins, load_plugins
 from salmu_core.records.schema import RunRecord, RunSpec
-from salmu_core.runner.resolve import Resolved, resolve
 from salmu_core.runner.run import Settings, run_resolved
+from salmu_core.spec.resolve import Resolved, resolve
 
 LARGEST = 200_000_000  # bytes of weights up to which several models are trained side by side unasked
 _MEMORY = 2_000_000_000  # bytes that a worker with such a model is given room for

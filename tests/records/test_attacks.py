@@ -8,16 +8,16 @@ import io
 import pytest
 
 from records import COMPROMISED, record, references
+from salmu_core.comparison.compare import VERDICTS, compare_records
+from salmu_core.comparison.explain import explain
+from salmu_core.comparison.selection import select
+from salmu_core.comparison.statements import recovered_words
+from salmu_core.comparison.verdict import RANKED, Verdict, with_attacks
 from salmu_core.records.attacks import Attacked, AuditResult, recovery, write_attacks
-from salmu_core.records.charts import stays_forgotten, stays_forgotten_table
-from salmu_core.records.compare import VERDICTS, compare_records
-from salmu_core.records.explain import explain
-from salmu_core.records.formats import render_csv
-from salmu_core.records.markdown import render_markdown
-from salmu_core.records.report import render_html
-from salmu_core.records.selection import select
-from salmu_core.records.statements import recovered_words
-from salmu_core.records.verdict import RANKED, Verdict, with_attacks
+from salmu_core.report.charts import stays_forgotten, stays_forgotten_table
+from salmu_core.report.formats import render_csv
+from salmu_core.report.markdown import render_markdown
+from salmu_core.report.report import render_html
 
 FORGOTTEN = {**COMPROMISED, "RetFail": 0.001, "AssocStr": 0.1417}
 

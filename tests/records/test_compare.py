@@ -3,8 +3,8 @@
 import pytest
 
 from records import CLEAN, COMPROMISED, published, record, references, with_published
+from salmu_core.comparison.compare import compare_records
 from salmu_core.errors import BadRecord
-from salmu_core.records.compare import compare_records
 
 
 def _with(**changes):

@@ -7,8 +7,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from records import CLEAN, COMPROMISED, record, references
+from salmu_core.comparison.compare import compare_records
 from salmu_core.errors import BadRecord
-from salmu_core.records.compare import compare_records
 
 METRICS = ("RetFail", "AssocStr", "InterIdSim", "IntraIdSim", "GenKnow", "VisIdInt")
 

@@ -3,8 +3,8 @@
 import pytest
 
 from records import CLEAN, COMPROMISED, record, references
-from salmu_core.records.compare import compare_records
-from salmu_core.records.explain import explain
+from salmu_core.comparison.compare import compare_records
+from salmu_core.comparison.explain import explain
 
 
 def _words(values, **more):

@@ -5,7 +5,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from records import COMPROMISED, record
-from salmu_core.records.falls import fall_test, fall_tests
+from salmu_core.comparison.falls import fall_test, fall_tests
 
 
 def test_mcnemar_counts_the_rows_that_changed():

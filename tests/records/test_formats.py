@@ -5,8 +5,8 @@ import io
 import json
 
 from records import CLEAN, COMPROMISED, published, record, references, with_published
-from salmu_core.records.compare import compare_records
-from salmu_core.records.formats import FORMATS, render, render_csv, render_latex
+from salmu_core.comparison.compare import compare_records
+from salmu_core.report.formats import FORMATS, render, render_csv, render_latex
 
 
 def _comparison(*more):

@@ -3,11 +3,11 @@
 import pytest
 
 from records import CLEAN, COMPROMISED, record, references, scores
-from salmu_core.records.compare import compare_records
-from salmu_core.records.falls import Fall
-from salmu_core.records.gaps import gap_of, gaps_of, not_informative
-from salmu_core.records.overall import basis, overall_score
-from salmu_core.records.verdict import judge
+from salmu_core.comparison.compare import compare_records
+from salmu_core.comparison.falls import Fall
+from salmu_core.comparison.gaps import gap_of, gaps_of, not_informative
+from salmu_core.comparison.overall import basis, overall_score
+from salmu_core.comparison.verdict import judge
 
 CLEAN_SCORES, COMPROMISED_SCORES = scores(CLEAN), scores(COMPROMISED)
 

@@ -6,9 +6,9 @@ import pytest
 
 from chromium import Chromium, find_chromium
 from records import CLEAN, COMPROMISED, published, record, references, with_published
-from salmu_core.records.compare import compare_records
-from salmu_core.records.report import write_reports
+from salmu_core.comparison.compare import compare_records
 from salmu_core.records.store import load_records
+from salmu_core.report.report import write_reports
 from showings import write_results
 
 pytestmark = pytest.mark.skipif(find_chromium() is None, reason="there is no Chromium on this machine")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from salmu_core.records.paired import (
+from salmu_core.comparison.paired import (
     Spread,
     common_spread,
     holm,

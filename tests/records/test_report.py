@@ -14,11 +14,11 @@ from plotly.offline import get_plotlyjs
 from rich.console import Console
 
 from records import CLEAN, COMPROMISED, published, record, references, with_published
-from salmu_core.records.charts import trade_off, trade_off_table
-from salmu_core.records.compare import compare_records
-from salmu_core.records.markdown import render_markdown
-from salmu_core.records.report import Live, render_html, write_reports
-from salmu_core.records.table import leaderboard_renderables
+from salmu_core.comparison.compare import compare_records
+from salmu_core.report.charts import trade_off, trade_off_table
+from salmu_core.report.markdown import render_markdown
+from salmu_core.report.report import Live, render_html, write_reports
+from salmu_core.report.table import leaderboard_renderables
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 
@@ -190,7 +190,7 @@ def test_reports_are_made_without_torch_or_plugins(tmp_path, comparison):
         write_record(tmp_path / str(number), item)
     code = (
         "import sys; from salmu_core.cli.main import cli; cli.main(['report', sys.argv[1]], standalone_mode=False);"
-        "heavy = {'torch', 'open_clip', 'accelerate', 'salmu_core.plugins'} & set(sys.modules); assert not heavy, heavy"
+        "heavy = {'torch', 'open_clip', 'accelerate', 'salmu_core.plugins.registry'} & set(sys.modules); assert not heavy, heavy"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

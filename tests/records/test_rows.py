@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 
 from records import COMPROMISED, record, scores
 from salmu_core.errors import BadRecord
-from salmu_core.files import write_tensors
+from salmu_core.files.writing import write_tensors
 from salmu_core.records.rows import check_rows, cluster_sums, read_cluster_sums, resampled_scores
 from salmu_core.records.store import load_records, write_record
 
@@ -119,7 +119,7 @@ def test_many_identities_are_drawn_in_parts_and_the_same_every_time(monkeypatch)
 
 def test_they_are_read_without_torch():
     code = (
-        "import sys; import salmu_core.records.rows, salmu_core.records.compare, salmu_core.records.selection, salmu_core.study;"
+        "import sys; import salmu_core.records.rows, salmu_core.comparison.compare, salmu_core.comparison.selection, salmu_core.spec.study;"
         "import safetensors.numpy; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -3,9 +3,9 @@
 import pytest
 
 from records import COMPROMISED, record, references
+from salmu_core.comparison.compare import compare_records
+from salmu_core.comparison.selection import broken, select
 from salmu_core.errors import BadOptions
-from salmu_core.records.compare import compare_records
-from salmu_core.records.selection import broken, select
 
 
 def _values(**changes):

@@ -9,10 +9,10 @@ import torch
 import torch.distributed as dist
 
 from salmu_core import View
-from salmu_core.data_cache import DataCache
+from salmu_core.builtin.toy import Toy
+from salmu_core.data.cache import DataCache
 from salmu_core.evaluation.embed import EmbeddingCache, embed_views
-from salmu_core.files import write_tensors
-from salmu_core.toy import Toy
+from salmu_core.files.writing import write_tensors
 
 #: 600 forget rows: chunks for more than one process, the last of them not full.
 TOY = Toy.Options(identities=100)

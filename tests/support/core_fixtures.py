@@ -10,11 +10,12 @@ from jaxtyping import install_import_hook
 
 # Shape annotations are checked while tests run, before the modules below are imported.
 with install_import_hook(
-    ["salmu_core.losses", "salmu_core.model", "salmu_core.pixel_file", "salmu_core.pixels"], "beartype.beartype"
+    ["salmu_core.losses", "salmu_core.models.dual_encoder", "salmu_core.data.pixel_file", "salmu_core.data.pixels"],
+    "beartype.beartype",
 ):
     pass
 
-from salmu_core.plugins import Plugins
+from salmu_core.plugins.registry import Plugins
 from toy_methods import toy_plugins
 
 

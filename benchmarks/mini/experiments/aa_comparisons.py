@@ -31,15 +31,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 from head_to_head import RESULTS, every_stored
 from matrix import Cell, cells_of
 
-from salmu_core.files import write_json, write_text
-from salmu_core.records.differences import Instance, JudgedRun, PairedDifference, paired_differences
-from salmu_core.records.gaps import gaps_of
-from salmu_core.records.overall import basis, overall_score
-from salmu_core.records.paired import GAP_NOISE, OVERALL_NOISE
+from salmu_core.comparison.differences import Instance, JudgedRun, PairedDifference, paired_differences
+from salmu_core.comparison.gaps import gaps_of
+from salmu_core.comparison.overall import basis, overall_score
+from salmu_core.comparison.paired import GAP_NOISE, OVERALL_NOISE
+from salmu_core.comparison.verdict import Verdict
+from salmu_core.files.writing import write_json, write_text
 from salmu_core.records.rows import ClusterSums, read_cluster_sums
 from salmu_core.records.schema import RunRecord, RunSpec, ScoreRecord
 from salmu_core.records.store import load_records
-from salmu_core.records.verdict import Verdict
 from salmu_core.seeding import numpy_generator
 
 #: Runs on mini 1: mini 2 has too few so far to tell the noise of seeds from.

@@ -18,13 +18,13 @@ from typing import Any, Literal
 from salmu_audits.comparison import attack_runs
 
 from salmu_core import RunSpec, Settings, compare
-from salmu_core.files import write_json, write_text
-from salmu_core.plugins import Plugins, load_plugins
+from salmu_core.files.writing import write_json, write_text
+from salmu_core.plugins.registry import Plugins, load_plugins
 from salmu_core.records.attacks import AuditResult, read_attacks
 from salmu_core.records.schema import RunRecord
 from salmu_core.runner.compare import MethodChoice
-from salmu_core.runner.resolve import resolve
 from salmu_core.runner.run import run_resolved
+from salmu_core.spec.resolve import resolve
 
 RESULTS = Path(__file__).parents[1] / "results"
 NEVER = "never learned"  # Clean, trained on: models that nobody can get the facts from

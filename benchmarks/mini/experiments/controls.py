@@ -10,9 +10,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from salmu_core.records.compare import CONTROL, Row
-from salmu_core.records.overall import INDISCRIMINATE
-from salmu_core.records.table import leaderboard_renderables
+from salmu_core.comparison.compare import CONTROL, Row
+from salmu_core.comparison.overall import INDISCRIMINATE
+from salmu_core.report.table import leaderboard_renderables
 from salmu_core.runner.compare import MethodChoice, compare
 
 VARIANTS = [

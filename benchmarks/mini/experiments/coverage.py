@@ -24,8 +24,8 @@ import click
 import numpy as np
 from scipy import special
 
-from salmu_core.files import write_json, write_text
-from salmu_core.records.paired import LEVEL, OVERALL_NOISE, holm, mean_intervals, paired_test, paired_tests
+from salmu_core.comparison.paired import LEVEL, OVERALL_NOISE, holm, mean_intervals, paired_test, paired_tests
+from salmu_core.files.writing import write_json, write_text
 from salmu_core.seeding import numpy_generator
 
 RESULTS = Path(__file__).parents[1] / "results"

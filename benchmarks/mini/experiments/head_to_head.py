@@ -21,8 +21,8 @@ from typing import Any
 import click
 
 from salmu_core import hookimpl
-from salmu_core.files import write_json
-from salmu_core.plugins import load_plugins
+from salmu_core.files.writing import write_json
+from salmu_core.plugins.registry import load_plugins
 from salmu_core.records.schema import RunRecord
 from salmu_core.runner.compare import PlannedRun, plan_comparison
 from salmu_core.runner.run import Settings

@@ -34,8 +34,8 @@ from matrix import (
 )
 from paper import IN_THE_PAPER, baseline_rows, holdout_distance, rank_correlations, table_rows
 
-from salmu_core.files import write_text
-from salmu_core.plugins import load_plugins
+from salmu_core.files.writing import write_text
+from salmu_core.plugins.registry import load_plugins
 
 PAGE = RESULTS.parent / "head_to_head.md"
 PICTURE = Path(__file__).parents[3] / "docs" / "images" / "head-to-head.png"

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from salmu_core.records.gaps import gaps_of
-from salmu_core.records.overall import overall_score
-from salmu_core.records.paired import OVERALL_NOISE, holm, mean_intervals, paired_tests
+from salmu_core.comparison.gaps import gaps_of
+from salmu_core.comparison.overall import overall_score
+from salmu_core.comparison.paired import OVERALL_NOISE, holm, mean_intervals, paired_tests
+from salmu_core.comparison.verdict import RANKED, judge
 from salmu_core.records.schema import RunRecord, RunSpec, ScoreRecord
-from salmu_core.records.verdict import RANKED, judge
 
 
 @dataclass(frozen=True)

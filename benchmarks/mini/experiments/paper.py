@@ -10,9 +10,9 @@ from matrix import Summary
 from scipy import stats
 
 from salmu_core.benchmark import PublishedRow
-from salmu_core.records.gaps import gaps_of
+from salmu_core.comparison.gaps import gaps_of
+from salmu_core.comparison.verdict import judge
 from salmu_core.records.schema import RunRecord, RunSpec, ScoreRecord
-from salmu_core.records.verdict import judge
 from salmubench.published import published_rows
 
 #: Methods that SALMUBench's table has, by its name for them. Its DELETE and CLIPErase are taken to be those of its authors' code.

@@ -21,8 +21,8 @@ import torch
 
 from salmu_core import DualEncoder, Split
 from salmu_core.evaluation.evaluate import evaluate_model
-from salmu_core.files import default_cache, write_json, write_text
-from salmu_core.plugins import load_plugins
+from salmu_core.files.writing import default_cache, write_json, write_text
+from salmu_core.plugins.registry import load_plugins
 from salmu_mini import Mini
 from salmubench import Snapshot
 

@@ -25,9 +25,9 @@ import click
 import torch
 
 from salmu_core.method import LossMethod
-from salmu_core.plugins import Plugins, load_plugins
-from salmu_core.runner.presets import preset_file
+from salmu_core.plugins.registry import Plugins, load_plugins
 from salmu_core.runner.run import Settings
+from salmu_core.spec.presets import preset_file
 from salmu_tune.search import Trial, make_grounds, tune
 
 PRESETS = Path(__file__).parents[1] / "salmu_mini" / "presets"

@@ -16,10 +16,10 @@ from filelock import FileLock
 from salmu_core import DualEncoder, Field, Options
 from salmu_core.benchmark import Budget, BuildStep, Report
 from salmu_core.errors import BadData, DamagedFile, NotBuilt
-from salmu_core.files import check_writable, write_json, write_sealed_json
-from salmu_core.model import load_model
-from salmu_core.runner.presets import read_presets
-from salmu_core.seals import check_folder, folder_checksums, read_json
+from salmu_core.files.seals import check_folder, folder_checksums, read_json
+from salmu_core.files.writing import check_writable, write_json, write_sealed_json
+from salmu_core.models.dual_encoder import load_model
+from salmu_core.spec.presets import read_presets
 from salmu_mini import shipped
 from salmu_mini.generate import generate
 from salmu_mini.recipe import RECIPES

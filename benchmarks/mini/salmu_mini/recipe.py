@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from salmu_core.method import FitOptions
-from salmu_core.model import ModelConfig
+from salmu_core.models.dual_encoder import ModelConfig
 from salmu_mini.vocabulary import entries, tokenizer_files
 
 #: open_clip's default mean and deviation are those of photographs; drawn pictures are brighter and more saturated.

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from salmu_core import SalmuError
-from salmu_core.files import write_json
+from salmu_core.files.writing import write_json
 
 FOLDER = Path(__file__).with_name("instance")
 MANIFEST = "manifest.json"

@@ -18,10 +18,10 @@ from typing import Literal, cast
 import torch
 from torch import Tensor
 
-from salmu_core.data import Batch, Split, join_splits
+from salmu_core.data.pairs import Batch, Split, join_splits
+from salmu_core.data.pixels import PairStore
 from salmu_core.losses import contrastive_loss
-from salmu_core.model import DualEncoder, load_model
-from salmu_core.pixels import PairStore
+from salmu_core.models.dual_encoder import DualEncoder, load_model
 from salmu_core.runner.accelerate_setup import open_accelerator
 from salmu_core.runner.budget import SampleMeter
 from salmu_core.runner.checkpoints import Checkpoints

@@ -41,7 +41,7 @@ def test_the_simulated_noise_is_large_enough_to_fool_a_reader_of_identities_alon
 
 
 def test_without_an_assumption_about_noise_single_runs_would_fail(of, monkeypatch):
-    monkeypatch.setattr("salmu_core.records.differences.OVERALL_NOISE", 1e-6)
+    monkeypatch.setattr("salmu_core.comparison.differences.OVERALL_NOISE", 1e-6)
     assert simulate(of, (2, 1, 1), 40)["overall"] > 10
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from salmu_core.records.overall import INDISCRIMINATE
+from salmu_core.comparison.overall import INDISCRIMINATE
 from salmu_core.runner.compare import MethodChoice, compare
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))

@@ -18,7 +18,7 @@ from matrix import (
 )
 from paper import agreement, baselines, rank_correlations
 
-from salmu_core.records.verdict import RANKED
+from salmu_core.comparison.verdict import RANKED
 
 
 def score(value, target, aspect):

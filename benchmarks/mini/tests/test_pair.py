@@ -12,7 +12,7 @@ import pytest
 from salmu_core import DualEncoder
 from salmu_core.evaluation.embed import EmbeddingCache
 from salmu_core.evaluation.evaluate import evaluate_model
-from salmu_core.files import default_cache
+from salmu_core.files.writing import default_cache
 from salmu_core.metric import Metric
 from salmu_mini import Mini
 from salmubench import Salmubench, SalmubenchLayout

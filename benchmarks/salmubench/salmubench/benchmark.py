@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from salmu_core.benchmark import Benchmark, Budget, Counted, PublishedRow, SplitInfo
-from salmu_core.data import Split, join_splits
-from salmu_core.file_digests import FileDigests
+from salmu_core.data.pairs import Split, join_splits
+from salmu_core.files.digests import FileDigests
 from salmu_core.records.schema import RunRecord
 from salmubench import layout, rules
 from salmubench.official import official_result, result_name

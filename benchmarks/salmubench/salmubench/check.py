@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
 
 from salmu_core.benchmark import BuildStep, Report
+from salmu_core.data.layout import Finding
 from salmu_core.errors import SalmuError
-from salmu_core.layout import Finding
 from salmubench import layout, rules
 from salmubench.published_check import (
     ReadTable,

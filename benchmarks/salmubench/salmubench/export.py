@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from salmu_core.benchmark import Benchmark, BuildStep, Report
-from salmu_core.data import Split
+from salmu_core.data.pairs import Split
 from salmu_core.errors import BadData, OutputError
-from salmu_core.files import check_writable, elsewhere, write_json, write_tensors
+from salmu_core.files.writing import check_writable, elsewhere, write_json, write_tensors
 from salmubench import layout
 from salmubench.benchmark import GENKNOW_SPLITS, SPLITS, SnapshotBenchmark
 from salmubench.full import Salmubench

@@ -12,10 +12,10 @@ from typing import Any, Literal
 from pydantic import field_validator
 
 from salmu_core.benchmark import Budget, BuildStep, Download, PublishedRow, Report, SplitInfo, Terms
-from salmu_core.data import ImagePlaces, Split
-from salmu_core.data_cache import DataCache
+from salmu_core.data.cache import DataCache
+from salmu_core.data.pairs import ImagePlaces, Split
 from salmu_core.errors import BadData, NotBuilt
-from salmu_core.model import DualEncoder
+from salmu_core.models.dual_encoder import DualEncoder
 from salmu_core.options import Field, Options
 from salmubench import hub, layout
 from salmubench.benchmark import GENKNOW_SPLITS, SnapshotBenchmark

@@ -12,9 +12,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from salmu_core import hub
 from salmu_core.benchmark import BuildStep, Download, Report, Terms
 from salmu_core.errors import HubError
+from salmu_core.models import hub
 from salmubench import layout
 
 Which = Literal["clean", "compromised"]

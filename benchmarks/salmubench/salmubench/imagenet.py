@@ -19,9 +19,9 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from salmu_core.data import ImageRows, Split, join_images
+from salmu_core.data.pairs import ImageRows, Split, join_images
 from salmu_core.errors import BadData
-from salmu_core.file_digests import Stamp, file_stamp
+from salmu_core.files.digests import Stamp, file_stamp
 from salmubench.snapshot import ParquetImages
 
 CLASSES = 1000

@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from salmu_core.data import Split, join_images
+from salmu_core.data.pairs import Split, join_images
 from salmu_core.errors import BadData
-from salmu_core.file_digests import file_stamp
+from salmu_core.files.digests import file_stamp
 from salmubench import layout, rules
 
 _REQUIRED = ("image", "text", "identity_id", "file_name")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from salmu_core.benchmark import Benchmark, Report
-from salmu_core.layout import Finding, Layout
+from salmu_core.data.layout import Finding, Layout
 from salmubench import layout
 from salmubench.check import check_snapshot
 from salmubench.export import export_benchmark

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from salmu_core import hub as core_hub
 from salmu_core.benchmark import Download, Report
 from salmu_core.errors import BadCheckpoint, NotBuilt
-from salmu_core.file_digests import FileDigests
-from salmu_core.model import CONFIG_FILE, DualEncoder, ModelConfig, find_weights, load_model
+from salmu_core.files.digests import FileDigests
+from salmu_core.models import hub as core_hub
+from salmu_core.models.dual_encoder import CONFIG_FILE, DualEncoder, ModelConfig, find_weights, load_model
 from salmubench import hub
 
 _HUB = re.compile(r"hf-hub:[^/@\s]+/[^/@\s]+@[0-9a-f]{40}")
@@ -75,7 +75,7 @@ class ModelSource:
 
         Raises:
             BadCheckpoint: a path where nothing is.
-            HubError: see `salmu_core.hub.fetch`.
+            HubError: see `salmu_core.models.hub.fetch`.
         """
         if self.here() is not None:
             return

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from salmu_core.errors import OutputError
-from salmu_core.files import atomic_path, elsewhere, write_json
+from salmu_core.files.writing import atomic_path, elsewhere, write_json
 from salmubench import layout
 from salmubench.tables import Metadata, Row, Tables
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from salmu_core.toy import Toy
+from salmu_core.builtin.toy import Toy
 from salmubench import SalmubenchLayout
 
 

@@ -9,11 +9,11 @@ import pytest
 
 from salmu_authors.testing import check_benchmark
 from salmu_core import Split
+from salmu_core.builtin.toy import Toy
 from salmu_core.errors import BadData, OutputError
 from salmu_core.evaluation.evaluate import evaluate_model
-from salmu_core.files import write_json
-from salmu_core.model import DualEncoder
-from salmu_core.toy import Toy
+from salmu_core.files.writing import write_json
+from salmu_core.models.dual_encoder import DualEncoder
 from salmu_mini import Mini
 from salmu_mini.generate import generate
 from salmu_mini.recipe import RECIPES

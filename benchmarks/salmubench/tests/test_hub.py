@@ -7,9 +7,9 @@ from torch import save
 
 from hub_stub import running_hub
 from salmu_core import BuildStep, load_model
+from salmu_core.builtin.toy import TOY_MODEL
 from salmu_core.errors import HubError
-from salmu_core.model import DualEncoder
-from salmu_core.toy import TOY_MODEL
+from salmu_core.models.dual_encoder import DualEncoder
 from salmubench import hub, layout
 from salmubench.check import check_snapshot
 from salmubench.full import Salmubench

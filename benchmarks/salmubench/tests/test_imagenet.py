@@ -15,10 +15,10 @@ import pytest
 import torch
 
 from salmu_core.benchmark import Benchmark
-from salmu_core.data import View
+from salmu_core.builtin.toy import Toy
+from salmu_core.data.pairs import View
 from salmu_core.errors import BadData
 from salmu_core.evaluation.embed import embed_views
-from salmu_core.toy import Toy
 from salmu_metrics import GenKnow, class_vectors
 from salmubench.imagenet import imagenet_prompts, load_imagenet, wordnet_ids
 

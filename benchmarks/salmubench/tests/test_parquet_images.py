@@ -14,11 +14,11 @@ from PIL import Image
 
 from salmu_core import View
 from salmu_core.benchmark import Report
-from salmu_core.data_cache import DataCache
+from salmu_core.builtin.toy import TOY_MODEL
+from salmu_core.data.cache import DataCache
 from salmu_core.errors import BadData
 from salmu_core.evaluation.embed import embed_views
-from salmu_core.model import DualEncoder
-from salmu_core.toy import TOY_MODEL
+from salmu_core.models.dual_encoder import DualEncoder
 from salmubench import Snapshot, snapshot
 from salmubench.benchmark import SnapshotBenchmark
 from salmubench.snapshot import ParquetImages
@@ -66,7 +66,7 @@ class _OnDisk(SnapshotBenchmark):
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("salmu_core.file_digests.SETTLED_NS", -(10**12))  # these files are young and yet left alone
+    monkeypatch.setattr("salmu_core.files.digests.SETTLED_NS", -(10**12))  # these files are young and yet left alone
     _write(tmp_path / "snapshot", list(range(10)))
     _write(tmp_path / "snapshot", list(range(10, 17)), shard=1)
     return tmp_path / "cache"

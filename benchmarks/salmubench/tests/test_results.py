@@ -15,16 +15,16 @@ import salmu_metrics
 from records import record, scores
 from salmu_core import BuildStep, hookimpl
 from salmu_core.benchmark import PublishedRow, Report
+from salmu_core.builtin.toy import TOY_MODEL
+from salmu_core.comparison.compare import compare_records
 from salmu_core.errors import BadRecord
-from salmu_core.model import DualEncoder
-from salmu_core.plugins import Plugins, add_plugin
-from salmu_core.records.compare import compare_records
+from salmu_core.models.dual_encoder import DualEncoder
+from salmu_core.plugins.registry import Plugins, add_plugin
 from salmu_core.records.schema import Package, RunRecord, RunSpec
 from salmu_core.records.store import read_record
 from salmu_core.runner.compare import compare
 from salmu_core.runner.evaluate import evaluate
 from salmu_core.runner.run import Settings, run
-from salmu_core.toy import TOY_MODEL
 from salmu_mini import Mini
 from salmu_mini.generate import generate
 from salmu_mini.sizes import SIZES
@@ -221,8 +221,8 @@ def test_rows_of_the_file_are_those_of_the_split(folder: Path) -> None:
     content = json.loads(only(run_folder).read_text())
     benchmark = Small(cache=folder / "cache")
     split = benchmark.split("holdout_identity")
-    from salmu_core.model import load_model
-    from salmu_core.pixels import decode_image
+    from salmu_core.data.pixels import decode_image
+    from salmu_core.models.dual_encoder import load_model
 
     model = load_model(run_folder)
     picture = model.processor.pixels(decode_image(split.images, 5, split.name))

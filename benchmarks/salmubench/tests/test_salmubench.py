@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from salmu_core.builtin.toy import TOY_MODEL
+from salmu_core.comparison.compare import compare_records
 from salmu_core.errors import BadCheckpoint, BadData, BadOptions
-from salmu_core.files import write_json, write_tensors
-from salmu_core.model import DualEncoder, ModelConfig
+from salmu_core.files.writing import write_json, write_tensors
+from salmu_core.models.dual_encoder import DualEncoder, ModelConfig
 from salmu_core.options import parse_options
-from salmu_core.plugins import Plugins, load_plugins
-from salmu_core.records.compare import compare_records
+from salmu_core.plugins.registry import Plugins, load_plugins
 from salmu_core.records.schema import RunSpec
-from salmu_core.runner.resolve import resolve
 from salmu_core.runner.run import Settings, run
-from salmu_core.toy import TOY_MODEL
+from salmu_core.spec.resolve import resolve
 from salmubench import Salmubench, SalmubenchOptions
 
 TEXT = {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}

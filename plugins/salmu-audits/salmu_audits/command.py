@@ -48,8 +48,8 @@ def audit_command(
     from salmu_audits.runner import audit
     from salmu_core.cli import render
     from salmu_core.cli.progress import ProgressDisplay
-    from salmu_core.plugins import load_plugins
-    from salmu_core.processes import process_index
+    from salmu_core.data.processes import process_index
+    from salmu_core.plugins.registry import load_plugins
     from salmu_core.runner.run import Settings
 
     options: dict[str, dict[str, str]] = {}

@@ -9,14 +9,14 @@ from salmu_audits.runner import AttackedInstance, attack_folder, make_audits
 from salmu_core import hookimpl
 from salmu_core.audit import Audit
 from salmu_core.benchmark import Benchmark
+from salmu_core.data.processes import process_count
 from salmu_core.errors import SalmuError
-from salmu_core.model import load_model
-from salmu_core.plugins import Plugins
-from salmu_core.processes import process_count
+from salmu_core.models.dual_encoder import load_model
+from salmu_core.plugins.registry import Plugins
 from salmu_core.records.store import read_record
 from salmu_core.runner.accelerate_setup import open_accelerator
 from salmu_core.runner.run import Settings
-from salmu_core.study import AuditChoice
+from salmu_core.spec.study import AuditChoice
 
 
 def chosen_audits(plugins: Plugins, choice: AuditChoice) -> list[Audit]:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from salmu_audits.measures import distinct, mean_reciprocal_rank, sample_rows
 from salmu_audits.probes import ridge_map
 from salmu_core import Audit, AuditContext, DualEncoder, Field, Leak, Options, Split
+from salmu_core.data.pixels import PairStore
 from salmu_core.metric import NotMeasurable
-from salmu_core.pixels import PairStore
 
 _CHUNK = 256
 

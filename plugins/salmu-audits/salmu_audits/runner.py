@@ -15,13 +15,14 @@ from accelerate import Accelerator
 
 from salmu_core.audit import Audit
 from salmu_core.benchmark import Benchmark
-from salmu_core.data_cache import digest_of
+from salmu_core.data.cache import digest_of
 from salmu_core.errors import DamagedFile, PluginFailure, SalmuError
-from salmu_core.files import check_writable, write_sealed_json
+from salmu_core.files.seals import read_json
+from salmu_core.files.writing import check_writable, write_sealed_json
 from salmu_core.metric import NotMeasurable
-from salmu_core.model import DualEncoder, load_model
+from salmu_core.models.dual_encoder import DualEncoder, load_model
 from salmu_core.options import parse_options
-from salmu_core.plugins import Plugins, load_plugins
+from salmu_core.plugins.registry import Plugins, load_plugins
 from salmu_core.records.attacks import AUDITS_FILE as AUDITS_FILE
 from salmu_core.records.attacks import AuditResult as AuditResult
 from salmu_core.records.attacks import merged, read_attacks, write_attacks
@@ -31,9 +32,8 @@ from salmu_core.runner.accelerate_setup import open_accelerator
 from salmu_core.runner.audit_context import AuditContext
 from salmu_core.runner.evaluate import given_model
 from salmu_core.runner.progress import Progress
-from salmu_core.runner.resolve import make_benchmark
 from salmu_core.runner.run import Settings, ensure_built
-from salmu_core.seals import read_json
+from salmu_core.spec.resolve import make_benchmark
 
 _REFERENCES: tuple[Target, Target] = ("clean", "compromised")
 

@@ -14,7 +14,7 @@ from salmu_audits.measures import distinct, mean_reciprocal_rank
 from salmu_audits.relearning import retrieval
 from salmu_core import Audit, AuditContext, DualEncoder, Field, Leak, Options
 from salmu_core.metric import NotMeasurable
-from salmu_core.model import tower_of
+from salmu_core.models.dual_encoder import tower_of
 
 
 def rounded(weight: Float[Tensor, ...], bits: int, dim: int) -> Float[Tensor, ...]:

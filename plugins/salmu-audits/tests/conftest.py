@@ -8,9 +8,9 @@ import pytest
 from salmu_audits.relearning import pairs_loss
 
 from salmu_core import FitOptions
+from salmu_core.builtin.toy import Toy
 from salmu_core.runner.accelerate_setup import open_accelerator
 from salmu_core.runner.audit_context import AuditContext
-from salmu_core.toy import Toy
 
 
 class Memorised(Toy):

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from jaxtyping import install_import_hook
 
 from salmu_core import Split
+from salmu_core.builtin.toy import Toy
 from salmu_core.metric import NotMeasurable
 from salmu_core.runner.accelerate_setup import open_accelerator
 from salmu_core.runner.audit_context import AuditContext
-from salmu_core.toy import Toy
 
 with install_import_hook(["salmu_audits.identity", "salmu_audits.layers", "salmu_audits.values"], "beartype.beartype"):
     from salmu_audits.identity import DejaVuAttributes, IdentityInference, majority, other_names, recalled

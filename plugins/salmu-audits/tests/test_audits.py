@@ -13,13 +13,13 @@ from jaxtyping import install_import_hook
 from salmu_audits.runner import AuditResult, audit
 
 from salmu_core import Leak, SalmuError
-from salmu_core.data import Split
+from salmu_core.builtin.toy import Toy
+from salmu_core.data.pairs import Split
 from salmu_core.metric import NotMeasurable
-from salmu_core.plugins import load_plugins
+from salmu_core.plugins.registry import load_plugins
 from salmu_core.runner.accelerate_setup import open_accelerator
 from salmu_core.runner.audit_context import AuditContext
 from salmu_core.runner.run import Settings
-from salmu_core.toy import Toy
 
 # Shape annotations are checked while these tests run.
 with install_import_hook(["salmu_audits.measures", "salmu_audits.weights", "salmu_audits.probes"], "beartype.beartype"):

@@ -9,14 +9,14 @@ import pytest
 from salmu_audits.comparison import attack_runs, chosen_audits
 
 from salmu_core import Audit, Field, Leak, Options, compare
+from salmu_core.builtin.toy import Toy
 from salmu_core.errors import PluginFailure, UnknownName
-from salmu_core.files import write_sealed_json
-from salmu_core.plugins import add_plugin
+from salmu_core.files.writing import write_sealed_json
+from salmu_core.plugins.registry import add_plugin
 from salmu_core.records.attacks import AUDITS_FILE, AuditResult, read_attacks
 from salmu_core.records.schema import Package
 from salmu_core.records.store import read_record
 from salmu_core.runner.run import Settings
-from salmu_core.toy import Toy
 from toy_methods import Hooks, toy_plugins
 
 CALLS: list[str] = []

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from salmu_core.commands import CommandInfo
 from salmu_core.hookspecs import hookimpl
+from salmu_core.plugins.commands import CommandInfo
 
 _CHECK = "Check whether a method, metric, benchmark or command keeps the contract."
 

@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from salmu_core.data import Embedded
+    from salmu_core.builtin.toy import Toy
+    from salmu_core.data.pairs import Embedded
     from salmu_core.method import UnlearningMethod
     from salmu_core.metric import Metric
-    from salmu_core.model import DualEncoder
+    from salmu_core.models.dual_encoder import DualEncoder
     from salmu_core.runner.context import UnlearnContext
-    from salmu_core.toy import Toy
 
 
 @pytest.fixture
 def toy_benchmark() -> Toy:
     """The toy benchmark: coloured squares, an untrained model, every split of a SALMU-style benchmark."""
-    from salmu_core.toy import Toy
+    from salmu_core.builtin.toy import Toy
 
     return Toy()
 

@@ -20,12 +20,12 @@ from packaging.version import Version
 
 from salmu_core import __all__ as public_names
 from salmu_core import __version__
-from salmu_core.commands import COMMAND_GROUP, Commands
 from salmu_core.errors import BadOptions, OutputError
-from salmu_core.files import write_text
+from salmu_core.files.writing import write_text
 from salmu_core.method import FitOptions
 from salmu_core.options import describe_options
-from salmu_core.plugins import GROUP, Kind, Plugins
+from salmu_core.plugins.commands import COMMAND_GROUP, Commands
+from salmu_core.plugins.registry import GROUP, Kind, Plugins
 
 PluginKind = Literal["loss", "multi-stage", "weights", "metric", "benchmark", "command"]
 _REGISTERED: Mapping[PluginKind, Kind | Literal["command"]] = {

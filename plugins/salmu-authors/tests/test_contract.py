@@ -28,9 +28,9 @@ from salmu_authors.testing.contract import Check, Checks, NotApplicable, run_all
 from salmu_authors.testing.method_checks import METHOD_CHECKS
 from salmu_authors.testing.method_trial import MethodTrial
 from salmu_core import Between, CommandInfo, Field, OneOf
+from salmu_core.builtin.toy import Toy
 from salmu_core.cli.main import cli
 from salmu_core.losses import contrastive_loss, pair_cosine
-from salmu_core.toy import Toy
 from toy_methods import WeightEdit
 
 #: Checks that run a method once more: for a fault that another check is to find they are left out, to be quick.
@@ -214,7 +214,7 @@ def test_pytest_offers_the_fixtures_and_imports_nothing_heavy_for_them(tmp_path)
     (tmp_path / "test_elsewhere.py").write_text(
         "import sys\n"
         "def test_light():\n"
-        "    heavy = {'torch', 'open_clip', 'salmu_core.plugins', 'salmu_authors.testing'} & set(sys.modules)\n"
+        "    heavy = {'torch', 'open_clip', 'salmu_core.plugins.registry', 'salmu_authors.testing'} & set(sys.modules)\n"
         "    assert not heavy, heavy\n"
         "def test_heavy(toy_benchmark, tiny_dual_encoder, toy_views, toy_run):\n"
         "    assert toy_benchmark.name == 'toy'\n"

@@ -69,7 +69,7 @@ def test_the_tests_of_what_is_written_pass(written):
 def test_what_is_written_is_listed_at_once_and_passes_every_check(written):
     code = (
         "import json, sys, torch; torch.set_num_threads(1)\n"
-        "from salmu_core.plugins import load_plugins\n"
+        "from salmu_core.plugins.registry import load_plugins\n"
         "from salmu_core.cli.command_group import installed_commands\n"
         "from salmu_authors.testing import report_named\n"
         "plugins = load_plugins()\n"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from salmu_authors.testing import check_method, check_package, toy_context
 from salmu_core import DualEncoder, ModelConfig, SalmuError
-from salmu_core.toy import Toy, ToyOptions
+from salmu_core.builtin.toy import Toy, ToyOptions
 
 # Shape annotations are checked while these tests run.
 with install_import_hook("salmu_closed_form", "beartype.beartype"):

@@ -13,20 +13,20 @@ from typing import Any, Literal
 import torch
 from PIL import Image
 
+from salmu_core.data.layout import Finding
+from salmu_core.data.processes import process_index
 from salmu_core.errors import BadData, BadOptions, OutputError
-from salmu_core.files import write_json, write_text
-from salmu_core.hf_layout import hf_refusal, write_hf_folder
-from salmu_core.layout import Finding
-from salmu_core.model import DualEncoder, load_model
+from salmu_core.files.writing import write_json, write_text
+from salmu_core.models.dual_encoder import DualEncoder, load_model
+from salmu_core.models.hf_layout import hf_refusal, write_hf_folder
 from salmu_core.options import parse_options
-from salmu_core.plugins import Plugins, load_plugins
-from salmu_core.processes import process_index
+from salmu_core.plugins.registry import Plugins, load_plugins
 from salmu_core.records.references import REFERENCES
 from salmu_core.records.schema import RunRecord, RunSpec, Target
-from salmu_core.runner.presets import NONE, with_preset
 from salmu_core.runner.progress import Progress
-from salmu_core.runner.resolve import Resolved, resolve
 from salmu_core.runner.run import SPEC_FILE, Settings, run_resolved
+from salmu_core.spec.presets import NONE, with_preset
+from salmu_core.spec.resolve import Resolved, resolve
 from salmu_deletion.own_data.benchmark import OwnData
 from salmu_deletion.own_data.chain import DRIFT_BUDGET, REQUEST_FILE, read_request, taught_again
 from salmu_deletion.own_data.check import check_pairs, errors_of

@@ -9,12 +9,12 @@ import pytest
 from click.testing import CliRunner
 
 from deletion_plugins import toy_plugins
+from salmu_core.builtin.toy import Toy
 from salmu_core.cli.main import cli
 from salmu_core.errors import BadCheckpoint, BadRecord, SalmuError
-from salmu_core.files import write_json
-from salmu_core.model import load_model
+from salmu_core.files.writing import write_json
+from salmu_core.models.dual_encoder import load_model
 from salmu_core.runner.run import Settings, run
-from salmu_core.toy import Toy
 from salmu_deletion.certificate.content import certificate_content, row_hash
 from salmu_deletion.certificate.page import render_page, write_pdf
 from salmu_deletion.certificate.sealed import canonical, seal
@@ -189,7 +189,7 @@ def test_audits_count_only_where_they_are_of_this_model(folder):
 
 
 def test_the_command_writes_verifies_and_overwrites_nothing(folder, monkeypatch, capsys):
-    monkeypatch.setattr("salmu_core.plugins.load_plugins", toy_plugins)
+    monkeypatch.setattr("salmu_core.plugins.registry.load_plugins", toy_plugins)
     done = CliRunner().invoke(cli, ["certificate", str(folder)], standalone_mode=False)
     assert done.return_value == 0, done.output
     assert "Not signed" in done.output

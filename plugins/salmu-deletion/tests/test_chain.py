@@ -152,7 +152,7 @@ def test_the_command_says_it_at_80_columns_and_ends_with_3_over_budget(given, fi
     monkeypatch.setenv("COLUMNS", "80")
     words = ["forget", "--after", str(first.folder), "--forget", str(tmp_path / "second.csv"), "--retain", given["retain"]]
     words += ["--columns", "image=photo,caption=text,identity=person_id", "--method", "none", "--cpu"]
-    from salmu_core.plugins import load_plugins
+    from salmu_core.plugins.registry import load_plugins
 
     assert load_plugins().methods
     done = CliRunner().invoke(
@@ -257,7 +257,7 @@ def test_thresholds_of_the_advice(rows, kept, advice):
 
 
 def _certify(run, plugins):
-    from salmu_core.files import write_json
+    from salmu_core.files.writing import write_json
     from salmu_deletion.certificate.content import certificate_content
     from salmu_deletion.certificate.sealed import seal
 

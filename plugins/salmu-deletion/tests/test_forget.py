@@ -11,7 +11,7 @@ from deletion_plugins import toy_plugins
 from own_data import make_model, make_rows, ordinary_rows, write_csv
 from salmu_core.cli.main import cli, main
 from salmu_core.errors import BadData, BadOptions, OutputError
-from salmu_core.model import load_model
+from salmu_core.models.dual_encoder import load_model
 from salmu_core.records.store import read_record
 from salmu_core.runner.run import Settings
 from salmu_deletion.forget import forget, own_data, plan, settings_for
@@ -141,7 +141,7 @@ def test_the_command_checks_only_when_asked_and_says_by_its_exit_code(given, tmp
 
 
 def test_the_command_runs_and_speaks_in_sentences(given, tmp_path, monkeypatch):
-    monkeypatch.setattr("salmu_core.plugins.load_plugins", toy_plugins)
+    monkeypatch.setattr("salmu_core.plugins.registry.load_plugins", toy_plugins)
     out = tmp_path / "out"
     arguments = ["forget", "--model", given["model"], "--forget", given["forget"], "--retain", given["retain"], "--cpu"]
     arguments += ["--columns", "image=photo,caption=text,identity=person_id", "--method", "weight-edit", "--out", str(out)]

@@ -11,10 +11,10 @@ from click.testing import CliRunner
 from deletion_plugins import toy_plugins
 from own_data import make_model, make_rows, ordinary_rows, write_csv
 from salmu_core.cli.main import cli
-from salmu_core.data import View
+from salmu_core.data.pairs import View
 from salmu_core.errors import BadCheckpoint, BadData, BadOptions, BadRecord, UnknownName
-from salmu_core.model import load_model
-from salmu_core.plugins import add_plugin
+from salmu_core.models.dual_encoder import load_model
+from salmu_core.plugins.registry import add_plugin
 from salmu_core.records.schema import Package
 from salmu_core.runner.run import Settings, run
 from salmu_deletion.forget import forget, own_data, plan, settings_for
@@ -83,7 +83,7 @@ def test_ranks_are_one_plus_the_captions_that_are_strictly_more_similar(opened):
 
 
 def _picture(model, opened, row):
-    from salmu_core.pixels import decode_image
+    from salmu_core.data.pixels import decode_image
 
     picture = decode_image(opened.benchmark.split(row.split).images, row.position, row.split)
     return model.encode_image(model.processor.normalise(torch.from_numpy(model.processor.pixels(picture))[None]))[0]
@@ -155,7 +155,7 @@ def test_people_and_facts_are_listed_by_where_they_stand(opened):
 
 
 def test_the_command_prints_json_and_a_page(opened, tmp_path, monkeypatch):
-    monkeypatch.setattr("salmu_core.plugins.load_plugins", _plugins)
+    monkeypatch.setattr("salmu_core.plugins.registry.load_plugins", _plugins)
     page = tmp_path / "page.html"
     arguments = ["inspect", str(opened.folder), "--identity", "00000003", "--cpu"]
     done = CliRunner().invoke(cli, [*arguments, "--json", "--html", str(page)], catch_exceptions=False)

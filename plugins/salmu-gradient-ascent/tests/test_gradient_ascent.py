@@ -11,8 +11,8 @@ from torch import Tensor
 
 from salmu_authors.testing import check_method, check_package, toy_context
 from salmu_core import Features, SalmuError
+from salmu_core.builtin.toy import Toy, ToyOptions
 from salmu_core.errors import BudgetExceeded
-from salmu_core.toy import Toy, ToyOptions
 
 # Shape annotations are checked while these tests run.
 with install_import_hook("salmu_gradient_ascent", "beartype.beartype"):

@@ -12,10 +12,10 @@ import pytest
 import salmu_metrics
 from salmu_authors.testing import check_metric
 from salmu_core import Metric, NotMeasurable
+from salmu_core.builtin.toy import Toy
 from salmu_core.evaluation.evaluate import evaluate_model
-from salmu_core.plugins import Plugins, add_plugin, new_manager
+from salmu_core.plugins.registry import Plugins, add_plugin, new_manager
 from salmu_core.records.schema import Package
-from salmu_core.toy import Toy
 
 FOLDER = Path(__file__).resolve().parents[1]
 #: name -> target, aspect, primary, bounds, splits: the table of SALMUBench, and PrivPref, which is not scored.

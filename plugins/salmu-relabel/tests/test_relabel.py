@@ -12,8 +12,8 @@ from torch import Tensor
 
 from salmu_authors.testing import check_method, check_package, toy_context
 from salmu_core import Batch, SalmuError
+from salmu_core.builtin.toy import Toy
 from salmu_core.losses import contrastive_loss, group_mask
-from salmu_core.toy import Toy
 
 # Shape annotations are checked while these tests run.
 with install_import_hook("salmu_relabel", "beartype.beartype"):

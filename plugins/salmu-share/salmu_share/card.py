@@ -13,12 +13,12 @@ import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from salmu_core.benchmark import Terms
+from salmu_core.comparison.explain import VERDICTS
+from salmu_core.comparison.gaps import gap_of, not_informative
+from salmu_core.comparison.statements import recovered_words
+from salmu_core.comparison.verdict import Verdict, judge, with_attacks
 from salmu_core.records.attacks import Attacked
-from salmu_core.records.explain import VERDICTS
-from salmu_core.records.gaps import gap_of, not_informative
 from salmu_core.records.schema import RunRecord, ScoreRecord
-from salmu_core.records.statements import recovered_words
-from salmu_core.records.verdict import Verdict, judge, with_attacks
 
 
 def make_card(

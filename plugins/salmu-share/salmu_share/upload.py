@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Literal
 
 from salmu_core.benchmark import Terms
 from salmu_core.errors import BadCheckpoint, BadRecord, HubError, SalmuError
-from salmu_core.hub import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS, HubFile, Repository, explained, is_offline, is_whole
-from salmu_core.model import load_model
-from salmu_core.plugins import Plugins, load_plugins
+from salmu_core.files.seals import sealed_json
+from salmu_core.models.dual_encoder import load_model
+from salmu_core.models.hub import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS, HubFile, Repository, explained, is_offline, is_whole
+from salmu_core.plugins.registry import Plugins, load_plugins
 from salmu_core.records.attacks import AUDITS_FILE, read_attacks
 from salmu_core.records.redact import public_record
 from salmu_core.records.references import find_references
 from salmu_core.records.schema import RunRecord
 from salmu_core.records.store import RECORD_FILE, read_record
-from salmu_core.runner.resolve import make_benchmark
-from salmu_core.seals import sealed_json
+from salmu_core.spec.resolve import make_benchmark
 from salmu_share.card import make_card
 
 if TYPE_CHECKING:

@@ -14,12 +14,12 @@ from hub_stub import TOKEN, running_hub, sha256
 from records import COMPROMISED, record, references
 from salmu_core import Settings, evaluate, load_model, run
 from salmu_core.benchmark import Terms
+from salmu_core.builtin.toy import Toy
 from salmu_core.cli.main import cli, main
 from salmu_core.errors import BadCheckpoint, BadRecord, HubError
 from salmu_core.records.redact import public_record
 from salmu_core.records.schema import RunRecord
 from salmu_core.records.store import read_record, write_record
-from salmu_core.toy import Toy
 from salmu_share import push
 from salmu_share.card import make_card
 from toy_methods import toy_plugins

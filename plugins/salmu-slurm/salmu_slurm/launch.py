@@ -20,19 +20,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 from salmu_core.benchmark import BuildStep
+from salmu_core.data.processes import process_count
 from salmu_core.errors import BadOptions, SalmuError
-from salmu_core.files import check_writable, write_json
+from salmu_core.files.writing import check_writable, write_json
 from salmu_core.hookspecs import hookimpl
-from salmu_core.plugins import Plugins, load_plugins
-from salmu_core.processes import process_count
+from salmu_core.plugins.registry import Plugins, load_plugins
 from salmu_core.records.schema import RunRecord, RunSpec
 from salmu_core.records.store import RECORD_FILE, read_record
 from salmu_core.runner.accelerate_setup import leave_process_group
 from salmu_core.runner.compare import ComparisonResult, PlannedRun, compared
 from salmu_core.runner.jobs import DeadJob, Launched, Launcher
 from salmu_core.runner.progress import Progress
-from salmu_core.runner.resolve import resolve
 from salmu_core.runner.run import Settings, claim_folder, run_resolved
+from salmu_core.spec.resolve import resolve
 from salmu_slurm.local_jobs import LocalJobs, meet, meeting_place
 
 JOBS_FOLDER = "jobs"

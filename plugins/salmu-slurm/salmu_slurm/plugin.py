@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from salmu_core import hookimpl
-from salmu_core.plugins import Plugins
+from salmu_core.plugins.registry import Plugins
 from salmu_core.runner.compare import PlannedRun
 from salmu_core.runner.jobs import Launched, Launcher
 from salmu_core.runner.run import Settings

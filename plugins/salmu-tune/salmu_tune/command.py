@@ -72,7 +72,7 @@ def tune_command(
     from salmu_core.cli import render
     from salmu_core.cli.progress import ProgressDisplay
     from salmu_core.errors import BadOptions
-    from salmu_core.plugins import load_plugins
+    from salmu_core.plugins.registry import load_plugins
     from salmu_tune.search import Trial, tune
 
     plugins = load_plugins()

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from salmu_core.records.overall import basis
+from salmu_core.comparison.overall import basis
 from salmu_core.records.schema import ScoreRecord
 
 #: The share of the ordinary knowledge above chance that a trial may lose on any instance. docs/tune.md shows what it means in a

@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from salmu_core.comparison.verdict import judge
 from salmu_core.errors import BadOptions
-from salmu_core.files import check_writable, write_json
+from salmu_core.files.writing import check_writable, write_json
 from salmu_core.method import UnlearningMethod
-from salmu_core.model import WEIGHTS_FILE
-from salmu_core.plugins import Entry, Plugins, load_plugins
+from salmu_core.models.dual_encoder import WEIGHTS_FILE
+from salmu_core.plugins.registry import Entry, Plugins, load_plugins
 from salmu_core.records.schema import RunRecord, RunSpec
-from salmu_core.records.verdict import judge
-from salmu_core.runner.presets import preset_file
 from salmu_core.runner.provenance import package_versions
-from salmu_core.runner.resolve import make_benchmark, resolve
 from salmu_core.runner.run import ROWS_FILE, Settings, run_resolved
 from salmu_core.seeding import derive_seed
+from salmu_core.spec.presets import preset_file
+from salmu_core.spec.resolve import make_benchmark, resolve
 from salmu_tune.rule import LOST, RULE, Scores, Worth, mean_worth, worth_of
 from salmu_tune.space import described, first_trial, searched_values, space_of, suggest
 

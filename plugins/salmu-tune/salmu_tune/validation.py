@@ -16,12 +16,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from salmu_core.benchmark import Benchmark, Budget, Counted, Report, SplitInfo
-from salmu_core.data import Embedded, Split, View
+from salmu_core.data.pairs import Embedded, Split, View
 from salmu_core.errors import BadData, SalmuError
 from salmu_core.evaluation.mismatch import mismatch
 from salmu_core.evaluation.retrieval import better_captions
 from salmu_core.metric import Metric, Score
-from salmu_core.model import DualEncoder
+from salmu_core.models.dual_encoder import DualEncoder
 from salmu_core.options import AnyOptions, Field, Options
 from salmu_core.records.schema import Aspect, Target
 from salmu_core.seeding import numpy_generator
@@ -177,8 +177,8 @@ class Validation(Benchmark):
 
     def __init__(self, options: AnyOptions | None = None, cache: Path | None = None) -> None:
         super().__init__(options, cache)
-        from salmu_core.plugins import load_plugins
-        from salmu_core.runner.resolve import make_benchmark
+        from salmu_core.plugins.registry import load_plugins
+        from salmu_core.spec.resolve import make_benchmark
 
         if self.options.base == self.name:
             raise SalmuError("The benchmark validation cannot be carved out of itself.")

@@ -8,15 +8,15 @@ import pytest
 
 from salmu_authors.testing import report_benchmark
 from salmu_core import Between, FitOptions, LossMethod, OneOf, SalmuError, hookimpl
+from salmu_core.builtin.toy import Toy
 from salmu_core.errors import BadOptions
 from salmu_core.evaluation.mismatch import mismatch
 from salmu_core.losses import pair_cosine
-from salmu_core.plugins import add_plugin
+from salmu_core.plugins.registry import add_plugin
 from salmu_core.records.schema import Package, ScoreRecord
-from salmu_core.runner.presets import preset_file, with_preset
-from salmu_core.runner.resolve import make_benchmark, shipped_presets
 from salmu_core.runner.run import Settings
-from salmu_core.toy import Toy
+from salmu_core.spec.presets import preset_file, with_preset
+from salmu_core.spec.resolve import make_benchmark, shipped_presets
 from salmu_tune import plugin
 from salmu_tune.rule import LARGEST_LOSS, mean_worth, worth_of
 from salmu_tune.search import Trial, choose, tune

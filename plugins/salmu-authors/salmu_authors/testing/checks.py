@@ -13,12 +13,12 @@ from salmu_authors.testing.method_checks import METHOD_CHECKS
 from salmu_authors.testing.method_trial import MethodTrial
 from salmu_authors.testing.metric_checks import METRIC_CHECKS, MetricTrial
 from salmu_core.benchmark import Benchmark
-from salmu_core.commands import CommandEntry, CommandInfo, Commands
 from salmu_core.errors import PluginFailure, UnknownName
 from salmu_core.method import UnlearningMethod
 from salmu_core.metric import Metric
 from salmu_core.options import parse_options
-from salmu_core.plugins import Entry, Kind, Plugins, require_class
+from salmu_core.plugins.commands import CommandEntry, CommandInfo, Commands
+from salmu_core.plugins.registry import Entry, Kind, Plugins, require_class
 
 #: Kinds that can be checked, in the order in which a name is looked up.
 KINDS: tuple[Kind, ...] = ("method", "metric", "benchmark")

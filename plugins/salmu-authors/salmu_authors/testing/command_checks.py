@@ -12,15 +12,15 @@ from click.testing import CliRunner
 
 from salmu_authors.testing.contract import Checks, NotApplicable, NotReached
 from salmu_authors.testing.package import command_card, requirement_fault
-from salmu_core.commands import COMMAND_GROUP, CommandEntry, CommandInfo, command_fault
 from salmu_core.errors import PluginFailure
+from salmu_core.plugins.commands import COMMAND_GROUP, CommandEntry, CommandInfo, command_fault
 
 COMMAND_CHECKS = Checks()
 check = COMMAND_CHECKS.add
 
 _LONGEST_SUMMARY = 80
 #: What takes long to import. A command imports these inside its function.
-_HEAVY = ("torch", "open_clip", "accelerate", "transformers", "pandas", "scipy", "plotly", "salmu_core.plugins")
+_HEAVY = ("torch", "open_clip", "accelerate", "transformers", "pandas", "scipy", "plotly", "salmu_core.plugins.registry")
 
 
 class CommandTrial:

@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from salmu_core.benchmark import Benchmark, evaluation_locked
+from salmu_core.builtin.toy import Toy
+from salmu_core.data.pixels import PairStore
 from salmu_core.method import UnlearningMethod
-from salmu_core.pixels import PairStore
-from salmu_core.plugins import load_plugins
+from salmu_core.plugins.registry import load_plugins
 from salmu_core.runner.accelerate_setup import open_accelerator
 from salmu_core.runner.budget import SampleMeter
 from salmu_core.runner.context import UnlearnContext
-from salmu_core.runner.resolve import make_method
-from salmu_core.toy import Toy
+from salmu_core.spec.resolve import make_method
 
 
 @contextmanager

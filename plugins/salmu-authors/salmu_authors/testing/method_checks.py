@@ -13,9 +13,9 @@ from salmu_authors.testing.declarations import add_declaration_checks
 from salmu_authors.testing.method_trial import MethodTrial
 from salmu_authors.testing.package import check_card_options, check_headings, package_card
 from salmu_authors.testing.two_processes import TwoProcessFailure, two_process_weights
-from salmu_core.data import Role
+from salmu_core.data.pairs import Role
 from salmu_core.method import Family, LossMethod
-from salmu_core.model import tower_of
+from salmu_core.models.dual_encoder import tower_of
 from salmu_core.options import OneOf
 
 METHOD_CHECKS = Checks()

@@ -22,19 +22,19 @@ from salmu_authors.testing.contract import NotApplicable, NotReached
 from salmu_authors.testing.registry import installed_method, registry_with
 from salmu_authors.testing.watch import BenchmarkAccess, ProcessState, fixed_randomness, watched_benchmarks
 from salmu_core.benchmark import evaluation_locked
-from salmu_core.data import Pairs, Role
+from salmu_core.builtin.toy import Toy
+from salmu_core.data.pairs import Pairs, Role
+from salmu_core.data.pixels import PairStore
 from salmu_core.errors import BudgetExceeded, Diverged, EvaluationLocked
 from salmu_core.method import UnlearningMethod
-from salmu_core.model import DualEncoder
+from salmu_core.models.dual_encoder import DualEncoder
 from salmu_core.options import OneOf
-from salmu_core.pixels import PairStore
-from salmu_core.plugins import Entry
+from salmu_core.plugins.registry import Entry
 from salmu_core.records.schema import RunRecord
 from salmu_core.runner.accelerate_setup import open_accelerator
 from salmu_core.runner.budget import SampleMeter
 from salmu_core.runner.checkpoints import Checkpoints
 from salmu_core.runner.context import UnlearnContext
-from salmu_core.toy import Toy
 
 ROLES: tuple[Role, ...] = ("forget", "retain")
 

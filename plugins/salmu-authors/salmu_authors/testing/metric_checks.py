@@ -16,15 +16,15 @@ from salmu_authors.testing.contract import Checks, NotApplicable, NotReached
 from salmu_authors.testing.declarations import add_declaration_checks
 from salmu_authors.testing.package import package_card
 from salmu_authors.testing.watch import ProcessState, fixed_randomness, watched_benchmarks
-from salmu_core.data import Embedded, View
+from salmu_core.builtin.toy import Toy
+from salmu_core.data.pairs import Embedded, View
 from salmu_core.evaluation.bootstrap import clustered_interval
 from salmu_core.evaluation.embed import embed_views
 from salmu_core.evaluation.evaluate import evaluate_model
 from salmu_core.evaluation.plan import plan_evaluation
 from salmu_core.metric import Metric, NotMeasurable, Score
-from salmu_core.plugins import Entry
+from salmu_core.plugins.registry import Entry
 from salmu_core.records.schema import Aspect, ScoreRecord, Target
-from salmu_core.toy import Toy
 
 METRIC_CHECKS = Checks()
 add_declaration_checks(METRIC_CHECKS)

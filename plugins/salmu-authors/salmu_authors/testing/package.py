@@ -15,12 +15,12 @@ from typing import Any
 
 from salmu_authors.testing.contract import NotApplicable
 from salmu_core import __version__
-from salmu_core.commands import COMMAND_GROUP, CommandEntry, CommandInfo
-from salmu_core.core_versions import core_requirements, unsupported
 from salmu_core.method import UnlearningMethod
 from salmu_core.options import parse_options
-from salmu_core.plugins import GROUP, Entry
-from salmu_core.registry import card_of, package_text
+from salmu_core.plugins.cards import card_of, package_text
+from salmu_core.plugins.commands import COMMAND_GROUP, CommandEntry, CommandInfo
+from salmu_core.plugins.core_versions import core_requirements, unsupported
+from salmu_core.plugins.registry import GROUP, Entry
 
 #: Headings of a method's card, in order.
 CARD_HEADINGS = ("Idea", "Objective", "Data it sees", "Options", "When it fails", "Cost", "Paper", "Departures", "Use")

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from salmu_core.method import UnlearningMethod
-from salmu_core.plugins import Entry, Kind, Plugins, load_plugins, new_manager
+from salmu_core.plugins.registry import Entry, Kind, Plugins, load_plugins, new_manager
 from salmu_core.records.schema import Package
-from salmu_core.runner.resolve import make_method
+from salmu_core.spec.resolve import make_method
 
 
 def installed_method(name: str, options: Mapping[str, Any]) -> UnlearningMethod:

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from salmu_authors.testing.context import toy_context
 from salmu_authors.testing.declarations import own_module
-from salmu_core.files import write_tensors
+from salmu_core.files.writing import write_tensors
 from salmu_core.method import UnlearningMethod
 
 PROCESSES = 2

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from salmu_core.benchmark import Benchmark
-from salmu_core.data import Split
-from salmu_core.toy import Toy
+from salmu_core.builtin.toy import Toy
+from salmu_core.data.pairs import Split
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from salmu_core.commands import CommandInfo
+from salmu_core.plugins.commands import CommandInfo
 
 _SERVE = "salmu_core.cli.serve:serve_command"
 

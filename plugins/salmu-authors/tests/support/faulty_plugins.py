@@ -34,8 +34,8 @@ from salmu_core import (
     UnlearningMethod,
     View,
 )
+from salmu_core.builtin.toy import Toy
 from salmu_core.losses import contrastive_loss, pair_cosine
-from salmu_core.toy import Toy
 
 #: Check id -> faulty classes that it has to find.
 METHODS: dict[str, type[UnlearningMethod]] = {}

@@ -9,18 +9,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from salmu_core.data import Split
+from salmu_core.comparison.explain import VERDICTS
+from salmu_core.comparison.statements import recovered_words, statements, verdict_of
+from salmu_core.data.pairs import Split
 from salmu_core.errors import BadCheckpoint, BadRecord
-from salmu_core.model import load_model
-from salmu_core.plugins import Plugins, load_plugins
+from salmu_core.models.dual_encoder import load_model
+from salmu_core.plugins.registry import Plugins, load_plugins
 from salmu_core.records.attacks import Attacked, read_attacks
-from salmu_core.records.explain import VERDICTS
 from salmu_core.records.redact import public_record
 from salmu_core.records.references import find_references, reference
 from salmu_core.records.schema import RunRecord, ScoreRecord
-from salmu_core.records.statements import recovered_words, statements, verdict_of
 from salmu_core.records.store import read_record
-from salmu_core.runner.resolve import benchmark_of_run
+from salmu_core.spec.resolve import benchmark_of_run
 from salmu_deletion.certificate.sealed import CERTIFICATE_FILE, read_sealed
 from salmu_deletion.own_data.chain import read_request
 

@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 
 from salmu_core.errors import SalmuError
-from salmu_core.records.html import decimals, html_template
+from salmu_core.report.html import decimals, html_template
 from salmu_deletion.certificate.sealed import key_name
 
 TITLE = "Report of a deletion from a model"

@@ -81,7 +81,7 @@ def certificate_command(
     from rich.text import Text
 
     from salmu_core.cli import render
-    from salmu_core.files import atomic_path, check_writable, write_json, write_text
+    from salmu_core.files.writing import atomic_path, check_writable, write_json, write_text
     from salmu_deletion.certificate.content import certificate_content
     from salmu_deletion.certificate.page import render_page, write_pdf
     from salmu_deletion.certificate.sealed import seal

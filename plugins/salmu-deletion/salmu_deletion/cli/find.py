@@ -85,7 +85,7 @@ def find_command(
     """
     from salmu_core.cli import render
     from salmu_core.errors import BadOptions, OutputError
-    from salmu_core.files import write_text
+    from salmu_core.files.writing import write_text
     from salmu_deletion.own_data.columns import parse_columns
     from salmu_deletion.own_data.find import find_by_words, joined, write_candidates
     from salmu_deletion.own_data.tables import read_table
@@ -154,7 +154,7 @@ def _faces(
     quiet: bool,
 ) -> list[Candidate]:
     from salmu_core.cli.progress import ProgressDisplay
-    from salmu_core.model import ModelConfig, load_model
+    from salmu_core.models.dual_encoder import ModelConfig, load_model
     from salmu_core.runner.accelerate_setup import open_accelerator
     from salmu_core.runner.progress import Progress
     from salmu_deletion.own_data.find import find_by_face

@@ -12,7 +12,7 @@ from salmu_core.cli.arguments import complete_names, make_settings, parse_settin
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from salmu_core.layout import Finding
+    from salmu_core.data.layout import Finding
     from salmu_deletion.forget import Forgotten
 
 _EXAMPLES = """\b
@@ -107,9 +107,9 @@ def forget_command(
     """
     from salmu_core.cli import render
     from salmu_core.cli.progress import ProgressDisplay
+    from salmu_core.data.processes import process_index
     from salmu_core.errors import BadOptions
-    from salmu_core.plugins import load_plugins
-    from salmu_core.processes import process_index
+    from salmu_core.plugins.registry import load_plugins
     from salmu_deletion.forget import check, forget, own_data, plan, settings_for
     from salmu_deletion.own_data.check import errors_of
     from salmu_deletion.own_data.columns import parse_columns
@@ -210,7 +210,7 @@ def _show(done: Forgotten) -> None:
     from rich.text import Text
 
     from salmu_core.cli import render
-    from salmu_core.records.statements import statements
+    from salmu_core.comparison.statements import statements
     from salmu_deletion.forget import PAGE_FILE
 
     record = done.record

@@ -11,19 +11,19 @@ from typing import Any
 import torch
 
 from salmu_core.benchmark import Benchmark
-from salmu_core.data_cache import DataCache
+from salmu_core.comparison.statements import recovered_words
+from salmu_core.data.cache import DataCache
 from salmu_core.errors import BadCheckpoint, BadOptions, BadRecord, SalmuError
 from salmu_core.evaluation.plan import plan_evaluation
-from salmu_core.model import DualEncoder, load_model
-from salmu_core.plugins import Plugins, load_plugins
+from salmu_core.models.dual_encoder import DualEncoder, load_model
+from salmu_core.plugins.registry import Plugins, load_plugins
 from salmu_core.records.attacks import read_attacks
 from salmu_core.records.schema import RunRecord
-from salmu_core.records.statements import recovered_words
 from salmu_core.records.store import read_record
 from salmu_core.runner.accelerate_setup import AUTOCAST, open_accelerator
 from salmu_core.runner.progress import Progress
-from salmu_core.runner.resolve import benchmark_of_run, make_metrics
 from salmu_core.runner.run import Settings
+from salmu_core.spec.resolve import benchmark_of_run, make_metrics
 from salmu_deletion.inspection.models import Embedding, Which, embed_rows, means
 from salmu_deletion.inspection.rows import Row, find_association, find_identity, gather_rows, list_people
 from salmu_deletion.inspection.words import sentences

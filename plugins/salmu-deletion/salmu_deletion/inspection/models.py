@@ -11,10 +11,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from salmu_core.benchmark import Benchmark
-from salmu_core.data import View
-from salmu_core.data_cache import DataCache
+from salmu_core.data.cache import DataCache
+from salmu_core.data.pairs import View
 from salmu_core.evaluation.embed import EmbeddingCache, embed_views
-from salmu_core.model import DualEncoder
+from salmu_core.models.dual_encoder import DualEncoder
 from salmu_deletion.inspection.rows import Row
 
 Which = Literal["compromised", "unlearned", "clean"]

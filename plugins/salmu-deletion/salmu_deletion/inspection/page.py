@@ -9,9 +9,9 @@ from functools import cache
 import jinja2
 
 from salmu_core.benchmark import Benchmark
+from salmu_core.data.pixels import decode_image
 from salmu_core.errors import BadData
-from salmu_core.pixels import decode_image
-from salmu_core.records.html import decimals, html_template
+from salmu_core.report.html import decimals, html_template
 from salmu_deletion.inspection.inspect import Inspection
 from salmu_deletion.inspection.rows import Row
 from salmu_deletion.inspection.words import GROUP_WORDS, MODEL_WORDS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from salmu_core.records.verdict import Thresholds
+from salmu_core.comparison.verdict import Thresholds
 
 if TYPE_CHECKING:
     from salmu_deletion.inspection.inspect import Inspection

@@ -12,15 +12,15 @@ from typing import Any, Literal
 from pydantic import field_validator
 
 from salmu_core.benchmark import Benchmark, Budget, BuildStep, Report, SplitInfo, Terms
-from salmu_core.data import Split, content_key
+from salmu_core.data.pairs import Split, content_key
 from salmu_core.errors import BadCheckpoint, BadData, BadOptions, SalmuError
 from salmu_core.evaluation.mismatch import mismatch
 from salmu_core.evaluation.retrieval import RetainRetrieval
-from salmu_core.file_digests import FileDigests
-from salmu_core.files import default_cache
-from salmu_core.hf_layout import HF_CONFIG, is_hf_clip
+from salmu_core.files.digests import FileDigests
+from salmu_core.files.writing import default_cache
 from salmu_core.metric import Metric
-from salmu_core.model import CONFIG_FILE, DualEncoder, ModelConfig, find_weights, load_model
+from salmu_core.models.dual_encoder import CONFIG_FILE, DualEncoder, ModelConfig, find_weights, load_model
+from salmu_core.models.hf_layout import HF_CONFIG, is_hf_clip
 from salmu_core.options import AnyOptions, Field, Options
 from salmu_core.records.schema import Target
 from salmu_deletion.own_data.chain import EARLIER, Earlier, EarlierRetrieval, earlier_requests, earlier_split
@@ -322,7 +322,7 @@ class OwnData(Benchmark):
 
     def _pictures(self, table: Table) -> Sequence[str]:
         """Digests of the files that pictures lie in: their own, or the shards."""
-        from salmu_core.data import FileImages, ImagePlaces
+        from salmu_core.data.pairs import FileImages, ImagePlaces
 
         places = ImagePlaces.of(table.images)
         files = [file for source in places.sources if isinstance(source, FileImages) for file in source.files()]

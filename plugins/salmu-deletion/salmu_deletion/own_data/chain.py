@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from salmu_core.data import Split, join_splits
+from salmu_core.comparison.verdict import Thresholds
+from salmu_core.data.pairs import Split, join_splits
 from salmu_core.errors import BadRecord, SalmuError
 from salmu_core.records.schema import Aspect, RunRecord, Target
 from salmu_core.records.store import read_record
-from salmu_core.records.verdict import Thresholds
 from salmu_deletion.own_data.metrics import ForgetRetrieval
 
 if TYPE_CHECKING:

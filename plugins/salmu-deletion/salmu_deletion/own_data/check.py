@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from PIL import Image, UnidentifiedImageError
 
-from salmu_core.data import content_key
-from salmu_core.data_cache import decode_pool
+from salmu_core.data.cache import decode_pool
+from salmu_core.data.layout import Finding
+from salmu_core.data.pairs import content_key
 from salmu_core.errors import BadData
-from salmu_core.layout import Finding
 from salmu_deletion.own_data.tables import Table
 
 _SHOWN = 3  # rows that a finding names

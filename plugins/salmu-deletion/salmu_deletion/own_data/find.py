@@ -14,12 +14,12 @@ from typing import cast
 import torch
 
 from salmu_core.benchmark import Benchmark
-from salmu_core.data import Split, View
-from salmu_core.data_cache import DataCache
+from salmu_core.data.cache import DataCache
+from salmu_core.data.pairs import Split, View
 from salmu_core.errors import BadData, OutputError
 from salmu_core.evaluation.embed import Tell, embed_views
-from salmu_core.files import atomic_path, write_text
-from salmu_core.model import DualEncoder
+from salmu_core.files.writing import atomic_path, write_text
+from salmu_core.models.dual_encoder import DualEncoder
 from salmu_deletion.own_data.images import PathImages
 from salmu_deletion.own_data.tables import Table
 
@@ -175,7 +175,7 @@ def _columns(table: Table) -> tuple[Sequence[str | None] | None, ...]:
 
 def _file_of(table: Table, row: int) -> Path | None:
     """The row's own picture file; None where it lies in a file with others."""
-    from salmu_core.data import ImagePlaces
+    from salmu_core.data.pairs import ImagePlaces
 
     places = ImagePlaces.of(table.images)
     source = places.sources[places.source[row]]

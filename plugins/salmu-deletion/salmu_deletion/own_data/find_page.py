@@ -12,10 +12,10 @@ from typing import Any
 import jinja2
 from PIL import Image
 
-from salmu_core.data import Split
+from salmu_core.data.pairs import Split
+from salmu_core.data.pixels import decode_image
 from salmu_core.errors import BadData
-from salmu_core.pixels import decode_image
-from salmu_core.records.html import decimals, html_template
+from salmu_core.report.html import decimals, html_template
 from salmu_deletion.own_data.find import Candidate
 from salmu_deletion.own_data.images import PathImages
 from salmu_deletion.own_data.tables import Table

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from salmu_core.errors import BadData
-from salmu_core.file_digests import Stamp, file_stamp
+from salmu_core.files.digests import Stamp, file_stamp
 
 _AGAIN = "Start again: the files must stay as they are while a run goes on."
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import jinja2
 
-from salmu_core.records.explain import VERDICTS
-from salmu_core.records.html import decimals, html_template
+from salmu_core.comparison.explain import VERDICTS
+from salmu_core.comparison.statements import statements, verdict_of
 from salmu_core.records.schema import RunRecord, Target
-from salmu_core.records.statements import statements, verdict_of
+from salmu_core.report.html import decimals, html_template
 
 
 def render_request(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from salmu_core.data import ImageRows, join_images
+from salmu_core.data.pairs import ImageRows, join_images
 from salmu_core.errors import BadData, SalmuError
 from salmu_deletion.own_data.columns import PARTS, Columns, match_columns
 from salmu_deletion.own_data.images import ParquetCells, PathImages, TarImages

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from salmu_core.model import DualEncoder
-from salmu_core.toy import TOY_MODEL
+from salmu_core.builtin.toy import TOY_MODEL
+from salmu_core.models.dual_encoder import DualEncoder
 
 HEADINGS = ("photo", "text", "person_id")
 

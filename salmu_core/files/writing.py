@@ -1,0 +1,213 @@
+"""Writing files so that a reader never sees half of one, and finding out early that a place cannot be written."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from salmu_core.errors import BadData, DamagedFile, OutputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_LFS = b"version https://git-lfs.github.com/spec/"
+
+
+def default_cache() -> Path:
+    """Where benchmarks and embeddings are kept: the variable SALMU_CACHE, else the user's cache folder."""
+    import platformdirs
+
+    chosen = os.environ.get("SALMU_CACHE")
+    # A shell leaves `~` alone in quotes, in .env files and in unit files.
+    return Path(os.path.expanduser(chosen)) if chosen else Path(platformdirs.user_cache_dir("salmu"))
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that replaces it when the block ends well and vanishes when it does not.
+
+    Raises:
+        OutputError: the place cannot be written or is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        os.close(handle)
+    except OSError as error:
+        raise OutputError(f"'{path}' cannot be written: {error.strerror or error}.", elsewhere(path)) from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(
+            f"'{path}' cannot be written: {error.strerror or error}.", elsewhere(path, "Free some space there")
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically.
+
+    Raises:
+        OutputError: the place cannot be written, or the text holds a file name that is not UTF-8.
+    """
+    with atomic_path(path) as temporary:
+        try:
+            temporary.write_text(text, encoding="utf-8")
+        except UnicodeEncodeError as error:
+            near = error.object[max(0, error.start - 60) : error.end].rsplit('"', 1)[-1]
+            shown = os.fsencode(near).decode("utf-8", "backslashreplace")
+            raise OutputError(
+                f"'{path}' cannot be written: '{shown}' is not UTF-8.", "Rename the file or folder that is called so."
+            ) from None
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically, indented, keys in the order given."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, default=list) + "\n")
+
+
+def write_sealed_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON object atomically with a checksum, which `salmu_core.files.seals.read_json` compares."""
+    from salmu_core.files.seals import sealed_json
+
+    write_json(path, sealed_json(content))
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file atomically, with a checksum in its metadata. Tensors that share memory are written once each."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    from salmu_core.files.seals import BLANK, SEAL, seal_tensors
+
+    whole: dict[str, Tensor] = {}
+    memory: set[int] = set()
+    for name, tensor in tensors.items():
+        held = tensor.detach().cpu().contiguous()
+        storage = held.untyped_storage()
+        # Copied only where memory is shared: a checkpoint of gigabytes should not stand in memory twice.
+        shared = storage.data_ptr() in memory or storage.nbytes() > held.nbytes
+        memory.add(storage.data_ptr())
+        whole[name] = held.clone() if shared else held
+    with atomic_path(path) as temporary:
+        try:
+            save_file(whole, temporary, metadata={**(metadata or {}), SEAL: BLANK})
+        except SafetensorError as error:
+            raise OutputError(f"'{path}' cannot be written: {error}.", elsewhere(path, "Free some space there")) from error
+        seal_tensors(temporary)
+
+
+def read_tensors(path: Path, *, sealed: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file, compared with its checksum where it has one.
+
+    Args:
+        sealed: refuse a file without a checksum, as salmu 0.1 wrote them.
+
+    Raises:
+        DamagedFile: it is not there, cannot be read, or is not what was written.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    from salmu_core.files.seals import SEAL, check_tensors
+
+    check_tensors(path, required=sealed)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = {name: value for name, value in (file.metadata() or {}).items() if name != SEAL}
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise DamagedFile(f"'{path}' is not a safetensors file that can be read: {error}.") from error
+
+
+def check_writable(folder: Path, needed_bytes: int = 0) -> None:
+    """Find out before hours of work that results cannot be stored.
+
+    Raises:
+        OutputError: the folder cannot be made or written, is a file, or has less than `needed_bytes` free.
+    """
+    what = "cache" if in_cache(folder) else "output"
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise OutputError(f"The {what} place '{folder}' is a file.", elsewhere(folder, option="--out"))
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"salmu")
+            probe.flush()
+    except OSError as error:
+        raise OutputError(
+            f"The {what} directory '{folder}' cannot be written: {error.strerror or error}.",
+            elsewhere(folder, option="--out"),
+        ) from error
+    free = shutil.disk_usage(folder).free
+    if free < needed_bytes:
+        raise OutputError(
+            f"The {what} directory '{folder}' has {free / 1e6:.0f} MB free; this needs {needed_bytes / 1e6:.0f} MB.",
+            elsewhere(folder, "Free some space", option="--out"),
+        )
+
+
+def in_cache(path: Path) -> bool:
+    """Does this lie in the user's cache?"""
+    return path.absolute().is_relative_to(default_cache().absolute())
+
+
+def elsewhere(path: Path, first: str = "", option: str | None = None) -> str:
+    """What to do about a place that cannot be written: who chose it decides, the variable SALMU_CACHE or an option.
+
+    Args:
+        first: what else helps, as the beginning of a sentence.
+        option: of the command line, for places outside the cache.
+    """
+    if in_cache(path):
+        other = "choose another place for the cache with SALMU_CACHE"
+    elif option is not None:
+        other = f"choose another with {option}"
+    else:
+        other = "choose another place"
+    return f"{first}, or {other}." if first else f"{other[0].upper()}{other[1:]}."
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Is this the short text that Git LFS leaves in place of a large file which was not fetched?"""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_LFS)) == _LFS
+    except OSError:
+        return False
+
+
+def refuse_lfs_pointer(path: Path) -> None:
+    """Say which file Git LFS left out, instead of what a reader makes of the pointer in its place.
+
+    Raises:
+        BadData: the file is such a pointer.
+    """
+    if is_lfs_pointer(path):
+        raise BadData(f"'{path}' is a Git LFS pointer: the file itself was not fetched.", "Fetch it with `git lfs pull`.")
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes that all files under a folder take on the disk, holes of sparse files left out; 0 when it does not exist."""
+    if not folder.is_dir():
+        return 0
+    found = [entry.stat() for entry in folder.rglob("*") if entry.is_file()]
+    # Without a count of blocks (Windows) there is only the length.
+    return sum(stat.st_blocks * 512 if hasattr(stat, "st_blocks") else stat.st_size for stat in found)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,568 @@
+"""The dual encoder that methods change and metrics embed with: open_clip's own model behind a small, uniform face."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.distributed.nn.functional as dist_nn
+import torch.nn.functional as F
+from jaxtyping import Float, Int, UInt8
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from salmu_core.data.pairs import Features, Pairs
+from salmu_core.data.processes import process_count, share_of_batch
+from salmu_core.errors import BadCheckpoint, BadOptions, DamagedFile
+from salmu_core.files.seals import file_checksum
+from salmu_core.files.writing import read_tensors, write_tensors
+from salmu_core.models.config import CONFIG_FILE as CONFIG_FILE
+from salmu_core.models.config import ModelConfig as ModelConfig
+from salmu_core.models.config import check_config, known_names, on_this_machine, read_config
+from salmu_core.models.folder_tokenizer import fingerprint, folder_tokenizer
+from salmu_core.models.hf_layout import from_hf_weights, is_hf_clip, read_hf_config
+
+Tower = Literal["image", "text"]
+#: From this many captions on they are encoded in parts of similar length on a CPU, and in how many parts.
+_WORTH_SORTING, _PARTS_BY_LENGTH = 32, 4
+WEIGHTS_FILE = "model.safetensors"
+BESIDE = "beside"  # in the metadata of saved weights: checksums of the files without which they mean something else
+
+
+@lru_cache(maxsize=8)
+def _tokenizer(name: str | None, context_length: int, kwargs: str) -> Callable[[list[str]], Tensor]:
+    """A tokenizer, made once: reading the vocabulary takes longer than making a small model."""
+    import open_clip
+
+    given = json.loads(kwargs)
+    if name:
+        return open_clip.tokenizer.HFTokenizer(  # type: ignore[no-any-return]
+            name, context_length=context_length, trust_remote_code=False, **given
+        )
+    return open_clip.tokenizer.SimpleTokenizer(context_length=context_length, **given)  # type: ignore[no-any-return]
+
+
+def _named_tokenizer(config: ModelConfig) -> Callable[[list[str]], Tensor]:
+    """The tokenizer that a configuration names, or CLIP's own.
+
+    Raises:
+        BadCheckpoint: a name that is not known, or not on this machine where the model is a local one.
+    """
+    text = config.model_cfg["text_cfg"]
+    name, kwargs = text.get("hf_tokenizer_name"), dict(text.get("tokenizer_kwargs") or {})
+    if name and name not in known_names():
+        raise BadCheckpoint(
+            f"The model names the tokenizer '{name}', which lies neither in its folder nor in open_clip's own configurations.",
+            "Put its tokenizer.json and tokenizer_config.json into the model's folder.",
+        )
+    if name and not config.online:
+        name = on_this_machine(name, "The model")
+    length = int(text.get("context_length", 77))
+    try:
+        return _tokenizer(name, length, json.dumps(kwargs, sort_keys=True))
+    except (TypeError, ValueError, OSError) as error:
+        raise BadCheckpoint(f"The model's tokenizer cannot be made: {str(error).splitlines()[0]}.") from error
+
+
+class Processor:
+    """Turns encoded images and captions into what an encoder takes, exactly as open_clip's evaluation transform does.
+
+    Resizing and cropping end in 8-bit pixels; scaling and normalising follow later, on the device. So pixels can be cached
+    as bytes without changing a single value.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        from open_clip.transform import PreprocessCfg, image_transform_v2
+
+        vision = config.model_cfg["vision_cfg"]
+        settings = {"size": vision.get("image_size", 224), **config.preprocess_cfg}
+        known = {name: settings[name] for name in PreprocessCfg.__dataclass_fields__ if name in settings}
+        self.preprocess = PreprocessCfg(**{k: tuple(v) if isinstance(v, list) else v for k, v in known.items()})
+        # The last two transforms are ToTensor and Normalize; everything before them yields a PIL image.
+        self._to_pixels = image_transform_v2(self.preprocess, is_train=False).transforms[:-2]
+        text = config.model_cfg["text_cfg"]
+        self.context_length = int(text.get("context_length", 77))
+        name = text.get("hf_tokenizer_name")
+        kwargs = dict(text.get("tokenizer_kwargs") or {})
+        self._tokenizer: Callable[[list[str]], Tensor]
+        if name and config.tokenizer:
+            self._tokenizer_name = fingerprint(config.tokenizer)
+            self._tokenizer = folder_tokenizer(config.tokenizer, self.context_length)
+        else:
+            self._tokenizer_name = name or "open_clip.SimpleTokenizer"
+            if kwargs:
+                self._tokenizer_name += json.dumps(kwargs, sort_keys=True, default=str)
+            self._tokenizer = _named_tokenizer(config)
+        self._mean = torch.tensor(self.preprocess.mean).view(1, 3, 1, 1)
+        self._std = torch.tensor(self.preprocess.std).view(1, 3, 1, 1)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Processor:
+        """Copies of a model share it: it never changes, and its vocabulary is large."""
+        return self
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height, width of an encoder's input."""
+        size = self.preprocess.size
+        height, width = (size, size) if isinstance(size, int) else (size[0], size[1])
+        return 3, height, width
+
+    def pixels(self, image: Image.Image) -> UInt8[np.ndarray, "3 height width"]:
+        """Resized, cropped 8-bit RGB pixels of one image."""
+        for transform in self._to_pixels:
+            image = transform(image)
+        return np.ascontiguousarray(np.asarray(image.convert("RGB")).transpose(2, 0, 1))
+
+    def normalise(self, pixels: UInt8[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 height width"]:
+        """Bytes to the floats that the image encoder takes, on the device of `pixels`."""
+        if self._mean.device != pixels.device:  # moved once: a copy per batch would hold up the device
+            self._mean, self._std = self._mean.to(pixels.device), self._std.to(pixels.device)
+        return pixels.to(torch.float32).div_(255).sub_(self._mean).div_(self._std)
+
+    def tokenize(self, texts: Sequence[str]) -> Int[Tensor, "batch context"]:
+        """Token ids, padded with 0 and cut to the context length."""
+        if not texts:
+            return torch.zeros(0, self.context_length, dtype=torch.long)
+        tokens: Tensor = self._tokenizer(list(texts))
+        return tokens
+
+    @cached_property
+    def image_fingerprint(self) -> str:
+        """Hash of everything that decides the pixels."""
+        return _hash_text(json.dumps(self.preprocess.__dict__, sort_keys=True, default=list))
+
+    @cached_property
+    def text_fingerprint(self) -> str:
+        """Hash of everything that decides the tokens."""
+        return _hash_text(f"{self._tokenizer_name}/{self.context_length}")
+
+
+class DualEncoder(nn.Module):
+    """An open_clip model with unit-length embeddings, fp32 weights and its processor.
+
+    Calling it on `Pairs` gives the embeddings of the whole global batch, on every process, with gradients that are right
+    under data parallelism.
+
+    With `micro_batch` set, at most that many rows go through an encoder at a time and only their embeddings are kept; the
+    backward pass encodes each part again just before it needs its activations. So a loss sees the embeddings of the whole
+    batch, its gradients are those of the whole batch up to rounding, and memory does not grow with the batch: the gradient
+    cache of Gao et al. 2021 (arXiv 2101.06983), here with PyTorch's checkpoints in place of a second loop, so that
+    any loss, any part of it and any number of backward passes are right.
+    """
+
+    def __init__(self, clip: nn.Module, config: ModelConfig) -> None:
+        super().__init__()
+        self.clip = clip
+        self.config = config
+        self.processor = Processor(config)
+        #: Encoders run under autocast to this type when set; weights and embeddings stay fp32.
+        self.autocast: torch.dtype | None = None
+        #: Rows that go through an encoder at a time; None: all. An encoder that forward hooks watch is given whole batches.
+        self.micro_batch: int | None = None
+        self._compiled = False
+
+    @classmethod
+    def create(cls, config: ModelConfig, seed: int) -> DualEncoder:
+        """A randomly initialised model; equal seeds give equal weights and global random state is left as it was."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return cls(_build(config), config)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.clip.parameters()).device
+
+    @property
+    def scale(self) -> Float[Tensor, ""]:
+        """What cosines are multiplied with to become logits."""
+        scale: Tensor = self.clip.logit_scale.exp().reshape(())  # type: ignore[operator]
+        return scale
+
+    def encode_image(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
+        """Unit-length image embeddings in fp32."""
+        return self._in_parts(self._embed_images, images)
+
+    def encode_text(self, tokens: Int[Tensor, "batch context"]) -> Float[Tensor, "batch dim"]:
+        """Unit-length caption embeddings in fp32.
+
+        Where the text encoder is causal, columns after the last end-of-text of the batch are not computed: no earlier
+        position can see them, so the result is the same.
+        """
+        return self._in_parts(self._embed_text, tokens)
+
+    def _embed_images(self, images: Tensor) -> Tensor:
+        with self._as_configured():
+            features = self.clip.encode_image(images)  # type: ignore[operator]
+        return F.normalize(features.float(), dim=-1)
+
+    def _embed_text(self, tokens: Tensor, length: int | None = None) -> Tensor:
+        with self._as_configured():
+            features = self._text_features(tokens, length)
+        return F.normalize(features.float(), dim=-1)
+
+    def _in_parts(self, embed: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+        """`embed(rows)`, at most `micro_batch` rows at a time."""
+        if self.micro_batch is None or len(rows) <= self.micro_batch:
+            return embed(rows)
+        if self._watched():
+            if torch.is_grad_enabled():
+                warnings.warn(
+                    f"Forward hooks watch an encoder, so it is given {len(rows)} rows at once instead of micro-batches of"
+                    f" {self.micro_batch}.",
+                    stacklevel=3,
+                )
+            return embed(rows)
+        parts = rows.tensor_split(-(-len(rows) // self.micro_batch))
+        if not torch.is_grad_enabled():
+            return torch.cat([embed(part) for part in parts])
+        # Randomness has to repeat only where there is some: dropout while training from scratch.
+        keep = self.training
+        return torch.cat([checkpoint(embed, part, use_reentrant=False, preserve_rng_state=keep) for part in parts])
+
+    def _watched(self) -> bool:
+        """Do forward hooks wait for what an encoder computes?"""
+        return any(module._forward_hooks or module._forward_pre_hooks for module in self.clip.modules())
+
+    @contextmanager
+    def _as_configured(self) -> Iterator[None]:
+        with self._precision():
+            # Compiled code does not know of hooks that were added after it was compiled.
+            if self._compiled and self._watched():
+                with torch.compiler.set_stance("force_eager"):
+                    yield
+            else:
+                yield
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None)
+
+    def _text_features(self, tokens: Tensor, length: int | None = None) -> Tensor:
+        clip: Any = self.clip
+        causal = getattr(clip, "attn_mask", None) is not None and getattr(clip, "text_pool_type", "") == "argmax"
+        if not causal or tokens.numel() == 0:
+            features: Tensor = clip.encode_text(tokens)
+            return features
+        # Hooks are promised whole batches (see micro_batch).
+        if tokens.device.type == "cpu" and len(tokens) >= _WORTH_SORTING and not self._watched():
+            return self._by_length(tokens)
+        if length is None:
+            length = int(tokens.argmax(dim=-1).max()) + 1  # end-of-text has the largest id
+        return self._causal_features(tokens[:, :length])
+
+    def _by_length(self, tokens: Tensor) -> Tensor:
+        """Encode captions beside others of their length: on a CPU a batch costs its longest caption times its rows."""
+        ends = tokens.argmax(dim=-1)
+        order = ends.argsort(stable=True)
+        parts = [
+            self._causal_features(tokens[rows, : int(ends[rows[-1]]) + 1]) for rows in order.tensor_split(_PARTS_BY_LENGTH)
+        ]
+        return torch.cat(parts)[order.argsort()]
+
+    def _causal_features(self, tokens: Tensor) -> Tensor:
+        clip: Any = self.clip
+        length = tokens.shape[1]
+        dtype = clip.transformer.get_cast_dtype()
+        x = clip.token_embedding(tokens).to(dtype) + clip.positional_embedding[:length].to(dtype)
+        x = clip.ln_final(clip.transformer(x, attn_mask=clip.attn_mask[:length, :length]))
+        x = x[torch.arange(len(x), device=x.device), tokens.argmax(dim=-1)]
+        if clip.text_projection is not None:
+            x = clip.text_projection(x) if isinstance(clip.text_projection, nn.Linear) else x @ clip.text_projection
+        pooled: Tensor = x
+        return pooled
+
+    def forward(self, pairs: Pairs) -> Features:
+        """Embeddings of a global batch, gathered from all processes in row order."""
+        share = share_of_batch(len(pairs))
+        store, rows = pairs.store, pairs.index[share]
+        # Parts are cut from row numbers, so that not even the pixels of more than one part are held.
+        image = self._in_parts(lambda part: self._embed_images(store.pixels(part)), rows)
+        text = self._in_parts(lambda part: self._embed_text(store.tokens(part), store.text_length(part)), rows)
+        # Where a batch cannot be shared evenly, every process computes it all and the gradients average to the same value.
+        if process_count() > 1 and len(rows) < len(pairs):
+            # The backward of this gather sums over processes, and data parallelism then divides by their number: together
+            # every process ends with the gradient of the loss over the global batch.
+            image, text = torch.cat(list(_all_gather(image))), torch.cat(list(_all_gather(text)))
+        return Features(image, text, self.scale)
+
+    def tower_parameters(self, tower: Literal["both", "image", "text"] = "both") -> list[nn.Parameter]:
+        """Parameters of one or both encoders, without logit scale and bias."""
+        return [parameter for name, parameter in self.clip.named_parameters() if tower_of(name) in _towers(tower)]
+
+    def frozen_copy(self) -> DualEncoder:
+        """An independent copy that takes no gradients."""
+        twin = copy.deepcopy(self)
+        twin.requires_grad_(False)
+        twin.compile_encoders(self._compiled)  # compiled code belongs to one model and is not copied
+        return twin.eval()
+
+    def compile_encoders(self, enable: bool = True) -> None:
+        """Let `torch.compile` make the encoders' code when they are next called, or go back to the code as written.
+
+        Names of weights, saved files and copies stay as they are.
+        """
+        self._compiled = enable
+        clip: Any = self.clip
+        text = clip.text if hasattr(clip, "text") else clip.transformer
+        for module, dynamic in ((clip.visual, None), (text, True)):  # captions differ in length from batch to batch
+            if enable:
+                module.compile(dynamic=dynamic)
+            else:
+                module._compiled_call_impl = None
+
+    def checkpoint_activations(self, enable: bool = True) -> None:
+        """Keep only what goes into each layer of the encoders; the backward pass computes the layer again.
+
+        Raises:
+            BadOptions: an encoder of this architecture cannot do that.
+        """
+        try:
+            self.clip.set_grad_checkpointing(enable)  # type: ignore[operator]
+        except Exception as error:  # encoders of other packages say no in their own ways
+            raise BadOptions(f"This architecture cannot checkpoint its activations: {error}.", "Leave it out.") from error
+
+    def fingerprint(self) -> dict[Tower, str]:
+        """A content hash of each tower's weights and architecture. One changed weight changes its tower's hash."""
+        architecture = json.dumps(self.config.as_json()["model_cfg"], sort_keys=True, default=list).encode()
+        weights = sorted(self.clip.state_dict().items())
+
+        def digest(tower: Tower) -> str:
+            digest = hashlib.blake2b(digest_size=16)
+            for name, tensor in weights:
+                if tower_of(name) == tower:
+                    digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+                    digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            digest.update(architecture)
+            return digest.hexdigest()
+
+        with ThreadPoolExecutor(2) as pool:  # hashing frees the interpreter: both towers at once
+            image, text = pool.map(digest, ("image", "text"))
+        return {"image": image, "text": text}
+
+    def weights(self) -> dict[str, Tensor]:
+        """The state of open_clip's model, by open_clip's names."""
+        return self.clip.state_dict()
+
+    def save(self, folder: Path) -> Path:
+        """Write `model.safetensors`, `open_clip_config.json` and a tokenizer that is not CLIP's own; open_clip loads the folder as
+        `local-dir:FOLDER`."""
+        self.config.write(folder)
+        path = folder / WEIGHTS_FILE
+        beside = {name: file_checksum(folder / name) for name in (CONFIG_FILE, *(self.config.tokenizer or {}))}
+        write_tensors(path, self.weights(), {BESIDE: json.dumps(beside, sort_keys=True)})
+        return path
+
+
+def tower_of(name: str) -> Tower | None:
+    """The encoder that a parameter of open_clip's model belongs to; None for the logit scale and bias."""
+    if name in ("logit_scale", "logit_bias"):
+        return None
+    return "image" if name.startswith("visual.") else "text"
+
+
+def load_model(source: str | Path, *, like: ModelConfig | None = None) -> DualEncoder:
+    """Load a model from wherever people keep them.
+
+    Args:
+        source: a directory with `open_clip_config.json` (a run directory is one), a `.safetensors`, `.pt`, `.pth` or `.bin`
+            file, a directory of `transformers.CLIPModel`, or an open_clip name starting with `hf-hub:` (OWNER/NAME, perhaps
+            @REVISION) or `local-dir:`.
+        like: architecture of a checkpoint that has no `open_clip_config.json` beside it.
+
+    Raises:
+        BadCheckpoint: nothing there, a pickle that holds more than tensors, or weights of another architecture.
+        HubError: a model on the hub that is not there, not for this user, or out of reach.
+    """
+    text = str(source)
+    if text.startswith("hf-hub:"):
+        return _load_from_hub(text)
+    path = Path(text.removeprefix("local-dir:"))
+    if path.is_dir() and is_hf_clip(path):
+        model_cfg, preprocess_cfg = read_hf_config(path)
+        weights = find_weights(path)
+        return _with_weights(ModelConfig(model_cfg, preprocess_cfg), from_hf_weights(read_weights(weights)), str(weights))
+    if path.is_dir():
+        weights = find_weights(path)
+        config_path = path / CONFIG_FILE
+        if not config_path.is_file() and like is None:
+            raise BadCheckpoint(
+                f"'{path}' holds no {CONFIG_FILE}.",
+                "Give a run directory, a checkpoint file, or an open_clip model directory.",
+            )
+    elif path.is_file():
+        weights, config_path = path, path.parent / CONFIG_FILE
+    else:
+        raise BadCheckpoint(
+            f"There is no model at '{source}'.",
+            "A model is a run directory, a .safetensors/.pt/.bin file, hf-hub:OWNER/NAME, local-dir:PATH, or one of the"
+            " words clean and compromised.",
+        )
+    config = read_config(config_path) if config_path.exists() else like
+    if config is None:
+        raise BadCheckpoint(f"'{path}' does not say its architecture.", f"Put an {CONFIG_FILE} beside it.")
+    return _with_weights(config, read_weights(weights), str(weights))
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors of a checkpoint. Pickled files are read with `weights_only`, which refuses everything but tensors."""
+    import pickle
+
+    if not path.is_file():  # a device or a pipe may never end
+        raise BadCheckpoint(f"'{path}' is not a file.")
+    _refuse_compressed(path)
+    try:
+        if path.suffix == ".safetensors":
+            tensors, metadata = read_tensors(path)
+            _check_beside(path, metadata)
+            return tensors
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except DamagedFile as error:
+        raise BadCheckpoint(
+            f"'{path}' is not a checkpoint that can be read safely: {error.message}", "Fetch or make the model again."
+        ) from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise BadCheckpoint(
+            f"'{path}' is not a checkpoint that can be read safely: {str(error).splitlines()[0]}",
+            "Only safetensors files and pickles that hold nothing but tensors are read. Convert it where you trust it.",
+        ) from error
+    for key in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise BadCheckpoint(f"'{path}' holds no state dictionary of tensors.")
+    return {name.removeprefix("module."): tensor for name, tensor in content.items()}
+
+
+def _refuse_compressed(path: Path) -> None:
+    """PyTorch stores its archives as they are. A compressed one may be a thousand times as large in memory.
+
+    Raises:
+        BadCheckpoint: a member is compressed.
+    """
+    import zipfile
+
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            packed = [member.filename for member in archive.infolist() if member.compress_type != zipfile.ZIP_STORED]
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise BadCheckpoint(f"'{path}' is a damaged archive: {error}.") from error
+    if packed:
+        raise BadCheckpoint(f"'{path}' holds compressed data ({packed[0]}), which PyTorch does not write.")
+
+
+def _check_beside(weights: Path, metadata: Mapping[str, str]) -> None:
+    """Are the files that were saved with these weights still the same, as far as they are there?"""
+    try:
+        saved = json.loads(metadata.get(BESIDE, "{}"))
+        pairs = [(weights.with_name(Path(name).name), str(checksum)) for name, checksum in saved.items()]
+    except (ValueError, AttributeError, TypeError):
+        return  # somebody else's metadata
+    for path, checksum in pairs:
+        if path.is_file() and file_checksum(path) != checksum:
+            raise DamagedFile(f"'{path}' was changed after it was saved with '{weights.name}'.")
+
+
+def _with_weights(config: ModelConfig, weights: dict[str, Tensor], source: str) -> DualEncoder:
+    check_config(config, source)
+    model = DualEncoder.create(config, seed=0)
+    expected = model.weights()
+    weights = {name: tensor for name, tensor in weights.items() if name in expected or not name.endswith("position_ids")}
+    if "logit_scale" in weights and weights["logit_scale"].shape != expected["logit_scale"].shape:
+        weights["logit_scale"] = weights["logit_scale"].reshape(expected["logit_scale"].shape)
+    missing = sorted(expected.keys() - weights.keys())
+    surplus = sorted(weights.keys() - expected.keys())
+    shapes = [
+        f"{name} is {tuple(weights[name].shape)}, expected {tuple(expected[name].shape)}"
+        for name in sorted(expected.keys() & weights.keys())
+        if weights[name].shape != expected[name].shape
+    ]
+    if missing or surplus or shapes:
+        found = [*(f"lacks {name}" for name in missing), *(f"has {name}" for name in surplus), *shapes]
+        more = f" and {len(found) - 3} more differences" if len(found) > 3 else ""
+        vision = config.model_cfg["vision_cfg"]
+        raise BadCheckpoint(
+            f"'{source}' is of another architecture: {'; '.join(found[:3])}{more}.",
+            f"Expected: embedding {config.model_cfg['embed_dim']}, image {vision.get('image_size')} px,"
+            f" vision width {vision.get('width')}, vision layers {vision.get('layers')}.",
+        )
+    bad = [name for name, tensor in weights.items() if tensor.is_floating_point() and not torch.isfinite(tensor).all()]
+    if bad:
+        raise BadCheckpoint(f"'{source}' holds weights that are not finite: {', '.join(bad[:3])}.")
+    model.clip.load_state_dict(weights)
+    return model.float().eval()
+
+
+def _load_from_hub(name: str) -> DualEncoder:
+    """open_clip's `hf-hub:` names: fetch and check config and weights, then load as any checkpoint."""
+    from salmu_core.models.hub import fetch_model
+
+    repository, _, revision = name.removeprefix("hf-hub:").partition("@")
+    config_path, weights = fetch_model(repository, revision or None)
+    return _with_weights(read_config(config_path, online=True), read_weights(weights), name)
+
+
+def find_weights(folder: Path) -> Path:
+    """The file of weights in a model directory, the one that open_clip would take.
+
+    Raises:
+        BadCheckpoint: there is none.
+    """
+    from open_clip.factory import _find_checkpoint_in_dir
+
+    found = _find_checkpoint_in_dir(folder)
+    if found is None:
+        raise BadCheckpoint(f"'{folder}' holds no weights.", "Expected a .safetensors, .bin or .pth file in it.")
+    return Path(found)
+
+
+def _build(config: ModelConfig) -> nn.Module:
+    from open_clip.model import CLIP, CustomTextCLIP
+
+    settings = copy.deepcopy(dict(config.model_cfg))
+    settings["vision_cfg"] = {**settings["vision_cfg"], "timm_model_pretrained": False}  # the checkpoint fills it
+    if "hf_model_name" in settings["text_cfg"]:
+        settings["text_cfg"] = {**settings["text_cfg"], "hf_model_pretrained": False}
+        if not config.online:
+            settings["text_cfg"]["hf_model_name"] = on_this_machine(settings["text_cfg"]["hf_model_name"], "The model")
+    custom = settings.pop("custom_text", False) or "hf_model_name" in settings["text_cfg"]
+    previous = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        built: nn.Module = (CustomTextCLIP if custom else CLIP)(**settings)
+        return built
+    except (TypeError, ValueError, AssertionError, RuntimeError, NotImplementedError, KeyError, OSError) as error:
+        raise BadCheckpoint(f"open_clip cannot build this architecture: {error}.") from error
+    finally:
+        logging.disable(previous)
+
+
+def _towers(tower: Literal["both", "image", "text"]) -> tuple[Tower, ...]:
+    return ("image", "text") if tower == "both" else (tower,)
+
+
+def _all_gather(tensor: Tensor) -> Sequence[Tensor]:
+    if tensor.requires_grad:
+        gathered: Sequence[Tensor] = dist_nn.all_gather(tensor)
+        return gathered
+    parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, tensor.contiguous())
+    return parts
+
+
+def _hash_text(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -1,0 +1,337 @@
+"""CLIP models in the layout of `transformers.CLIPModel`, to and from open_clip's, without transformers.
+
+Only architectures that both libraries compute alike are mapped; everything else is refused with the reason.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from salmu_core.errors import BadCheckpoint
+from salmu_core.files.writing import write_json, write_tensors, write_text
+
+HF_CONFIG = "config.json"
+HF_WEIGHTS = "model.safetensors"
+_VOCABULARY = 49408  # of CLIP's byte-pair encoding; its last two entries begin and end a text
+_LAYER = {
+    "attn.out_proj.weight": "self_attn.out_proj.weight",
+    "attn.out_proj.bias": "self_attn.out_proj.bias",
+    "ln_1.weight": "layer_norm1.weight",
+    "ln_1.bias": "layer_norm1.bias",
+    "ln_2.weight": "layer_norm2.weight",
+    "ln_2.bias": "layer_norm2.bias",
+    "mlp.c_fc.weight": "mlp.fc1.weight",
+    "mlp.c_fc.bias": "mlp.fc1.bias",
+    "mlp.c_proj.weight": "mlp.fc2.weight",
+    "mlp.c_proj.bias": "mlp.fc2.bias",
+}
+#: open_clip -> transformers; both text and image end in a projection that is stored the other way round.
+_SINGLE = {
+    "logit_scale": "logit_scale",
+    "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
+    "positional_embedding": "text_model.embeddings.position_embedding.weight",
+    "ln_final.weight": "text_model.final_layer_norm.weight",
+    "ln_final.bias": "text_model.final_layer_norm.bias",
+    "visual.class_embedding": "vision_model.embeddings.class_embedding",
+    "visual.conv1.weight": "vision_model.embeddings.patch_embedding.weight",
+    "visual.positional_embedding": "vision_model.embeddings.position_embedding.weight",
+    "visual.ln_pre.weight": "vision_model.pre_layrnorm.weight",  # spelled so there
+    "visual.ln_pre.bias": "vision_model.pre_layrnorm.bias",
+    "visual.ln_post.weight": "vision_model.post_layernorm.weight",
+    "visual.ln_post.bias": "vision_model.post_layernorm.bias",
+}
+_TRANSPOSED = {"text_projection": "text_projection.weight", "visual.proj": "visual_projection.weight"}
+_TOWERS = {
+    "transformer.resblocks.": "text_model.encoder.layers.",
+    "visual.transformer.resblocks.": "vision_model.encoder.layers.",
+}
+#: Keys of open_clip's configuration that transformers' CLIP has, or that change nothing when a model is used.
+_VISION_KEYS = {"layers", "width", "head_width", "mlp_ratio", "patch_size", "image_size", "patch_dropout", "output_tokens"}
+_TEXT_KEYS = {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio", "output_tokens"}
+_PIECE = re.compile(r"self_attn\.(?P<part>[qkv])_proj\.(?P<kind>weight|bias)")
+_MODEL_KEYS = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "init_logit_scale"}
+#: Values with which any other key says nothing.
+_SILENT: tuple[Any, ...] = (None, False, {}, "learnable", "tok", "argmax", "linear", "default", 0, 0.0)
+
+
+def hf_refusal(model_cfg: Mapping[str, Any], preprocess_cfg: Mapping[str, Any]) -> str | None:
+    """Why a model cannot be written in transformers' layout without changing what it computes; None where it can."""
+    vision, text = model_cfg["vision_cfg"], model_cfg["text_cfg"]
+    for where, config, known in (
+        ("", model_cfg, _MODEL_KEYS),
+        ("vision_cfg.", vision, _VISION_KEYS),
+        ("text_cfg.", text, _TEXT_KEYS),
+    ):
+        odd = [key for key, value in config.items() if key not in known and not _silent(key, value)]
+        if odd:
+            return f"transformers' CLIPModel has no counterpart of {where}{odd[0]} = {config[odd[0]]!r}"
+    if text.get("pool_type", "argmax") != "argmax":
+        return f"transformers' CLIPModel has no counterpart of text_cfg.pool_type = {text['pool_type']!r}"
+    if not isinstance(vision.get("layers", 12), int) or not isinstance(vision.get("image_size", 224), int):
+        return "its image encoder is no plain vision transformer on square pictures"
+    if text.get("vocab_size", _VOCABULARY) != _VOCABULARY:
+        return "its vocabulary is not CLIP's"
+    resize, filter_ = preprocess_cfg.get("resize_mode", "shortest"), preprocess_cfg.get("interpolation", "bicubic")
+    if (resize, filter_) != ("shortest", "bicubic"):
+        return f"its pictures are resized in a way ({resize}, {filter_}) that is not the one of CLIPImageProcessor"
+    return None
+
+
+def _silent(key: str, value: Any) -> bool:
+    # timm_* and hf_* options say nothing unless a model is named, which is not among the silent values.
+    return (
+        any(value is silent or (type(value) is type(silent) and value == silent) for silent in _SILENT)
+        or (
+            key.startswith(("timm_", "hf_", "attn_pooler"))
+            and key not in ("timm_model_name", "hf_model_name", "hf_tokenizer_name")
+        )
+        or key in ("pad_id", "eos_id")
+    )
+
+
+def write_hf_folder(
+    folder: Path, model_cfg: Mapping[str, Any], preprocess_cfg: Mapping[str, Any], weights: Mapping[str, Tensor]
+) -> None:
+    """Write config, weights, tokenizer and image processor so that `CLIPModel` and `CLIPProcessor` load the folder.
+
+    Args:
+        preprocess_cfg: `mean`, `std` and `size`, as open_clip has them.
+
+    Raises:
+        BadCheckpoint: see `hf_refusal`.
+    """
+    refusal = hf_refusal(model_cfg, preprocess_cfg)
+    if refusal is not None:
+        raise BadCheckpoint(f"The model cannot be written for transformers: {refusal}.")
+    write_json(folder / HF_CONFIG, hf_config(model_cfg))
+    size = int(model_cfg["vision_cfg"].get("image_size", 224))
+    write_json(
+        folder / "preprocessor_config.json",
+        {
+            "image_processor_type": "CLIPImageProcessor",
+            "do_convert_rgb": True,
+            "do_resize": True,
+            "size": {"shortest_edge": size},
+            "resample": 3,  # bicubic, in Pillow's numbering
+            "do_center_crop": True,
+            "crop_size": {"height": size, "width": size},
+            "do_rescale": True,
+            "rescale_factor": 1 / 255,
+            "do_normalize": True,
+            "image_mean": list(preprocess_cfg["mean"]),
+            "image_std": list(preprocess_cfg["std"]),
+        },
+    )
+    _write_tokenizer(folder, int(model_cfg["text_cfg"].get("context_length", 77)))
+    write_tensors(folder / HF_WEIGHTS, to_hf_weights(weights), {"format": "pt"})
+
+
+def hf_config(model_cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of `config.json`."""
+    vision, text = model_cfg["vision_cfg"], model_cfg["text_cfg"]
+    act = "quick_gelu" if model_cfg.get("quick_gelu") else "gelu"
+    v_width, t_width = int(vision.get("width", 768)), int(text.get("width", 512))
+    dim = int(model_cfg["embed_dim"])
+    return {
+        "architectures": ["CLIPModel"],
+        "model_type": "clip",
+        "projection_dim": dim,
+        "logit_scale_init_value": 2.6592,
+        "torch_dtype": "float32",
+        "text_config": {
+            "model_type": "clip_text_model",
+            "hidden_size": t_width,
+            "intermediate_size": int(t_width * text.get("mlp_ratio", 4.0)),
+            "num_hidden_layers": int(text.get("layers", 12)),
+            "num_attention_heads": int(text.get("heads", 8)),
+            "max_position_embeddings": int(text.get("context_length", 77)),
+            "vocab_size": _VOCABULARY,
+            "projection_dim": dim,
+            "hidden_act": act,
+            "layer_norm_eps": 1e-5,
+            "bos_token_id": _VOCABULARY - 2,
+            "eos_token_id": _VOCABULARY - 1,
+            "pad_token_id": _VOCABULARY - 1,
+        },
+        "vision_config": {
+            "model_type": "clip_vision_model",
+            "hidden_size": v_width,
+            "intermediate_size": int(v_width * vision.get("mlp_ratio", 4.0)),
+            "num_hidden_layers": int(vision.get("layers", 12)),
+            "num_attention_heads": v_width // int(vision.get("head_width", 64)),
+            "image_size": int(vision.get("image_size", 224)),
+            "patch_size": int(vision.get("patch_size", 16)),
+            "num_channels": 3,
+            "projection_dim": dim,
+            "hidden_act": act,
+            "layer_norm_eps": 1e-5,
+        },
+    }
+
+
+def to_hf_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """open_clip's tensors under transformers' names.
+
+    Raises:
+        BadCheckpoint: a tensor that has no counterpart there.
+    """
+    mapped: dict[str, Tensor] = {}
+    for name, tensor in weights.items():
+        if name == "attn_mask":
+            continue
+        if name in _SINGLE:
+            mapped[_SINGLE[name]] = tensor
+        elif name in _TRANSPOSED:
+            mapped[_TRANSPOSED[name]] = tensor.T
+        elif name == "text_projection.weight":
+            mapped[name] = tensor
+        else:
+            tower = next((start for start in _TOWERS if name.startswith(start)), None)
+            layer, _, rest = name.removeprefix(tower or "").partition(".")
+            if tower is None or not layer.isdigit():
+                raise BadCheckpoint(f"transformers' CLIPModel has no counterpart of the weight {name}.")
+            place = f"{_TOWERS[tower]}{layer}."
+            if rest in ("attn.in_proj_weight", "attn.in_proj_bias"):
+                kind = rest.removeprefix("attn.in_proj_")
+                for part, piece in zip("qkv", tensor.chunk(3), strict=True):
+                    mapped[f"{place}self_attn.{part}_proj.{kind}"] = piece
+            elif rest in _LAYER:
+                mapped[place + _LAYER[rest]] = tensor
+            else:
+                raise BadCheckpoint(f"transformers' CLIPModel has no counterpart of the weight {name}.")
+    return mapped
+
+
+def is_hf_clip(folder: Path) -> bool:
+    """Is that a folder in transformers' CLIP layout, and not in open_clip's?"""
+    path = folder / HF_CONFIG
+    if (folder / "open_clip_config.json").is_file() or not path.is_file():
+        return False
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and content.get("model_type") == "clip"
+
+
+def read_hf_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """open_clip's model and preprocessing configuration of a folder in transformers' layout.
+
+    Raises:
+        BadCheckpoint: a setting that open_clip has no counterpart of, or files that cannot be read.
+    """
+    try:
+        content = json.loads((folder / HF_CONFIG).read_text(encoding="utf-8"))
+        vision = {**_HF_VISION, **content.get("vision_config", {})}
+        text = {**_HF_TEXT, **content.get("text_config", {})}
+        path = folder / "preprocessor_config.json"
+        processor = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (OSError, ValueError, TypeError) as error:
+        raise BadCheckpoint(f"'{folder}' is no readable model in transformers' layout: {error}.") from error
+    acts = {vision["hidden_act"], text["hidden_act"]}
+    if acts not in ({"gelu"}, {"quick_gelu"}) or vision["num_channels"] != 3 or text["vocab_size"] != _VOCABULARY:
+        raise BadCheckpoint(
+            f"'{folder}' has settings that open_clip has no counterpart of: hidden_act {sorted(acts)},"
+            f" {vision['num_channels']} channels, vocabulary of {text['vocab_size']}.",
+            "Convert it to open_clip where you can check the result.",
+        )
+    width = vision["hidden_size"]
+    model_cfg = {
+        "embed_dim": content.get("projection_dim", 512),
+        "quick_gelu": acts == {"quick_gelu"},
+        "vision_cfg": {
+            "image_size": vision["image_size"],
+            "layers": vision["num_hidden_layers"],
+            "width": width,
+            "head_width": width // vision["num_attention_heads"],
+            "patch_size": vision["patch_size"],
+            "mlp_ratio": vision["intermediate_size"] / width,
+        },
+        "text_cfg": {
+            "context_length": text["max_position_embeddings"],
+            "vocab_size": text["vocab_size"],
+            "width": text["hidden_size"],
+            "heads": text["num_attention_heads"],
+            "layers": text["num_hidden_layers"],
+            "mlp_ratio": text["intermediate_size"] / text["hidden_size"],
+        },
+    }
+    preprocess = {
+        ours: processor[theirs] for ours, theirs in (("mean", "image_mean"), ("std", "image_std")) if theirs in processor
+    }
+    return model_cfg, preprocess
+
+
+def from_hf_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """transformers' tensors under open_clip's names; the inverse of `to_hf_weights`. Unknown names stay, for a later refusal."""
+    single = {theirs: ours for ours, theirs in _SINGLE.items()}
+    transposed = {theirs: ours for ours, theirs in _TRANSPOSED.items()}
+    layer_names = {theirs: ours for ours, theirs in _LAYER.items()}
+    mapped: dict[str, Tensor] = {}
+    packed: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in weights.items():
+        if name in single:
+            mapped[single[name]] = tensor
+        elif name in transposed:
+            mapped[transposed[name]] = tensor.T.contiguous()
+        else:
+            ours, theirs = next(((o, t) for o, t in _TOWERS.items() if name.startswith(t)), ("", ""))
+            layer, _, rest = name.removeprefix(theirs).partition(".")
+            if ours and rest in layer_names:
+                mapped[f"{ours}{layer}.{layer_names[rest]}"] = tensor
+            elif ours and (match := _PIECE.fullmatch(rest)):
+                packed.setdefault(f"{ours}{layer}.attn.in_proj_{match['kind']}", {})[match["part"]] = tensor
+            else:
+                mapped[name] = tensor
+    for name, pieces in packed.items():
+        if set(pieces) == set("qkv"):
+            mapped[name] = torch.cat([pieces[part] for part in "qkv"])
+    return mapped
+
+
+#: What transformers takes where config.json is silent.
+_HF_VISION = {
+    "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12, "num_channels": 3,
+    "image_size": 224, "patch_size": 32, "hidden_act": "quick_gelu",
+}  # fmt: skip
+_HF_TEXT = {
+    "hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 8,
+    "max_position_embeddings": 77, "vocab_size": _VOCABULARY, "hidden_act": "quick_gelu",
+}  # fmt: skip
+
+
+def _write_tokenizer(folder: Path, context_length: int) -> None:
+    """CLIP's vocabulary and merges as transformers names them, from the file that open_clip ships."""
+    from open_clip.tokenizer import SimpleTokenizer, default_bpe
+
+    tokens = SimpleTokenizer(context_length=context_length)
+    begin, end = "<|startoftext|>", "<|endoftext|>"
+    renamed = {tokens.sot_token_id: begin, tokens.eot_token_id: end}
+    vocabulary = {renamed.get(number, word): number for word, number in tokens.encoder.items()}
+    with gzip.open(default_bpe(), "rt", encoding="utf-8") as file:
+        lines = file.read().split("\n")
+    merges = lines[
+        1 : _VOCABULARY - 2 * 256 - 2 + 1
+    ]  # after a heading; two entries for each byte and two marks are no merges
+    special = {"bos_token": begin, "eos_token": end, "unk_token": end, "pad_token": end}
+    write_json(folder / "vocab.json", vocabulary)
+    write_text(folder / "merges.txt", "#version: 0.2\n" + "\n".join(merges) + "\n")
+    write_json(folder / "special_tokens_map.json", special)
+    write_json(
+        folder / "tokenizer_config.json",
+        {"tokenizer_class": "CLIPTokenizer", "model_max_length": context_length, "do_lower_case": True, **special},
+    )
+
+
+__all__ = [
+    "HF_CONFIG", "HF_WEIGHTS", "from_hf_weights", "hf_config", "hf_refusal", "is_hf_clip", "read_hf_config", "to_hf_weights",
+    "write_hf_folder",
+]  # fmt: skip

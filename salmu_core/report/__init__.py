@@ -1,0 +1,1 @@
+"""From a leaderboard to pages and tables. Nothing here imports torch."""

@@ -1,0 +1,86 @@
+"""A results folder that may still grow, as pages: the report of what is there, or a word on what is awaited."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from threading import Lock
+
+from salmu_core.comparison.compare import compare_records
+from salmu_core.errors import BadRecord, DamagedFile
+from salmu_core.files.seals import read_json
+from salmu_core.records.store import RECORD_FILE, load_records
+from salmu_core.report.evidence import gather
+from salmu_core.report.report import Live, render_html, render_waiting
+
+SPEC_FILE = "spec.json"  # lies in a run directory from the start; the record follows when the run ends
+
+
+class LiveFolder:
+    """Everything below one folder. Only reads. Used from several threads."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock = Lock()
+        self._made: dict[str, tuple[str, str]] = {}
+
+    def version(self) -> str:
+        """A hash that changes when a run starts or ends, or a record is replaced or removed."""
+        digest = hashlib.sha256()
+        for name in (RECORD_FILE, SPEC_FILE):
+            for file in sorted(self.folder.rglob(name)):
+                try:
+                    state = file.stat()
+                except OSError:  # removed meanwhile
+                    continue
+                digest.update(f"{file}\x1f{state.st_mtime_ns}\x1f{state.st_size}\x1e".encode())
+        return digest.hexdigest()[:16]
+
+    def page(self) -> str:
+        """The report, or what is awaited. Made anew only when something changed."""
+        return self._once("page", lambda version: self._page(Live(version, self._going())))
+
+    def leaderboard(self) -> str:
+        """The comparison as JSON.
+
+        Raises:
+            BadRecord: there is none yet, or the records cannot share a table.
+        """
+        return self._once(
+            "leaderboard", lambda version: compare_records(load_records(self.folder).records).model_dump_json(indent=2)
+        )
+
+    def _once(self, what: str, make: Callable[[str], str]) -> str:
+        # Taken before reading: what changes while the page is made is then noticed by the page itself.
+        version = self.version()
+        with self._lock:
+            known = self._made.get(what)
+            if known is None or known[0] != version:
+                known = self._made[what] = (version, make(version))
+        return known[1]
+
+    def _page(self, live: Live) -> str:
+        title = self.folder.resolve().name
+        loaded = load_records(self.folder)
+        if not loaded.records:
+            message = "No run has ended yet." if live.going else f"There is no record below '{self.folder}' yet."
+            return render_waiting(title, message, live, loaded.problems)
+        try:
+            comparison = compare_records(loaded.records)
+        except BadRecord as problem:
+            return render_waiting(title, str(problem), live, loaded.problems)
+        evidence = gather(zip(loaded.records, loaded.files, strict=True))
+        return render_html(comparison, evidence=evidence, live=live, problems=loaded.problems)
+
+    def _going(self) -> list[str]:
+        """Titles of runs that have begun and left no record: they go on, or were cut."""
+        titles = []
+        for file in sorted(self.folder.rglob(SPEC_FILE)):
+            if file.with_name(RECORD_FILE).is_file():
+                continue
+            try:
+                titles.append(str(read_json(file)["title"]))
+            except (OSError, DamagedFile, KeyError, TypeError):
+                continue
+        return titles

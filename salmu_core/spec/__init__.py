@@ -1,0 +1,1 @@
+"""What is to be run: studies, presets, and names that become objects."""

@@ -1,0 +1,169 @@
+"""Step one of every command: names and options become objects, and everything that can be wrong is found before work begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from salmu_core.benchmark import Benchmark
+from salmu_core.errors import BadData, BadOptions, NotBuilt, SalmuError
+from salmu_core.method import UnlearningMethod
+from salmu_core.metric import Metric
+from salmu_core.options import parse_options
+from salmu_core.plugins.registry import Entry, PluginProblem, Plugins
+from salmu_core.records.schema import RunRecord, RunSpec
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A spec whose names and options are known to be good."""
+
+    spec: RunSpec  # with resolved benchmark options; method options as given
+    options: dict[str, Any]  # of the method, with defaults
+    id: str
+    method: Entry[type[UnlearningMethod]]
+    benchmark_entry: Entry[type[Benchmark]]
+    benchmark: Benchmark
+
+    def new_method(self) -> UnlearningMethod:
+        """A fresh method object."""
+        cls = self.method.cls
+        return cls(cls.Options(**self.options))
+
+    @property
+    def title(self) -> str:
+        """Short words for progress displays."""
+        if self.spec.method == "none":
+            return self.spec.start
+        budget = "" if self.spec.budget == 1 else f" {self.spec.budget:g}x"
+        return f"{self.spec.method}{budget} seed {self.spec.seed}"
+
+    @property
+    def folder_name(self) -> str:
+        """Name of the run's directory below a comparison's."""
+        if self.spec.method == "none":
+            return f"reference-{self.spec.start}-{self.id[:8]}"
+        return f"{self.spec.method}-b{self.spec.budget:g}-s{self.spec.seed}-{self.id[:8]}"
+
+
+def resolve(spec: RunSpec, plugins: Plugins, cache: Path | None = None, benchmark: Benchmark | None = None) -> Resolved:
+    """Look up names and validate options.
+
+    Args:
+        benchmark: an instance to share between runs; made when not given.
+
+    Raises:
+        UnknownName, BadOptions: see there.
+    """
+    method = plugins.get("method", spec.method)
+    entry = plugins.get("benchmark", spec.benchmark)
+    options = parse_options(method.cls.Options, spec.method_options, spec.method)
+    reads = method.cls(options).reads()
+    if spec.start == "clean" and reads:
+        raise BadOptions(
+            f"{spec.method} cannot start from the Clean model: it holds nothing to forget.",
+            "Only the method 'none' starts there, as the reference.",
+        )
+    benchmark = benchmark or make_benchmark(spec.benchmark, spec.benchmark_options, plugins, cache)
+    offered = {info.role for info in benchmark.splits().values()}
+    if lacking := [role for role in reads if role not in offered]:
+        raise BadOptions(
+            f"{spec.method} sees {' and '.join(reads)} pairs, and {spec.benchmark} has no {lacking[0]} pairs here.",
+            f"Give some, or choose a method that does not see {lacking[0]} (`salmu list-methods`).",
+        )
+    resolved = spec.model_copy(update={"benchmark_options": benchmark.options.model_dump(mode="json")})
+    # Options that equal the default must not make another run than options left out.
+    decisive = {"method_options": options.model_dump(mode="json"), "benchmark_options": dict(benchmark.identity())}
+    full = resolved.model_copy(update=decisive)
+    identity = full.identity(method=method.package.version, benchmark=benchmark.version)
+    return Resolved(resolved, options.model_dump(mode="json"), identity, method, entry, benchmark)
+
+
+def make_benchmark(name: str, options: Mapping[str, Any], plugins: Plugins, cache: Path | None = None) -> Benchmark:
+    """A benchmark object of that name."""
+    entry = plugins.get("benchmark", name)
+    benchmark: Benchmark = entry.cls(parse_options(entry.cls.Options, options, name), cache)
+    return benchmark
+
+
+def shipped_presets(method: str, plugins: Plugins) -> dict[str, dict[str, Any]]:
+    """Benchmark name -> the options that it ships for a method; {}: the method's defaults were best. Benchmarks that have to be told
+    their data are left out; one that fails otherwise is noted among the problems."""
+    found = {}
+    for name, entry in plugins.benchmarks.items():
+        try:
+            presets = make_benchmark(name, {}, plugins).presets()
+        except SalmuError:
+            continue
+        except Exception as error:  # the plugin's own code, which a look at a method must not depend on
+            cause = f"presets of its benchmark '{name}' cannot be read: {type(error).__name__}: {error}"
+            plugins.problems.append(PluginProblem(entry.package, entry.entry_point, cause))
+            continue
+        if method in presets:
+            found[name] = dict(presets[method])
+    return found
+
+
+def benchmark_of_run(
+    record: RunRecord, folder: Path, plugins: Plugins, cache: Path | None = None, *, why: str = ""
+) -> Benchmark:
+    """The benchmark that a run was made on, with the data that it saw.
+
+    Args:
+        why: end of the sentence that says the data is not here, e.g. what cannot be done without it.
+
+    Raises:
+        NotBuilt: the data is not on this machine.
+        BadData: it is, and is not what the run saw.
+    """
+    name = record.spec.benchmark
+    benchmark = make_benchmark(name, record.spec.benchmark_options, plugins, cache)
+    if not benchmark.ready():
+        raise NotBuilt(
+            f"The data of {name} that '{folder}' ran over is not on this machine{why}.",
+            f"Run `salmu build {name}` or `salmu data pull {name}` with the run's options.",
+        )
+    if benchmark.fingerprint() != record.provenance.data_fingerprint:
+        raise BadData(
+            f"The data of {name} is not what '{folder}' ran over: it has changed since.",
+            "Bring the data of that time back, or run again.",
+        )
+    return benchmark
+
+
+def make_method(name: str, options: Mapping[str, Any], plugins: Plugins) -> UnlearningMethod:
+    """A method object of that name."""
+    entry = plugins.get("method", name)
+    return entry.cls(parse_options(entry.cls.Options, options, name))  # type: ignore[no-any-return]
+
+
+def make_metrics(
+    plugins: Plugins,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    benchmark: Benchmark | None = None,
+    spec: RunSpec | None = None,
+) -> list[Metric]:
+    """Every installed metric, in the order of registration, then the benchmark's own.
+
+    Args:
+        options: metric name -> options, for installed metrics.
+        spec: of what is evaluated: its protocol and precision say which of a metric's conventions hold.
+    """
+    given = dict(options or {})
+    for name in given:
+        plugins.get("metric", name)
+    words = () if spec is None else conventions_of(spec)
+    installed = []
+    for name, entry in plugins.metrics.items():
+        by_convention = {key: value for word in words for key, value in entry.cls.conventions.get(word, {}).items()}
+        installed.append(entry.cls(parse_options(entry.cls.Options, {**by_convention, **given.get(name, {})}, name)))
+    return [*installed, *(benchmark.metrics() if benchmark is not None else ())]
+
+
+def conventions_of(spec: RunSpec) -> tuple[str, ...]:
+    """Which conventions of metrics hold in an evaluation."""
+    if spec.protocol == "seeded":
+        return ()
+    return ("official", "official-fp16") if spec.precision == "fp16" else ("official",)
