@@ -10,7 +10,8 @@ import importlib
 import sys
 from typing import TYPE_CHECKING, Any
 
-from salmu_core.moved import MOVED, MovedModules, moved
+from salmu_core.moved import MOVED, MovedModules
+from salmu_core.moved import moved as _moved
 
 if TYPE_CHECKING:
     from salmu_core.audit import Audit as Audit
@@ -128,7 +129,7 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         if name in MOVED:
-            return moved(name)
+            return _moved(name)
         raise AttributeError(f"module 'salmu_core' has no attribute '{name}'")
     return getattr(importlib.import_module(f"salmu_core.{home}"), name)
 
