@@ -57,7 +57,7 @@ def zoo_table() -> str:
             plugin = EntryPoint(name, value, "salmu").load()
             methods = plugin.register_methods() if hasattr(plugin, "register_methods") else []
             for method in methods:
-                card = f"[`{method.name}`](plugins/{folder.name}/README.md)"
+                card = f"[`{method.name}`](../../plugins/{folder.name}/README.md)"
                 lines.append(f"| `{folder.name}` | {card} | {method.family} | {', '.join(method.data) or 'nothing'} |")
     return "\n".join([*lines, ""])
 
@@ -125,7 +125,7 @@ BLOCKS = {
     "docs/salmubench.md": {"published": published_table},
     "docs/api-stability.md": {"public": public_api, "deprecations": deprecations},
     "docs/contract.md": {"checks": contract},
-    "README.md": {"zoo": zoo_table},
+    "docs/catalogue/methods.md": {"zoo": zoo_table},
 }
 
 
