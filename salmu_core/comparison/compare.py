@@ -18,6 +18,7 @@ from salmu_core.comparison.falls import fall_tests
 from salmu_core.comparison.gaps import gap_of, gaps_of, not_informative
 from salmu_core.comparison.overall import INDISCRIMINATE, basis, part_of
 from salmu_core.comparison.paired import OVERALL_NOISE, shared_ranks, tie_groups
+from salmu_core.comparison.steady import is_deterministic, same_rows
 from salmu_core.comparison.verdict import RANKED, Thresholds, judge, with_attacks
 from salmu_core.errors import BadOptions, BadRecord
 from salmu_core.records.attacks import read_attacks, recovery
@@ -111,6 +112,10 @@ class Row(_Frozen):
     parts: dict[str, float] = Field(
         default_factory=dict, description="forgotten, kept, general: the factors of the overall score, means over runs"
     )
+    deterministic: bool = Field(False, description="every training seed gave the same weights, bit for bit")
+    same_as: tuple[str, ...] = Field(
+        (), description="titles of rows that ended at the same weights, and that this one stands for"
+    )
     control: bool = Field(False, description="no proposal but a probe of the benchmark: it should not score well")
     seconds: float = 0.0
     samples: dict[str, int] = Field(default_factory=dict)
@@ -165,8 +170,13 @@ class Comparison(_Frozen):
         """The row's title, with the number of its source where others measured it."""
         return f"{row.title} [{self.sources.index(row.source) + 1}]" if row.kind == "published" else row.title
 
+    def standing_for(self, title: str) -> str:
+        """The row that a title is shown as: itself, or the one that ended at the same weights."""
+        return next((row.title for row in self.rows if title in row.same_as), title)
+
     def between(self, row: str, other: str) -> PairedDifference | None:
         """The difference of two rows by their titles, seen from the first; None where they were not compared."""
+        row, other = self.standing_for(row), self.standing_for(other)
         for found in self.differences:
             if (found.row, found.other) == (row, other):
                 return found
@@ -176,6 +186,7 @@ class Comparison(_Frozen):
 
     def against(self, other: str) -> dict[str, PairedDifference]:
         """Title -> difference to the row `other`, for all rows that were compared with it."""
+        other = self.standing_for(other)
         found = {d.row: d for d in self.differences if d.other == other}
         return {**found, **{d.other: _turned(d) for d in self.differences if d.row == other}}
 
@@ -261,6 +272,8 @@ def compare_records(
         title = _title(record, rivals if titles[_title(record, [])] > 1 else [])
         judged = sorted(judged, key=lambda run: run.record.spec.seed)
         runs[group_key] = _row(title, judged, bench_seeds), judged
+    runs, same_notes = _once(runs)
+    notes += same_notes
     ordered = sorted(runs.values(), key=lambda item: _order(item[0]))
     differences = paired_differences({row.title: judged for row, judged in ordered})
     rows += _ranked([row for row, _ in ordered], differences)
@@ -294,6 +307,26 @@ def compare_records(
         thresholds=dict(vars(Thresholds())),
         packages=records[0].provenance.packages,
     )
+
+
+def _once(
+    runs: Mapping[str, tuple[Row, list[JudgedRun]]],
+) -> tuple[dict[str, tuple[Row, list[JudgedRun]]], list[str]]:
+    """Rows of equal weights as one, which is tested once, and a sentence for each."""
+    kinds = {
+        row.title: ((section(row), row.kind), [(run.instance.name, run.record) for run in judged])
+        for row, judged in runs.values()
+    }
+    same = same_rows(kinds)
+    found, notes = {}, []
+    for key, (row, judged) in runs.items():
+        if row.title in same:
+            continue
+        others = tuple(title for title, first in same.items() if first == row.title)
+        if others:
+            notes.append(f"{row.title} stands for {', '.join(others)}, which ended at the same weights bit for bit.")
+        found[key] = row.model_copy(update={"same_as": others}), judged
+    return found, notes
 
 
 def _attack_notes(rows: Sequence[Row], judged: Sequence[JudgedRun]) -> list[str]:
@@ -425,11 +458,14 @@ def _testing(differences: Sequence[PairedDifference]) -> str:
     """What stands behind the ranks, and what does not, for whoever reads the table."""
     if not differences:
         return ""
-    weakest = min(differences, key=lambda found: (found.unit != "single run", found.units))
+    drawn = [found for found in differences if found.unit != "deterministic"]
+    weakest = min(drawn or differences, key=lambda found: (found.unit != "single run", found.units))
     identities = "" if all(d.identity_low is not None for d in differences) else (
         " Some runs kept no rows by identity (made by salmu 0.1), so what other people would change is not covered."
     )  # fmt: skip
     counted = f"{len(differences)} comparison{'s' if len(differences) > 1 else ''}"
+    if weakest.unit == "deterministic":
+        return f"Every seed gives the same models, so a difference is judged by identities alone; corrected for {counted}.{identities}"
     if weakest.unit == "single run":
         return (
             "One run of a method: training-seed noise is not covered by data. A difference counts only where it exceeds noise that is"
@@ -543,6 +579,9 @@ def _row(title: str, group: Sequence[JudgedRun], bench_seeds: Sequence[int]) -> 
     costs = [record.cost for record in records]
     found = recovery([(run.instance.name, run.attacked) for run in group])
     most = found.most
+    steady = is_deterministic([(run.instance.name, run.record) for run in group])
+    # Seeds that change nothing are no spread; instances are.
+    spread = len(overall) > 1 or not steady
     return Row(
         title=title,
         kind="evaluation" if first.kind == "evaluation" else "run",
@@ -558,13 +597,14 @@ def _row(title: str, group: Sequence[JudgedRun], bench_seeds: Sequence[int]) -> 
         status=max((record.status for record in records), key=("ok", "diverged", "failed").index),
         budget=first.spec.budget,
         options=first.options,
-        cells={name: _cell(name, group) for name in dict.fromkeys(n for record in records for n in record.scores)},
+        cells={name: _cell(name, group, spread) for name in dict.fromkeys(n for r in records for n in r.scores)},
         verdict=worst.name,
         reason=worst.reason,
         verdicts=dict(Counter(run.verdict.name for run in group)),
         overall=_mean_of_means(overall) if overall else None,
-        overall_sd=statistics.stdev(values) if len(values) > 1 else None,
+        overall_sd=statistics.stdev(values) if len(values) > 1 and spread else None,
         parts=_parts(group),
+        deterministic=steady,
         control=first.family == CONTROL,
         seconds=statistics.fmean(cost.seconds.get("unlearn", 0.0) for cost in costs),
         samples={
@@ -613,10 +653,10 @@ def _mean_of_means(values: Mapping[str, Sequence[float]]) -> float:
     return statistics.fmean(statistics.fmean(found) for found in values.values())
 
 
-def _cell(name: str, group: Sequence[JudgedRun]) -> Cell:
+def _cell(name: str, group: Sequence[JudgedRun], spread: bool = True) -> Cell:
     runs = [run for run in group if name in run.record.scores]
     scores = [run.record.scores[name] for run in runs]
-    single = scores[0] if len(scores) == 1 else None
+    single = scores[0] if len(scores) == 1 or not spread else None
     by_instance = _by_name([(run.instance.name, run.record.scores[name].value) for run in runs])
     gaps = []
     for instance in {run.instance.name: run.instance for run in runs}.values():
@@ -626,7 +666,7 @@ def _cell(name: str, group: Sequence[JudgedRun]) -> Cell:
             gaps.append(gap_of(mean, clean[name], compromised[name]))
     return Cell(
         value=_mean_of_means(by_instance),
-        sd=statistics.stdev(score.value for score in scores) if len(scores) > 1 else None,
+        sd=statistics.stdev(score.value for score in scores) if len(scores) > 1 and spread else None,
         n=len(scores),
         low=single.low if single else None,
         high=single.high if single else None,

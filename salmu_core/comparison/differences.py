@@ -21,13 +21,15 @@ from salmu_core.comparison.paired import (
     holm,
     paired_tests,
 )
+from salmu_core.comparison.steady import is_deterministic, weights_of
 from salmu_core.comparison.verdict import Verdict
 from salmu_core.records.attacks import Attacked
 from salmu_core.records.rows import ClusterSums, resampled_scores
 from salmu_core.records.schema import RunRecord, ScoreRecord, Target
 
 Outcome = Literal["better", "tie", "worse"]
-Unit = Literal["single run", "training seed", "bench seed"]
+#: What repeats: nothing, seeds, instances; deterministic: no seed changes either row of a single instance.
+Unit = Literal["single run", "training seed", "bench seed", "deterministic"]
 #: Reads the per-row values of a run when they are needed; empty where there are none.
 Clusters = Callable[[], Mapping[str, ClusterSums]]
 
@@ -144,20 +146,23 @@ def paired_differences(rows: Mapping[str, Sequence[JudgedRun]]) -> tuple[PairedD
     ]
     overalls = paired_tests(
         [units.by_instance(lambda own, other: (own.overall or 0.0) - (other.overall or 0.0)) for _, _, units in pairs],
-        noise=OVERALL_NOISE,
+        noise=[
+            units.noise(OVERALL_NOISE, float(of_pair[0])) for (_, _, units), of_pair in zip(pairs, variances, strict=True)
+        ],
         variances=[float(of_pair[0]) for of_pair in variances],
     )
     of_pairs: list[dict[str, PairedTest]] = [{} for _ in pairs]
     for name in dict.fromkeys(name for names in shared for name in names):
         where = [number for number, names in enumerate(shared) if name in names]
+        own = [float(variances[number][1 + shared[number].index(name)]) for number in where]
         tests = paired_tests(
             # The other's first: a shorter distance is better.
             [
                 pairs[number][2].by_instance(lambda own, other, name=name: other.gaps[name] - own.gaps[name])
                 for number in where
             ],
-            noise=GAP_NOISE,
-            variances=[float(variances[number][1 + shared[number].index(name)]) for number in where],
+            noise=[pairs[number][2].noise(GAP_NOISE, variance) for number, variance in zip(where, own, strict=True)],
+            variances=own,
         )
         for number, test in zip(where, tests, strict=True):
             of_pairs[number][name] = test
@@ -211,9 +216,14 @@ def _outcome(difference: float, corrected: float) -> Outcome:
 
 @dataclass(frozen=True)
 class _Units:
-    """The pairs of runs of two rows, and what they are repetitions of."""
+    """The pairs of runs of two rows, and what they are repetitions of.
+
+    Attributes:
+        steady: no training seed changes either of them.
+    """
 
     pairs: Sequence[tuple[JudgedRun, JudgedRun]]
+    steady: bool = False
 
     @property
     def instances(self) -> list[str]:
@@ -223,7 +233,20 @@ class _Units:
     def unit(self) -> Unit:
         if len(self.instances) > 1:
             return "bench seed"
+        if self.steady:
+            return "deterministic"
         return "training seed" if len(self.pairs) > 1 else "single run"
+
+    def noise(self, assumed: float, variance: float) -> float | None:
+        """The noise of a run that a test may assume: none where no seed changes either row. On one instance the identities are then
+        all there is to judge by, and the assumption stays where they were not kept.
+
+        Args:
+            variance: of the mean difference, from the identities.
+        """
+        if not self.steady:
+            return assumed
+        return None if len(self.instances) > 1 else 0.0 if variance > 0 else assumed
 
     def metrics(self) -> list[str]:
         """The metrics that all runs of both rows have."""
@@ -267,7 +290,17 @@ def _pair(own: Sequence[JudgedRun], theirs: Sequence[JudgedRun]) -> _Units:
             if common
             else zip(first.values(), second.values(), strict=False)
         )
-    return _Units(pairs)
+    steady = all(is_deterministic([(run.instance.name, run.record) for run in group]) for group in (own, theirs))
+    return _Units(_different(pairs), steady)
+
+
+def _different(pairs: Sequence[tuple[JudgedRun, JudgedRun]]) -> list[tuple[JudgedRun, JudgedRun]]:
+    """Pairs of the same two models count once, however many seeds end there."""
+    found: dict[object, tuple[JudgedRun, JudgedRun]] = {}
+    for number, (run, other) in enumerate(pairs):
+        weights = (weights_of(run.record), weights_of(other.record))
+        found.setdefault(number if None in weights else (run.instance.name, *weights), (run, other))
+    return list(found.values())
 
 
 def _seed(run: JudgedRun) -> int:

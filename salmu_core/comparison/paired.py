@@ -98,7 +98,7 @@ def _inverse_trigamma(value: float) -> float:
 def paired_tests(
     pairs: Sequence[Sequence[Sequence[float]]],
     *,
-    noise: float | None = None,
+    noise: float | Sequence[float | None] | None = None,
     variances: Sequence[float] = (),
     methods: int | None = None,
 ) -> list[PairedTest]:
@@ -110,7 +110,7 @@ def paired_tests(
 
     Args:
         pairs: for each comparison, for each instance, the differences of its pairs of runs.
-        noise: see `paired_test`.
+        noise: see `paired_test`; one for all comparisons or one for each.
         variances: of each mean, from the identities; see `paired_test`.
         methods: how many independent methods the comparisons are between; default: n, where there are n (n - 1) / 2 comparisons.
     """
@@ -128,7 +128,7 @@ def paired_tests(
         paired_test(
             found,
             variance=variances[number] if len(variances) else 0.0,
-            noise=noise,
+            noise=noise[number] if isinstance(noise, Sequence) else noise,
             spread_covers=kinds[number][0],
             seeds=min(len(own) for own in pairs[number]) if kinds[number][0] else 1,
             spread=spreads[kinds[number]],

@@ -33,14 +33,15 @@ def render_markdown(comparison: Comparison) -> str:
             else f"{row.overall:.3f}" + (f" ± {row.overall_sd:.3f}" if row.overall_sd is not None else "")
         )
         seconds = f"{row.seconds:.1f}" if row.kind == "run" else ""
-        title = _escape(comparison.label(row)) + mark(row)
+        title = _escape(comparison.label(row) + mark(row))
         verdict = row.verdict or ("*published*" if row.kind == "published" else "")
         lines.append(
             f"| {row.place} | {title} | {cells} | {verdict} | {overall} | {_parts(row)} | {_recovered(row)} | {seconds} |"
         )
     lines += [
         "",
-        "In brackets: distance to the metric's target. ± is the standard deviation over runs (seeds, instances). Overall is"
+        "In brackets: distance to the metric's target. ± is the standard deviation over runs (seeds, instances); a"
+        " deterministic row has the same weights with every seed, and none. Overall is"
         " forgotten x kept x general, each 0 to 1: 0 at Compromised and at Clean, at most 0.25 for what forgets everything"
         " sensitive alike.",
         "Recovered: the most that an attack on the model alone gets back, of what it gets from Compromised beyond Clean.",

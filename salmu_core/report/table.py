@@ -223,8 +223,11 @@ def _name(comparison: Comparison, row: Row) -> Text:
 
 
 def mark(row: Row) -> str:
-    """What stands behind the title of a row that is no proposal."""
-    return " (oracle)" if row.oracle else " (control)" if row.control else ""
+    """What stands behind the title of a row that is no proposal, that no seed changes, or that stands for others."""
+    words = ["oracle"] if row.oracle else ["control"] if row.control else []
+    words += ["deterministic"] if row.deterministic else []
+    words += [f"the same: {', '.join(row.same_as)}"] if row.same_as else []
+    return f" ({'; '.join(words)})" if words else ""
 
 
 def counts(metric: MetricColumn) -> str:
