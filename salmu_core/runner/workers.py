@@ -6,9 +6,11 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections import deque
+from collections.abc import Generator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -51,16 +53,31 @@ def run_in_workers(
     Raises:
         SalmuError: of a run; those that are done stay done. Or a worker was killed.
     """
-    threads = threads or max(1, (os.cpu_count() or 1) // workers)
     records: dict[int, RunRecord] = {}
+    with closing(finished_runs(runs, settings, workers, threads)) as finished:
+        for position, record in finished:
+            records[position] = record
+            plugins.tell("run_finished", record=record)
+    return [records[position] for position in range(len(runs))]
+
+
+def finished_runs(
+    runs: Sequence[tuple[Resolved, Path]], settings: Settings, workers: int, threads: int | None = None
+) -> Generator[tuple[int, RunRecord]]:
+    """As `run_in_workers`, with each run's position and record as it ends. Closing the generator begins no further run; those that are
+    going on end first, and their records are written."""
+    threads = threads or max(1, (os.cpu_count() or 1) // workers)
+    waiting = deque(enumerate(runs))
+    going: dict[Future[RunRecord], int] = {}
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _prepare, (threads,)) as pool:
-        waiting = {
-            pool.submit(_work, resolved.spec, folder, settings): position for position, (resolved, folder) in enumerate(runs)
-        }
         try:
-            for future in as_completed(waiting):
-                records[waiting[future]] = record = future.result()
-                plugins.tell("run_finished", record=record)
+            while waiting or going:
+                # Not more than are at work: what a pool has queued cannot be taken back.
+                while waiting and len(going) < workers:
+                    position, (resolved, folder) = waiting.popleft()
+                    going[pool.submit(_work, resolved.spec, folder, settings)] = position
+                for future in wait(going, return_when=FIRST_COMPLETED).done:
+                    yield going.pop(future), future.result()
         except BrokenProcessPool:
             raise SalmuError(
                 "A process that carried out a run was killed, perhaps for want of memory.",
@@ -68,7 +85,6 @@ def run_in_workers(
             ) from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-    return [records[position] for position in range(len(runs))]
 
 
 def _prepare(threads: int) -> None:

@@ -4,42 +4,46 @@
 
 Options come from mini's presets (`salmu tune`). Each finished run is kept in `benchmarks/mini/results/head_to_head/instance-N.json`
 at once, under the run's identity; the same command, also on another machine, goes on with what is missing, and makes a run again when
-a method, its options or versions changed. Tables and pictures are made from these files by `head_to_head_report.py`.
+a method, its options or versions changed. Tables and pictures are made from these files by `head_to_head_report.py`. Models of the first
+training seed at 1x stay in the run directories, where `attacks.py` finds them; all others would be gigabytes.
 
-Workers are processes of one thread each: on a CPU, that is more runs per hour than one process with all threads.
+Workers are processes of one thread each: on a CPU, that is more runs per hour than one process with all threads. `--minutes N` begins no
+run after N minutes. `--size tiny` tries this script in a few minutes and keeps its results below `--out`, not in the repository.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-import time
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from salmu_core import hookimpl
+sys.path.insert(0, str(Path(__file__).parent))
+
+from planned import carry_out
+
 from salmu_core.files.writing import write_json
 from salmu_core.plugins.registry import load_plugins
 from salmu_core.records.schema import RunRecord
 from salmu_core.runner.compare import PlannedRun, plan_comparison
 from salmu_core.runner.run import Settings
-from salmu_core.runner.workers import run_in_workers
 
 RESULTS = Path(__file__).parents[1] / "results" / "head_to_head"
 COMMAND = "uv run python benchmarks/mini/experiments/head_to_head.py"
 
 
-def stored_path(instance: int) -> Path:
-    """Where the results of an instance are kept."""
-    return RESULTS / f"instance-{instance}.json"
+def stored_path(instance: int, results: Path | None = None) -> Path:
+    """Where the results of an instance are kept: below `results`, or in the repository."""
+    return (results or RESULTS) / f"instance-{instance}.json"
 
 
-def read_stored(instance: int) -> dict[str, Any]:
+def read_stored(instance: int, results: Path | None = None) -> dict[str, Any]:
     """What is kept of an instance."""
-    path = stored_path(instance)
+    path = stored_path(instance, results)
     if not path.is_file():
         return {"command": COMMAND, "instance": instance, "references": {}, "runs": []}
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -76,53 +80,34 @@ def short(record: RunRecord) -> dict[str, Any]:
     }
 
 
-def keep(instance: int, record: RunRecord) -> None:
+def keep(instance: int, record: RunRecord, results: Path | None = None) -> None:
     """Add a finished run in the place of an earlier one of the same method, budget and seed."""
-    stored = read_stored(instance)
+    stored = read_stored(instance, results)
     if record.spec.method == "none":
         stored["references"][record.spec.start] = {
             name: {**score.model_dump(mode="json"), "summary": ""} for name, score in record.scores.items()
         }
+        stored.setdefault("reference_ids", {})[record.spec.start] = record.id
         stored["packages"] = record.provenance.packages
     else:
         place = (record.spec.method, record.spec.budget, record.spec.seed)
         others = [run for run in stored["runs"] if (run["method"], run["budget"], run["seed"]) != place]
         stored["runs"] = sorted([*others, short(record)], key=lambda run: (run["method"], run["budget"], run["seed"]))
-    write_json(stored_path(instance), stored)
+    write_json(stored_path(instance, results), stored)
 
 
-class Keeper:
-    """Watches runs: keeps each as it is done, and not its model, since 14 MB each would be gigabytes."""
-
-    def __init__(self, folders: Mapping[tuple[int, str], Path], of: int) -> None:
-        self._folders = folders
-        self._of = of
-        self._done = 0
-        self._started = time.perf_counter()
-
-    @hookimpl
-    def run_finished(self, record: RunRecord) -> None:
-        """A run is done."""
-        instance = int(record.spec.benchmark_options["seed"])
-        keep(instance, record)
-        if record.spec.method != "none":
-            folder = self._folders[instance, record.id]
-            (folder / "model.safetensors").unlink(missing_ok=True)
-            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-        self._done += 1
-        title = f"{record.spec.method} {record.spec.budget:g}x seed {record.spec.seed} instance {instance}"
-        print(f"{self._done}/{self._of} {time.perf_counter() - self._started:.0f} s {title}: {record.status}", flush=True)
+def forget_model(planned: PlannedRun) -> None:
+    """Remove the weights of a kept run, but for those that attacks are made on."""
+    spec = planned.resolved.spec
+    shutil.rmtree(planned.folder / "checkpoints", ignore_errors=True)
+    if spec.method != "none" and (spec.budget, spec.seed) != (1.0, 0):
+        (planned.folder / "model.safetensors").unlink(missing_ok=True)
 
 
 def missing(planned: Sequence[PlannedRun], stored: dict[str, Any]) -> list[int]:
     """Positions of the runs that are not kept yet."""
-    have = {run["id"] for run in stored["runs"]}
-
-    def is_kept(item: PlannedRun) -> bool:
-        spec = item.resolved.spec
-        return spec.start in stored["references"] if spec.method == "none" else item.resolved.id in have
-
-    return [position for position, item in enumerate(planned) if not is_kept(item)]
+    have = {run["id"] for run in stored["runs"]} | set(stored.get("reference_ids", {}).values())
+    return [position for position, item in enumerate(planned) if item.resolved.id not in have]
 
 
 @click.command()
@@ -132,24 +117,38 @@ def missing(planned: Sequence[PlannedRun], stored: dict[str, Any]) -> list[int]:
 @click.option("--methods", default="", help="Comma-separated; default: all that are installed.")
 @click.option("--workers", default=2, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("results/head-to-head"), help="Run directories.")
+@click.option("--size", default="mini", show_default=True, help="Of mini.")
+@click.option("--minutes", type=float, help="Begin no run after so many; the same command goes on.")
 @click.option("--dry-run", is_flag=True, help="Say how many runs are missing.")
 @click.option("--cpu", is_flag=True)
-def main(instances: str, seeds: str, budgets: str, methods: str, workers: int, out: Path, dry_run: bool, cpu: bool) -> None:
+def main(
+    instances: str,
+    seeds: str,
+    budgets: str,
+    methods: str,
+    workers: int,
+    out: Path,
+    size: str,
+    minutes: float | None,
+    dry_run: bool,
+    cpu: bool,
+) -> None:
     """Run what is missing and keep it."""
     plugins, settings = load_plugins(), Settings(cpu=cpu)
+    results = RESULTS if size == "mini" else out / "stored"
     tasks: list[tuple[tuple[float, int, int], PlannedRun]] = []
     for instance in map(int, instances.split(",")):
         planned = plan_comparison(
             methods.split(",") if methods else None,
             benchmark="mini",
-            benchmark_options={"seed": instance},
+            benchmark_options={"seed": instance, **({} if size == "mini" else {"size": size})},
             seeds=[int(seed) for seed in seeds.split(",")],
             budgets=[float(budget) for budget in budgets.split(",")],
             out=out / f"instance-{instance}",
             settings=settings,
             plugins=plugins,
         )
-        for position in missing(planned, read_stored(instance)):
+        for position in missing(planned, read_stored(instance, results)):
             spec = planned[position].resolved.spec
             tasks.append(((0.0 if spec.method == "none" else spec.budget, spec.seed, instance), planned[position]))
         if not dry_run:
@@ -159,9 +158,12 @@ def main(instances: str, seeds: str, budgets: str, methods: str, workers: int, o
     print(f"{len(runs)} runs are missing.", flush=True)
     if dry_run or not runs:
         return
-    folders = {(int(item.resolved.spec.benchmark_options["seed"]), item.resolved.id): item.folder for item in runs}
-    plugins.watch(Keeper(folders, len(runs)))
-    run_in_workers([(item.resolved, item.folder) for item in runs], settings, plugins, workers, threads=1)
+
+    def keep_run(item: PlannedRun, record: RunRecord) -> None:
+        keep(int(record.spec.benchmark_options["seed"]), record, results)
+        forget_model(item)
+
+    carry_out(runs, settings, workers, keep_run, minutes)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     uv run python benchmarks/mini/experiments/head_to_head_report.py
 
 Writes `benchmarks/mini/results/head_to_head.md`, the README's table and `docs/images/head-to-head.png`. A test fails when page or
-table is stale.
+table is stale. `--results FOLDER` makes page and picture of what `head_to_head.py --size tiny` left in `FOLDER`, and writes them there.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 from sklearn.isotonic import IsotonicRegression
 
@@ -149,9 +150,9 @@ class Results:
 
 
 @cache
-def results() -> Results:
-    """The committed results, read and judged once."""
-    stored = every_stored()
+def results(folder: Path = RESULTS) -> Results:
+    """The committed results, or those in another folder, read and judged once."""
+    stored = every_stored(folder)
     through = finished_everywhere([one["runs"] for one in stored])
     stored = [{**one, "runs": runs} for one, runs in zip(stored, through, strict=True)]
     cells = [cell for one in stored for cell in cells_of(one)]
@@ -200,9 +201,10 @@ def command_of(stored: Sequence[Mapping[str, Any]], budgets: Sequence[float]) ->
     return " ".join([COMMAND, *(f"{flag} {','.join(map(str, values))}" for flag, values in parts.items()), "--cpu"])
 
 
-def page() -> str:
+def page(folder: Path = RESULTS) -> str:
     """The whole page."""
-    stored, cells, summaries = results().stored, results().cells, results().summaries
+    found = results(folder)
+    stored, cells, summaries = found.stored, found.cells, found.summaries
     budgets = sorted({s.budget for s in summaries})
     devices = sorted({run["device"] for one in stored for run in one["runs"]})
     parts = [
@@ -325,12 +327,19 @@ def draw(summaries: Sequence[Summary], path: Path) -> None:
     plt.close(figure)
 
 
-def main() -> None:
+@click.command()
+@click.option("--results", "folder", type=click.Path(path_type=Path, exists=True), help="Not the committed ones.")
+def main(folder: Path | None) -> None:
     """Write page and picture."""
-    write_text(PAGE, page())
-    write_text(README, readme())
-    draw(results().summaries, PICTURE)
-    print(f"{PAGE}\n{PICTURE}")
+    written = (
+        PAGE if folder is None else folder / "head_to_head.md",
+        PICTURE if folder is None else folder / "head_to_head.png",
+    )
+    write_text(written[0], page(folder or RESULTS))
+    draw(results(folder or RESULTS).summaries, written[1])
+    if folder is None:
+        write_text(README, readme())
+    print("\n".join(map(str, written)))
 
 
 if __name__ == "__main__":

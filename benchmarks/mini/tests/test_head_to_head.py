@@ -174,8 +174,9 @@ def test_a_run_takes_the_place_of_an_earlier_one_and_is_not_missed_again(tmp_pat
 
     for item in planned:
         head_to_head.keep(0, record(item, "an earlier version"))
-    assert head_to_head.missing(planned, head_to_head.read_stored(0)) == [2]
-    head_to_head.keep(0, record(planned[2], planned[2].resolved.id))
+    assert head_to_head.missing(planned, head_to_head.read_stored(0)) == [0, 1, 2]
+    for item in planned:
+        head_to_head.keep(0, record(item, item.resolved.id))
     stored = head_to_head.read_stored(0)
     assert head_to_head.missing(planned, stored) == []
     assert len(stored["runs"]) == 1
