@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from salmu_core.data.pairs import Role, Split
-from salmu_core.errors import BadData, EvaluationLocked
+from salmu_core.errors import BadData, BadOptions, EvaluationLocked
 from salmu_core.options import AnyOptions, Options
 
 if TYPE_CHECKING:
@@ -133,6 +133,25 @@ class Counted:
     aspect: Aspect
 
 
+@dataclass(frozen=True)
+class Agreement:
+    """One thing that was made again, beside the one that was given out.
+
+    Args:
+        what: e.g. "data" or "GenKnow of Clean".
+        given: as it was given out, in words or a number.
+        made: as it came out here.
+        agrees: within what is allowed.
+        allowed: how far they may be apart, in words.
+    """
+
+    what: str
+    given: str
+    made: str
+    agrees: bool
+    allowed: str = "equal"
+
+
 @contextlib.contextmanager
 def evaluation_locked() -> Iterator[None]:
     """While a method runs, evaluation splits cannot be loaded through any benchmark object."""
@@ -172,6 +191,32 @@ class Benchmark(ABC):
     @abstractmethod
     def build(self, report: Report | None = None, *, rebuild: bool = False) -> None:
         """Generate, train or fetch whatever is missing. Idempotent; a killed build continues or starts over cleanly."""
+
+    def pull(self, report: Report | None = None) -> None:
+        """Bring everything here without making what others have made already, where they have. Default: as `build`."""
+        self.build(report)
+
+    def choose_source(self, source: str) -> None:
+        """Fetch from another place than the benchmark's own. Called before `downloads`, `terms` and `pull`.
+
+        Args:
+            source: as the user gave it, e.g. OWNER/NAME@COMMIT of the hub.
+
+        Raises:
+            BadOptions: the benchmark is fetched from one place alone, or from none; or `source` is no place.
+        """
+        raise BadOptions(f"{self.name} cannot be fetched from '{source}': it knows no other source.", "Leave out --from.")
+
+    def from_scratch(self, report: Report | None = None) -> Sequence[Agreement]:
+        """Make again, in a temporary place, what comes with the package ready-made, and compare the two. What is there stays as it is.
+
+        Raises:
+            BadOptions: these options have nothing ready-made.
+        """
+        raise BadOptions(
+            f"Nothing of {self.name} with these options comes ready-made, so there is nothing to compare with.",
+            "Leave out --from-scratch.",
+        )
 
     @abstractmethod
     def splits(self) -> Mapping[str, SplitInfo]:

@@ -41,14 +41,25 @@ def data_command() -> None:
 Examples:
   salmu data pull salmubench
   salmu data pull salmubench --yes
+  salmu data pull mini --bench-seed 7 --from OWNER/NAME@COMMIT
 """,
 )
 @click.argument("benchmark", shell_complete=complete_names("benchmark"))
 @_bench_seed
 @_bench_set
 @data_dir_option
+@click.option(
+    "--from", "source", metavar="OWNER/NAME@COMMIT", help="Fetch from this repository of the hub, and not the usual."
+)
 @click.option("--yes", "-y", is_flag=True, help="Do not ask before fetching.")
-def pull_command(benchmark: str, bench_seed: int | None, bench_set: Sequence[str], data_dir: Path | None, yes: bool) -> int:
+def pull_command(
+    benchmark: str,
+    bench_seed: int | None,
+    bench_set: Sequence[str],
+    data_dir: Path | None,
+    source: str | None,
+    yes: bool,
+) -> int:
     """Fetch what BENCHMARK needs. Sizes are told first; what is there already is kept, what was cut goes on.
 
     Benchmarks that are made on this machine are built instead.
@@ -64,6 +75,8 @@ def pull_command(benchmark: str, bench_seed: int | None, bench_set: Sequence[str
     if pulled.ready():
         render.out.print(f"Everything that {benchmark} needs is here.", highlight=False)
         return 0
+    if source is not None:
+        pulled.choose_source(source)
     downloads = pulled.downloads()
     if downloads:
         _announce(downloads)
@@ -76,7 +89,7 @@ def pull_command(benchmark: str, bench_seed: int | None, bench_set: Sequence[str
         def report(step: BuildStep) -> None:
             display.run_progress(Progress(benchmark, step.stage, step.done, step.total))
 
-        pulled.build(report)
+        pulled.pull(report)
     render.out.print(
         f"Everything that {benchmark} needs is here, after {render.seconds_text(time.monotonic() - started)}.",
         highlight=False,

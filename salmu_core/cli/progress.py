@@ -15,6 +15,7 @@ from salmu_core.records.schema import RunRecord, RunSpec
 from salmu_core.runner.progress import Progress as Event
 
 _MARKS = {"ok": "[green]done[/]", "diverged": "[yellow]diverged[/]", "failed": "[red]failed[/]"}
+_LINE_EVERY = 60.0  # seconds between lines about one stage in a log file
 
 
 class ProgressDisplay:
@@ -46,6 +47,7 @@ class ProgressDisplay:
         self._runs = runs
         self._started = time.monotonic()
         self._shown_at = 0.0
+        self._stage_began, self._begun_at = self._started, 0
 
     def __enter__(self) -> ProgressDisplay:
         self._quiet = self._quiet or process_index() != 0
@@ -73,8 +75,7 @@ class ProgressDisplay:
         new = stage != self._stage
         self._stage = stage
         if self._plain:
-            if new:
-                self._console.print(stage, markup=False, highlight=False)
+            self._tell_in_lines(stage, event, new)
             return
         if new:
             self._bar.reset(self._stage_task, total=event.total or None, description=stage)
@@ -83,6 +84,18 @@ class ProgressDisplay:
         self._shown_at = time.monotonic()
         values = "  ".join(f"{name} {value:.4g}" for name, value in list(event.values.items())[:4])
         self._bar.update(self._stage_task, completed=event.done, total=event.total or None, values=values)
+
+    def _tell_in_lines(self, stage: str, event: Event, new: bool) -> None:
+        """A line for each stage, and for a long one a line a minute with the time left."""
+        now = time.monotonic()
+        if new:
+            self._console.print(stage, markup=False, highlight=False)
+            self._stage_began, self._begun_at, self._shown_at = now, event.done, now
+        elif event.total and event.done > self._begun_at and now - self._shown_at >= _LINE_EVERY:
+            left = (now - self._stage_began) / (event.done - self._begun_at) * (event.total - event.done)
+            words = f"{stage}, {event.done} of {event.total}, about {seconds_text(left)} left"
+            self._console.print(words, markup=False, highlight=False)
+            self._shown_at = now
 
     @hookimpl
     def run_finished(self, record: RunRecord) -> None:

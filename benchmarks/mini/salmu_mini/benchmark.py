@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache, cached_property
 from pathlib import Path
@@ -14,15 +15,18 @@ from typing import Any, Literal
 from filelock import FileLock
 
 from salmu_core import DualEncoder, Field, Options
-from salmu_core.benchmark import Budget, BuildStep, Report
+from salmu_core.benchmark import Agreement, Budget, BuildStep, Download, Report, Terms
 from salmu_core.errors import BadData, DamagedFile, NotBuilt
 from salmu_core.files.seals import check_folder, folder_checksums, read_json
 from salmu_core.files.writing import check_writable, write_json, write_sealed_json
 from salmu_core.models.dual_encoder import load_model
 from salmu_core.spec.presets import read_presets
 from salmu_mini import shipped
+from salmu_mini.agreement import compare_instances
 from salmu_mini.generate import generate
 from salmu_mini.recipe import RECIPES
+from salmu_mini.remote import Source
+from salmu_mini.requirements import Measured, measure
 from salmu_mini.sizes import SIZES
 from salmu_mini.stages import Stages
 from salmubench import Snapshot, SnapshotBenchmark, write_snapshot
@@ -63,15 +67,19 @@ class Mini(SnapshotBenchmark):
     #: Ordinary data is plenty in reality: a method may see three times as much of it as of forget.
     retain_passes = 6
 
+    #: Where the instance lies that comes with the package.
+    shipped_folder = shipped.FOLDER
+    _source: Source | None = None
+
     @property
     def folder(self) -> Path:
         """Where this instance lives: in the package, or in the cache, where another size, seed or recipe lives elsewhere."""
-        return shipped.FOLDER if self.shipped else self.built
+        return self.shipped_folder if self.shipped else self.built
 
     @property
     def shipped(self) -> bool:
         """Is this the instance that comes with the package?"""
-        return shipped.shipped_name() == self.built.name
+        return shipped.shipped_name(self.shipped_folder) == self.built.name
 
     @property
     def built(self) -> Path:
@@ -106,7 +114,7 @@ class Mini(SnapshotBenchmark):
                 "Run `salmu build mini`.",
             )
         if self.shipped:
-            shipped.check_instance()
+            shipped.check_instance(self.shipped_folder)
         else:
             assert self._unchanged
         return Snapshot(self.folder / "snapshot")
@@ -148,8 +156,65 @@ class Mini(SnapshotBenchmark):
             stages = Stages(snapshot, self.options.seed, self.options.size, share, self.built)
             stages.train(tell, draw=lambda: self._draw(snapshot, tell))
             self.__dict__.pop("_unchanged", None)  # of the instance that was there before
-            facts = {"options": self.options.model_dump(), "version": self.version}
-            write_sealed_json(self.built / READY, {**facts, "files": folder_checksums(self.built)})
+            found = self._checked(tell)
+            write_sealed_json(self.built / READY, {**self._facts(), **found, "files": folder_checksums(self.built)})
+
+    def _facts(self) -> dict[str, Any]:
+        return {"options": self.options.model_dump(), "version": self.version}
+
+    def _checked(self, tell: Report) -> dict[str, Any]:
+        """What the finished pair scores, and which requirements it meets. Sizes and shares that measure nothing are not measured.
+
+        Raises:
+            BadData: Clean itself reads catastrophic against Compromised.
+        """
+        if self.options.size == "tiny" or self.options.share is not None:
+            return {}
+        tell(BuildStep("measure the pair", 0, 1))
+        found = measure(AsBuilt(self.options, self.cache))
+        tell(BuildStep("measure the pair", 1, 1))
+        return judged(found, self.built.name)
+
+    def pull(self, report: Report | None = None) -> None:
+        source = self.source
+        if source is None or self.ready():
+            self.build(report)
+            return
+        check_writable(self.built.parent, needed_bytes=200_000_000)
+        with FileLock(self.built.with_suffix(".lock")):
+            if not (self.built / READY).is_file():
+                source.fetch(self.built.name, self.built, self._facts(), report or (lambda step: None))
+
+    @property
+    def source(self) -> Source | None:
+        """The repository that instances are pulled from, where there is one."""
+        return self._source or Source.pinned()
+
+    def choose_source(self, source: str) -> None:
+        self._source = Source.parse(source)
+
+    def downloads(self) -> Sequence[Download]:
+        return () if self.source is None or self.ready() else self.source.downloads(self.built.name)
+
+    def terms(self) -> Sequence[Terms]:
+        """Of a repository's owner, for what is or will be pulled from it; none for what this package ships or builds."""
+        if self.shipped:
+            return ()
+        if (self.built / READY).is_file():
+            return [Terms(**stated) for stated in read_json(self.built / READY).get("terms", ())]
+        return () if self.source is None else self.source.terms()
+
+    def from_scratch(self, report: Report | None = None) -> Sequence[Agreement]:
+        if not self.shipped:
+            return super().from_scratch(report)
+        place = self.cache / "from-scratch"
+        made = AsBuilt(self.options, place)
+        if (made.built / READY).is_file():  # of an earlier time; what was cut before it was ready goes on
+            shutil.rmtree(place)
+        made.build(report)
+        agreements = compare_instances(self, made, report or (lambda step: None))
+        shutil.rmtree(place)
+        return agreements
 
     def _draw(self, snapshot: Snapshot, tell: Report) -> None:
         """Generate the data and write it, unless that is done."""
@@ -163,3 +228,33 @@ class Mini(SnapshotBenchmark):
     def _tables(self, tell: Callable[[int, int], None]) -> Tables:
         """Everything that this instance consists of."""
         return generate(SIZES[self.options.size], self.options.seed, tell)
+
+
+class AsBuilt(Mini):
+    """An instance as it lies in the cache, whether or not it was declared ready, and never the shipped one."""
+
+    @property
+    def shipped(self) -> bool:
+        return False
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(self.built / "snapshot")
+
+
+def judged(found: Measured, name: str) -> dict[str, Any]:
+    """What ready.json says of a measured pair; a warning where it misses a requirement.
+
+    Raises:
+        BadData: Clean itself reads catastrophic against Compromised.
+    """
+    if found.ruined:
+        raise BadData(
+            f"The pair {name} cannot be measured on: its Clean model itself reads catastrophic. {found.ruined}",
+            "Take another seed.",
+        )
+    checks = found.checks()
+    missed = [f"{check['requirement']} (found {check['found']})" for check in checks if check["met"] is False]
+    if missed:
+        warnings.warn(f"The pair {name} misses what mini asks of one: {'; '.join(missed)}.", stacklevel=2)
+    rounded = {which: {key: round(value, 6) for key, value in values.items()} for which, values in found.values.items()}
+    return {"requirements": checks, "values": rounded}

@@ -23,6 +23,13 @@ def contents(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
+def copy_parts(built: Path, target: Path) -> None:
+    """Copy what others need of a built instance, in the place of what is there."""
+    for part in _PARTS:
+        shutil.rmtree(target / part, ignore_errors=True)
+        shutil.copytree(built / part, target / part)
+
+
 def write_instance(built: Path, name: str, target: Path = FOLDER) -> None:
     """Copy a built instance to where it is shipped, and write down what it is.
 
@@ -30,9 +37,7 @@ def write_instance(built: Path, name: str, target: Path = FOLDER) -> None:
         built: its folder in the cache.
         name: the folder's name, which holds size, seed and a digest of the recipe.
     """
-    for part in _PARTS:
-        shutil.rmtree(target / part, ignore_errors=True)
-        shutil.copytree(built / part, target / part)
+    copy_parts(built, target)
     write_json(target / MANIFEST, {"name": name, "files": contents(target)})
 
 

@@ -16,12 +16,18 @@ import torch
 
 from salmu_core import SalmuError
 from salmu_core.benchmark import BuildStep, Report
-from salmu_mini.train import Stage, train_stage
+from salmu_mini.recipe import RECIPES
+from salmu_mini.train import Stage, steps_of, train_stage
 from salmubench import Snapshot
 
 ORDER: tuple[Stage, ...] = ("first", "clean", "compromised")
 #: A launcher's variables would make the processes wait for each other as one distributed job.
 _LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+def trains_in_processes() -> bool:
+    """Each stage in a process and a thread of its own: not where there is an accelerator, which one process is enough for."""
+    return not torch.cuda.is_available()
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ class Stages:
             SalmuError: a process failed; the next call goes on from the last checkpoint.
         """
         missing: list[Stage] = [stage for stage in ORDER if not self.trained(stage)]
-        if not torch.cuda.is_available():
+        if trains_in_processes():
             self._in_processes(missing, tell, draw)
             return
         draw()
@@ -77,28 +83,36 @@ class Stages:
             draw()
             if missing:
                 tell(BuildStep("start training", 0, 0))
-            self._wait([stage for stage in missing if stage == "first"], children, "train the first stage", tell)
-            self._wait([stage for stage in missing if stage != "first"], children, "train Clean and Compromised", tell)
+            first, second = (self._steps(stage) for stage in ("first", "clean"))
+
+            def count(done: int) -> None:
+                tell(BuildStep("train the pair", done, first + second))
+
+            self._wait([stage for stage in missing if stage == "first"], children, count)
+            # Both models of the second stage train side by side: their steps count once.
+            self._wait([stage for stage in missing if stage != "first"], children, lambda done: count(first + done))
         finally:
             for child in children.values():
                 if child.poll() is None:
                     child.terminate()
 
+    def _steps(self, stage: Stage) -> int:
+        recipe = RECIPES[self.size]
+        return steps_of(recipe, 1 if stage == "first" else 2, self.share)
+
     def _wait(
-        self, stages: Sequence[Stage], children: Mapping[Stage, subprocess.Popen[str]], title: str, tell: Report
+        self, stages: Sequence[Stage], children: Mapping[Stage, subprocess.Popen[str]], count: Callable[[int], None]
     ) -> None:
-        """Let processes train side by side, tell of their steps, and wait for them."""
-        progress: dict[Stage, tuple[int, int]] = {}
+        """Let processes train side by side, tell how many steps the slowest has done, and wait for them."""
+        progress: dict[Stage, int] = dict.fromkeys(stages, 0)
         errors: dict[Stage, str] = {}
 
         def listen(stage: Stage) -> None:
             stream = children[stage].stdout
             assert stream is not None
             for line in stream:
-                fact = json.loads(line)
-                progress[stage] = (fact["done"], fact["total"])
-                done, total = (sum(part[i] for part in progress.copy().values()) for i in (0, 1))
-                tell(BuildStep(title, done, total))
+                progress[stage] = json.loads(line)["done"]
+                count(min(progress.copy().values()))
 
         def collect(stage: Stage) -> None:
             stream = children[stage].stderr

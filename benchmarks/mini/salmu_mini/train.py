@@ -27,12 +27,17 @@ from salmu_core.runner.budget import SampleMeter
 from salmu_core.runner.checkpoints import Checkpoints
 from salmu_core.runner.fit import Fit, fit
 from salmu_core.runner.sampling import EpochSampler
-from salmu_mini.recipe import RECIPES
+from salmu_mini.recipe import RECIPES, Recipe
 from salmubench.snapshot import Snapshot
 
 Stage = Literal["first", "clean", "compromised"]
 ORDINARY = ("retain_synth", "retain_general", "pretrain")
 SENSITIVE = ("forget", "holdout_association", "holdout_identity")
+
+
+def steps_of(recipe: Recipe, stage: int, share: float) -> int:
+    """Optimiser steps of a stage, 1 or 2, at a share of the recipe's."""
+    return max(1, round(share * (recipe.first_steps if stage == 1 else recipe.second_steps)))
 
 
 def train_stage(
@@ -57,7 +62,7 @@ def train_stage(
     recipe = RECIPES[size]
     number = 1 if stage == "first" else 2
     options = recipe.options(number)
-    steps = max(1, round(share * (recipe.first_steps if number == 1 else recipe.second_steps)))
+    steps = steps_of(recipe, number, share)
     model = DualEncoder.create(recipe.model, seed) if start is None else load_model(start)
     with open_accelerator() as accelerator:
         model = model.to(accelerator.device)

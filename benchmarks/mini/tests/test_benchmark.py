@@ -17,6 +17,7 @@ from salmu_core.errors import BadData, NotBuilt
 from salmu_core.options import parse_options
 from salmu_core.plugins.registry import load_plugins
 from salmu_core.runner.fit import Fit
+from salmu_core.spec.presets import preset_file
 from salmu_mini import Mini, shipped
 from salmu_mini.generate import generate
 from salmu_mini.recipe import RECIPES
@@ -169,11 +170,9 @@ def test_presets_fit_their_methods_and_nobody_got_more_trials() -> None:
     pytest.importorskip("salmu_relabel")
     methods = load_plugins().methods
     found = sorted((Path(inspect.getfile(Mini)).parent / "presets").glob("*.json"))
-    trials = set()
-    for path in found:
-        preset = json.loads(path.read_text(encoding="utf-8"))
-        assert preset["method"] == path.stem
+    presets = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in found}
+    for name, preset in presets.items():
+        assert name == preset_file(preset["method"], preset["budget"])
         parse_options(methods[preset["method"]].cls.Options, preset["options"], preset["method"])
-        trials.add((len(preset["trials"]), preset["budget"]))
-    assert len(trials) <= 1
-    assert Mini().presets().keys() == {path.stem for path in found}
+    assert len({(len(preset["trials"]), *preset["instances"]) for preset in presets.values()}) <= 1
+    assert Mini().presets().keys() == {preset["method"] for preset in presets.values()}

@@ -15,11 +15,12 @@ from salmu_core.evaluation.evaluate import evaluate_model
 from salmu_core.files.writing import default_cache
 from salmu_core.metric import Metric
 from salmu_mini import Mini
+from salmu_mini.requirements import REQUIREMENTS
 from salmubench import Salmubench, SalmubenchLayout
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
 
-from requirements import CARD, REQUIREMENTS, RESULTS, card
+from requirements import CARD, RESULTS, card
 
 salmu_metrics = pytest.importorskip("salmu_metrics")
 
