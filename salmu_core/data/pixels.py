@@ -26,16 +26,40 @@ T = TypeVar("T")
 _IN_MEMORY_BYTES = 256_000_000  # splits below this keep their pixels in memory where there is no cache
 
 
+class DeepPicture(ValueError):
+    """A picture whose values do not fit into 8 bits."""
+
+
+def open_picture(encoded: bytes) -> Image.Image:
+    """A decoded picture, in its own mode.
+
+    Raises:
+        DeepPicture: values beyond 0 to 255, as in grey pictures of 16 or 32 bits, or of floating point numbers from 0 to 1: made RGB,
+            they would all become black or white.
+        OSError, SyntaxError, ValueError, DecompressionBombError: bytes that are no image or are cut short.
+    """
+    image = Image.open(io.BytesIO(encoded))
+    image.load()
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        low, high = (float(value) for value in image.getextrema())  # type: ignore[arg-type]
+        if not (low >= 0 and high <= 255) or (image.mode == "F" and 0 < high <= 1):
+            raise DeepPicture(f"it has values from {low:g} to {high:g}, and a picture of 8 bits has 0 to 255")
+    return image
+
+
 def decode_image(images: ImageRows, row: int, split: str) -> Image.Image:
     """One decoded RGB image.
 
     Raises:
-        BadData: bytes that are no image or are cut short; names split, file and row.
+        BadData: bytes that are no image, are cut short, or do not fit into 8 bits; names split, file and row.
     """
     try:
-        image = Image.open(io.BytesIO(images.read(row)))
-        image.load()
-        return image.convert("RGB")
+        return open_picture(images.read(row)).convert("RGB")
+    except DeepPicture as error:
+        raise BadData(
+            f"An image of split '{split}' would lose what it shows: {images.where(row)}: {error}.",
+            "Save it as 8-bit, with values scaled to 0 to 255.",
+        ) from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise BadData(
             f"An image of split '{split}' cannot be decoded: {images.where(row)}: {error}.",

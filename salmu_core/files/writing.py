@@ -179,6 +179,12 @@ def elsewhere(path: Path, first: str = "", option: str | None = None) -> str:
     return f"{first}, or {other}." if first else f"{other[0].upper()}{other[1:]}."
 
 
+def visible(folder: Path, pattern: str = "*") -> list[Path]:
+    """What lies in a folder, sorted by name. Hidden files are left out: macOS leaves `._x` beside `x` on disks of others, and
+    copies that are under way start with a dot too."""
+    return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
+
+
 def is_lfs_pointer(path: Path) -> bool:
     """Is this the short text that Git LFS leaves in place of a large file which was not fetched?"""
     try:

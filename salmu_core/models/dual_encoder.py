@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 import torch.distributed.nn.functional as dist_nn
 import torch.nn.functional as F
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -55,7 +55,18 @@ def _tokenizer(name: str | None, context_length: int, kwargs: str) -> Callable[[
     return open_clip.tokenizer.SimpleTokenizer(context_length=context_length, **given)  # type: ignore[no-any-return]
 
 
-def _named_tokenizer(config: ModelConfig) -> Callable[[list[str]], Tensor]:
+def _make_tokenizer(config: ModelConfig, length: int) -> Callable[[list[str]], Tensor]:
+    """The tokenizer of a configuration for captions of `length` tokens.
+
+    Raises:
+        BadCheckpoint: see `_named_tokenizer`.
+    """
+    if config.model_cfg["text_cfg"].get("hf_tokenizer_name") and config.tokenizer:
+        return folder_tokenizer(config.tokenizer, length)
+    return _named_tokenizer(config, length)
+
+
+def _named_tokenizer(config: ModelConfig, length: int) -> Callable[[list[str]], Tensor]:
     """The tokenizer that a configuration names, or CLIP's own.
 
     Raises:
@@ -70,7 +81,6 @@ def _named_tokenizer(config: ModelConfig) -> Callable[[list[str]], Tensor]:
         )
     if name and not config.online:
         name = on_this_machine(name, "The model")
-    length = int(text.get("context_length", 77))
     try:
         return _tokenizer(name, length, json.dumps(kwargs, sort_keys=True))
     except (TypeError, ValueError, OSError) as error:
@@ -97,15 +107,15 @@ class Processor:
         self.context_length = int(text.get("context_length", 77))
         name = text.get("hf_tokenizer_name")
         kwargs = dict(text.get("tokenizer_kwargs") or {})
-        self._tokenizer: Callable[[list[str]], Tensor]
+        self._own = not name  # CLIP's own: end-of-text has the largest id, and the model reads up to the first one
         if name and config.tokenizer:
             self._tokenizer_name = fingerprint(config.tokenizer)
-            self._tokenizer = folder_tokenizer(config.tokenizer, self.context_length)
         else:
             self._tokenizer_name = name or "open_clip.SimpleTokenizer"
             if kwargs:
                 self._tokenizer_name += json.dumps(kwargs, sort_keys=True, default=str)
-            self._tokenizer = _named_tokenizer(config)
+        self._config = config
+        self._tokenizer = _make_tokenizer(config, self.context_length)
         self._mean = torch.tensor(self.preprocess.mean).view(1, 3, 1, 1)
         self._std = torch.tensor(self.preprocess.std).view(1, 3, 1, 1)
 
@@ -138,6 +148,30 @@ class Processor:
             return torch.zeros(0, self.context_length, dtype=torch.long)
         tokens: Tensor = self._tokenizer(list(texts))
         return tokens
+
+    def what_is_read(self, texts: Sequence[str]) -> tuple[Int[np.ndarray, "n context"], Bool[np.ndarray, " n"]]:
+        """What of captions reaches the model.
+
+        Returns:
+            Token ids up to the first end-of-text, 0 after it: captions of equal rows are one caption to the model. And which captions
+            lose their end: beyond the context, or after an end-of-text that stands in them.
+        """
+        tokens = self.tokenize(texts).numpy().copy()
+        cut = np.zeros(len(texts), dtype=np.bool_)
+        if not len(texts):
+            return tokens, cut
+        [empty] = self.tokenize([""]).numpy()
+        full = np.flatnonzero(tokens[:, -1] != empty[-1])  # no padding: exactly as long as the context, or longer
+        if len(full):
+            longer = _make_tokenizer(self._config, 2 * self.context_length)
+            [padded] = longer([""]).numpy()
+            ids = longer([texts[row] for row in full]).numpy()
+            cut[full] = (ids[:, self.context_length :] != padded[self.context_length :]).any(axis=1)
+        if self._own:
+            behind = np.arange(tokens.shape[1]) > tokens.argmax(axis=1)[:, None]
+            cut |= (behind & (tokens != 0)).any(axis=1)
+            tokens[behind] = 0
+        return tokens, cut
 
     @cached_property
     def image_fingerprint(self) -> str:

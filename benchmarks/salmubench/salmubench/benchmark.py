@@ -12,6 +12,7 @@ import numpy as np
 from salmu_core.benchmark import Benchmark, Budget, Counted, PublishedRow, SplitInfo
 from salmu_core.data.pairs import Split, join_splits
 from salmu_core.files.digests import FileDigests
+from salmu_core.files.writing import visible
 from salmu_core.records.schema import RunRecord
 from salmubench import layout, rules
 from salmubench.official import official_result, result_name
@@ -122,7 +123,7 @@ class SnapshotBenchmark(Benchmark):
     def fingerprint(self) -> str:
         """SHA-256 over the content of every table and metadata file, by name. Files are read again only when they changed."""
         folder = self.snapshot().folder
-        paths = sorted([*folder.glob("*.json"), *(folder / layout.DATA).glob("*.parquet")])
+        paths = sorted([*visible(folder, "*.json"), *visible(folder / layout.DATA, "*.parquet")])
         digest = hashlib.sha256()
         for path, content in zip(paths, FileDigests(self.cache / "digests").of(paths), strict=True):
             digest.update(path.name.encode() + b"\0" + bytes.fromhex(content))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,11 +13,14 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from salmu_core.benchmark import BuildStep, Report
 from salmu_core.data.layout import Finding
+from salmu_core.data.parquet_images import open_parquet
+from salmu_core.data.pixels import open_picture
 from salmu_core.errors import SalmuError
+from salmu_core.files.writing import visible
 from salmubench import layout, rules
 from salmubench.published_check import (
     ReadTable,
@@ -98,7 +100,7 @@ def _read_metadata(snapshot: Snapshot, findings: list[Finding]) -> dict[str, Any
 
 
 def _read_tables(snapshot: Snapshot, findings: list[Finding], tell: Report) -> dict[str, ReadTable]:
-    present = sorted({split_of(shard) for shard in (snapshot.folder / layout.DATA).glob("*.parquet")})
+    present = sorted({split_of(shard) for shard in visible(snapshot.folder / layout.DATA, "*.parquet")})
     known = [*layout.SPLITS, *(split for split in layout.OPTIONAL_SPLITS if split in present)]
     for split in present:
         if split not in known:
@@ -223,7 +225,7 @@ def _read_pictures(snapshot: Snapshot, tables: Mapping[str, ReadTable], tell: Re
 def _decode_group(split: str, shard: Path, group: int, first_row: int, rows: int) -> _Pictures:
     part = _Pictures(split, first_row)
     try:
-        content = pq.ParquetFile(shard).read_row_group(group, columns=["image", "file_name"])
+        content = open_parquet(shard).read_row_group(group, columns=["image", "file_name"])
         images, names = content.column("image").combine_chunks(), content.column("file_name")
         if pa.types.is_struct(images.type):
             images = images.field("bytes") if images.type.get_field_index("bytes") >= 0 else pa.nulls(rows)
@@ -242,8 +244,7 @@ def _decode_group(split: str, shard: Path, group: int, first_row: int, rows: int
             continue
         part.bytes += len(encoded)
         try:
-            picture = Image.open(io.BytesIO(encoded))
-            picture.load()
+            picture = open_picture(encoded)
         except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
             message = f"{place}: the image cannot be decoded: {str(error).split(' <')[0]}."
             part.findings.append(Finding("error", message, "Fetch the file again.", "undecodable picture"))

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from salmu_core.benchmark import BuildStep, Download, Report, Terms
 from salmu_core.errors import HubError
+from salmu_core.files.writing import visible
 from salmu_core.models import hub
 from salmubench import layout
 
@@ -180,7 +181,7 @@ def is_copy(folder: Path) -> bool:
     if listing is None:
         return False
     shards = {file.path for file in listing.files if file.path.endswith(".parquet")}
-    return shards == {f"{layout.DATA}/{path.name}" for path in (folder / layout.DATA).glob("*.parquet")}
+    return shards == {f"{layout.DATA}/{path.name}" for path in visible(folder / layout.DATA, "*.parquet")}
 
 
 def _at(repository: hub.Repository, revision: str | None) -> hub.Repository:
@@ -191,7 +192,7 @@ def _at(repository: hub.Repository, revision: str | None) -> hub.Repository:
 
 def _has_every_shard(folder: Path) -> bool:
     """Are all shards there, by their names? Those of `datasets` say how many there are: `forget-00000-of-00004.parquet`."""
-    shards = [path.name for path in (folder / layout.DATA).glob("*.parquet")]
+    shards = [path.name for path in visible(folder / layout.DATA, "*.parquet")]
     found: dict[str, set[int]] = defaultdict(set)
     wanted: dict[str, int] = {}
     for name in filter(None, map(_SHARD.fullmatch, shards)):

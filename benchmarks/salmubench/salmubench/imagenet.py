@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from salmu_core.data.pairs import ImageRows, Split, join_images
+from salmu_core.data.parquet_images import ParquetImages, open_parquet
 from salmu_core.errors import BadData
 from salmu_core.files.digests import Stamp, file_stamp
-from salmubench.snapshot import ParquetImages
+from salmu_core.files.writing import refuse_lfs_pointer, visible
 
 CLASSES = 1000
 IMAGES_SPLIT, PROMPTS_SPLIT = "genknow", "genknow_prompts"
@@ -140,7 +140,7 @@ def _place(path: Path) -> _Place:
     if not path.is_dir():
         raise BadData(f"There is no ImageNet folder '{path}'.", _LAYOUTS)
     for folder in (path / "val", path / "validation", path, path / "data", path / "test"):
-        entries = sorted(folder.iterdir(), key=_natural) if folder.is_dir() else []
+        entries = sorted(visible(folder), key=_natural) if folder.is_dir() else []
         place = _Place(
             folder,
             [entry for entry in entries if _WORDNET_ID.fullmatch(entry.name) and entry.is_dir()],
@@ -149,7 +149,7 @@ def _place(path: Path) -> _Place:
         )
         if place.class_folders or place.tars or place.parquets:
             return place
-    flat = next((entry for entry in path.iterdir() if entry.suffix.lower() in _PICTURES), None)
+    flat = next((entry for entry in visible(path) if entry.suffix.lower() in _PICTURES), None)
     if flat is None:
         raise BadData(f"'{path}' holds no ImageNet pictures.", _LAYOUTS)
     raise BadData(
@@ -221,7 +221,7 @@ def _read_folders(place: _Place) -> _Rows:
     paths: list[Path] = []
     labels: list[int] = []
     for folder in place.class_folders:
-        files = sorted(entry for entry in folder.iterdir() if entry.suffix.lower() in _PICTURES)
+        files = [entry for entry in visible(folder) if entry.suffix.lower() in _PICTURES]
         paths += files
         labels += [label_of[folder.name]] * len(files)
     return _Rows(_Files(paths), labels, [path.name for path in paths])
@@ -296,6 +296,7 @@ def _read_tars(shards: Sequence[Path]) -> _Rows:
 def _samples(shard: Path) -> Iterator[tuple[str, _Sample]]:
     """The samples of a shard by key, in order of first entry. Headers and labels are read, pictures are skipped."""
     samples: dict[str, _Sample] = {}
+    refuse_lfs_pointer(shard)
     try:
         size = shard.stat().st_size
         with tarfile.open(shard, "r:") as archive:
@@ -309,6 +310,10 @@ def _samples(shard: Path) -> Iterator[tuple[str, _Sample]]:
                 sample = samples.setdefault(f"{folder}/{stem}" if folder else stem, _Sample())
                 suffix = suffix.lower()
                 if f".{suffix}" in _PICTURES:
+                    if sample.picture is not None:
+                        raise tarfile.ReadError(
+                            f"the sample '{stem}' has two pictures, {sample.picture.name} and {member.name}"
+                        )
                     sample.picture = _Entry(shard, member.offset_data, member.size, member.name)
                 elif suffix in ("cls", "json"):
                     content = archive.extractfile(member)
@@ -337,7 +342,7 @@ def _read_parquets(shards: Sequence[Path]) -> _Rows:
     labels: list[int] = []
     for shard in shards:
         try:
-            file = pq.ParquetFile(shard)
+            file = open_parquet(shard)
             names = file.schema_arrow.names
             missing = [name for name in ("image", "label") if name not in names]
             if missing:

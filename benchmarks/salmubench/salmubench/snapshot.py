@@ -2,136 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
-import threading
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from salmu_core.data.pairs import Split, join_images
+from salmu_core.data.parquet_images import ParquetImages, open_parquet
 from salmu_core.errors import BadData
-from salmu_core.files.digests import file_stamp
+from salmu_core.files.writing import visible
 from salmubench import layout, rules
 
 _REQUIRED = ("image", "text", "identity_id", "file_name")
 _SHARD = re.compile(r"(?P<split>[^-]+)-(?P<number>\d+)-of-(?P<count>\d+)\.parquet")
-
-
-_HELD_BYTES = 256_000_000  # of row groups that are held over all shards; one is always held, whatever its size
-
-
-class _HeldGroups:
-    """The row groups read last, of all shards together: a snapshot has dozens of shards, and each with an allowance of its own
-    would end with the whole snapshot in memory.
-    """
-
-    def __init__(self, most_bytes: int) -> None:
-        self._most = most_bytes
-        self._bytes = 0
-        self._groups: OrderedDict[tuple[int, int], tuple[list[Any], int]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: tuple[int, int]) -> list[Any] | None:
-        """The values of a group that is held."""
-        with self._lock:
-            if key not in self._groups:
-                return None
-            self._groups.move_to_end(key)
-            return self._groups[key][0]
-
-    def add(self, key: tuple[int, int], values: list[Any], size: int) -> None:
-        """Hold a group and let go of those not read for longest."""
-        with self._lock:
-            if key in self._groups:
-                return
-            self._groups[key] = values, size
-            self._bytes += size
-            while self._bytes > self._most and len(self._groups) > 1:
-                _, (_, freed) = self._groups.popitem(last=False)
-                self._bytes -= freed
-
-
-_held = _HeldGroups(_HELD_BYTES)
-_numbers = itertools.count()
-
-
-@dataclass(eq=False)
-class ParquetImages:
-    """Encoded images of one shard, read when asked for. The row groups read last are held, up to 256 MB over all shards."""
-
-    shard: Path
-    column: str = "image"
-    _number: int = field(default_factory=lambda: next(_numbers), repr=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    def __post_init__(self) -> None:
-        self._stamp = file_stamp(self.shard)
-
-    @cached_property
-    def _file(self) -> pq.ParquetFile:
-        try:
-            return pq.ParquetFile(self.shard)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise BadData(f"'{self.shard}' is no readable parquet file: {error}.", "Fetch it again.") from error
-
-    @cached_property
-    def _ends(self) -> np.ndarray:
-        """Last row (exclusive) of every row group."""
-        metadata = self._file.metadata
-        return np.cumsum([metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)], dtype=np.int64)
-
-    def files(self) -> Sequence[Path]:
-        return [self.shard]
-
-    def __len__(self) -> int:
-        return int(self._ends[-1]) if len(self._ends) else 0
-
-    def _locate(self, row: int) -> tuple[int, int]:
-        group = int(np.searchsorted(self._ends, row, side="right"))
-        return group, row - (int(self._ends[group - 1]) if group else 0)
-
-    def _group(self, group: int) -> list[Any]:
-        if file_stamp(self.shard) != self._stamp:
-            raise BadData(f"'{self.shard}' has changed since it was opened.", "Start again.")
-        values = _held.get((self._number, group))
-        if values is not None:
-            return values
-        with self._lock:  # a parquet file is read by one thread at a time
-            values = _held.get((self._number, group))  # by the thread before this one
-            if values is None:
-                try:
-                    column = self._file.read_row_group(group, columns=[self.column]).column(self.column)
-                except (pa.ArrowInvalid, OSError) as error:
-                    raise BadData(f"'{self.shard}' cannot be read: {error}.", "Fetch it again.") from error
-                values = column.to_pylist()
-                _held.add((self._number, group), values, column.nbytes)
-        return values
-
-    def read(self, row: int) -> bytes:
-        group, inner = self._locate(row)
-        value = self._group(group)[inner]
-        data = value.get("bytes") if isinstance(value, dict) else value
-        if not isinstance(data, bytes):
-            raise BadData(f"There are no image bytes in {self.where(row)}.", "Fetch or build the data again.")
-        return data
-
-    def where(self, row: int) -> str:
-        place = f"{self.shard}, row {row}"
-        if "file_name" not in self._file.schema_arrow.names:
-            return place
-        group, inner = self._locate(row)
-        with self._lock:
-            name = self._file.read_row_group(group, columns=["file_name"]).column("file_name")[inner].as_py()
-        return f"{place} ({name})"
 
 
 @dataclass(frozen=True)
@@ -142,8 +29,7 @@ class Snapshot:
 
     def shards(self, split: str) -> list[Path]:
         """The parquet files of a split, sorted: row order is theirs."""
-        shards = (self.folder / layout.DATA).glob(f"{split}-*.parquet")
-        return sorted(shard for shard in shards if split_of(shard) == split)
+        return [shard for shard in visible(self.folder / layout.DATA, f"{split}-*.parquet") if split_of(shard) == split]
 
     def has(self, split: str) -> bool:
         """Is that split's table here?"""
@@ -288,7 +174,7 @@ def with_identities(identities: Mapping[str, Any], used: Iterable[str | None]) -
 
 def _read_columns(shard: Path, split: str) -> dict[str, list[Any]]:
     try:
-        file = pq.ParquetFile(shard)
+        file = open_parquet(shard)
         names = file.schema_arrow.names
         missing = [name for name in _REQUIRED if name not in names]
         if missing:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from salmu_core.benchmark import Benchmark, Report
 from salmu_core.data.layout import Finding, Layout
+from salmu_core.files.writing import visible
 from salmubench import layout
 from salmubench.check import check_snapshot
 from salmubench.export import export_benchmark
@@ -20,7 +21,7 @@ class SalmubenchLayout(Layout):
     summary = "SALMUBench's own: parquet shards, five metadata files, and open_clip repositories of both models."
 
     def recognises(self, folder: Path) -> bool:
-        shards = (folder / layout.DATA).glob("*.parquet")
+        shards = visible(folder / layout.DATA, "*.parquet")
         return any((folder / name).is_file() for name in layout.METADATA) or any(
             split_of(shard) in layout.SPLITS for shard in shards
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,14 @@ from PIL import Image
 from salmu_core import View
 from salmu_core.benchmark import Report
 from salmu_core.builtin.toy import TOY_MODEL
+from salmu_core.data import parquet_images
 from salmu_core.data.cache import DataCache
+from salmu_core.data.parquet_images import HeldGroups, ParquetImages
 from salmu_core.errors import BadData
 from salmu_core.evaluation.embed import embed_views
 from salmu_core.models.dual_encoder import DualEncoder
-from salmubench import Snapshot, snapshot
+from salmubench import Snapshot
 from salmubench.benchmark import SnapshotBenchmark
-from salmubench.snapshot import ParquetImages
 
 RETAIN = [View("retain", "image"), View("retain", "text")]
 
@@ -112,16 +114,16 @@ def test_a_shard_that_is_replaced_under_an_open_split_is_refused(cache: Path) ->
 
 
 def test_few_row_groups_are_held_at_a_time_over_all_shards(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    held = snapshot._HeldGroups(1)
-    monkeypatch.setattr(snapshot, "_held", held)
+    held = HeldGroups(1)
+    monkeypatch.setattr(parquet_images, "_held", held)
     data = cache.parent / "snapshot" / "data"
     first, second = (ParquetImages(data / f"retain_synth-0000{shard}-of-00002.parquet") for shard in (0, 1))
     for row in (0, 5, 9, 1):
         assert first.read(row) == _jpeg(row)
         assert second.read(0) == _jpeg(10)
-        assert len(held._groups) == 1
-    roomy = snapshot._HeldGroups(10**9)
-    monkeypatch.setattr(snapshot, "_held", roomy)
+        assert len(held._groups) <= 2
+    roomy = HeldGroups(10**9)
+    monkeypatch.setattr(parquet_images, "_held", roomy)
     for images in (first, second):
         images.read(0)
     assert len(roomy._groups) == 2
@@ -134,3 +136,32 @@ def test_images_of_a_table_without_file_names_are_named_by_row(tmp_path: Path) -
     assert images.read(0) == b"x"
     with pytest.raises(BadData, match=r"no image bytes in .*val\.parquet, row 1\."):
         images.read(1)
+
+
+def test_threads_read_each_row_group_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixteen threads that go through a file in blocks stand on both sides of where a row group ends."""
+    pictures = [f"picture {row}".encode() for row in range(192)]
+    pq.write_table(pa.table({"image": pictures}), tmp_path / "t.parquet", row_group_size=32)
+    monkeypatch.setattr(parquet_images, "_held", HeldGroups(1))  # not even one group fits
+    images = ParquetImages(tmp_path / "t.parquet")
+    reads: list[int] = []
+    read_group = pq.ParquetFile.read_row_group
+    monkeypatch.setattr(
+        pq.ParquetFile,
+        "read_row_group",
+        lambda self, group, **more: (reads.append(group), read_group(self, group, **more))[1],
+    )
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(lambda start: [images.read(row) for row in range(start, start + 2)], range(0, 192, 2)))
+    assert [picture for block in found for picture in block] == pictures
+    assert len(reads) < 30, reads  # of 6 groups; 340 where one group is held and all threads fight over it
+
+
+def test_a_pointer_of_git_lfs_and_hidden_files_are_told_apart_from_data(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
+    with pytest.raises(BadData, match="Git LFS pointer"):
+        len(ParquetImages(path))
+    _write(tmp_path, [1, 2])
+    (tmp_path / "data" / "._retain_synth-00000-of-00002.parquet").write_bytes(b"macOS")
+    assert [shard.name for shard in Snapshot(tmp_path).shards("retain_synth")] == ["retain_synth-00000-of-00002.parquet"]

@@ -88,7 +88,8 @@ def check(benchmark: OwnData, plugins: Plugins, *, decode: bool = True) -> list[
         if process_index() == 0:
             plugins.tell("run_progress", event=Progress("check", stage, done, total))
 
-    found = check_pairs(benchmark.forget_table, benchmark.retain_table, decode=decode, tell=tell)
+    forget_table, retain_table = benchmark.forget_table, benchmark.retain_table  # first: the model takes longer to read
+    found = check_pairs(forget_table, retain_table, benchmark.processor, decode=decode, tell=tell)
     if benchmark.earlier and benchmark.options.retain is not None and not errors_of(found):
         found += _against_earlier(benchmark)
     return found

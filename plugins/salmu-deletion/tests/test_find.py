@@ -103,8 +103,12 @@ def test_what_it_writes_is_what_forget_takes(place, tmp_path, monkeypatch):
     assert [again.captions[row] for row in range(3)] == [whole.captions[row] for row in (0, 1, 2)]
     assert again.identities == ["p00", "p00", "p01"]
     assert [again.images.read(row) for row in range(3)] == [whole.images.read(row) for row in (0, 1, 2)]
+    model = str(make_model(tmp_path / "model"))
     checked = CliRunner().invoke(
-        cli, ["forget", "--model", "x", "--forget", str(out), "--check-only"], catch_exceptions=False, standalone_mode=False
+        cli,
+        ["forget", "--model", model, "--forget", str(out), "--check-only"],
+        catch_exceptions=False,
+        standalone_mode=False,
     )
     assert checked.return_value == 0
     text = page.read_text()

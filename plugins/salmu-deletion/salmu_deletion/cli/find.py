@@ -100,7 +100,7 @@ def find_command(
         if path.exists() and not overwrite:
             raise OutputError(f"'{path}' is there already.", "Choose another name, or --overwrite to replace it.")
     dropped = _numbers(drop)
-    table = read_table(place, parse_columns(columns or ""), images)
+    table = read_table(place, parse_columns(columns or ""), images).require_good()
     by_words = find_by_words(table, name, text, whole_person=not no_same_identity)
     by_face: list[Candidate] = []
     if face is not None:

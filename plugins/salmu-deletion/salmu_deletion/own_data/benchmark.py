@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import field_validator
 
@@ -19,14 +19,14 @@ from salmu_core.evaluation.retrieval import RetainRetrieval
 from salmu_core.files.digests import FileDigests
 from salmu_core.files.writing import default_cache
 from salmu_core.metric import Metric
-from salmu_core.models.dual_encoder import CONFIG_FILE, DualEncoder, ModelConfig, find_weights, load_model
+from salmu_core.models.dual_encoder import CONFIG_FILE, DualEncoder, ModelConfig, Processor, find_weights, load_model
 from salmu_core.models.hf_layout import HF_CONFIG, is_hf_clip
 from salmu_core.options import AnyOptions, Field, Options
 from salmu_core.records.schema import Target
 from salmu_deletion.own_data.chain import EARLIER, Earlier, EarlierRetrieval, earlier_requests, earlier_split
 from salmu_deletion.own_data.metrics import ForgetRetrieval
 from salmu_deletion.own_data.parts import RetainParts, as_split, share_out
-from salmu_deletion.own_data.tables import Table, read_table, table_files
+from salmu_deletion.own_data.tables import Table, align, read_table, table_files
 
 
 class OwnDataOptions(Options):
@@ -100,22 +100,29 @@ class OwnData(Benchmark):
     @cached_property
     def forget_table(self) -> Table:
         """The table of pairs to forget."""
-        return self._read("forget", other=self.options.retain)
+        if "forget" not in self._tables:
+            raise BadOptions("own-data was given no forget pairs.", "--bench-set forget=TABLE, or use `salmu forget`.")
+        return self._tables["forget"]
 
     @cached_property
     def retain_table(self) -> Table | None:
         """The table of pairs to keep."""
-        return None if self.options.retain is None else self._read("retain", other=self.options.forget)
+        return self._tables.get("retain")
 
-    def _read(self, which: Literal["forget", "retain"], other: Path | None) -> Table:
-        path: Path | None = getattr(self.options, which)
-        if path is None:
-            raise BadOptions(f"own-data was given no {which} pairs.", f"--bench-set {which}=TABLE, or use `salmu forget`.")
+    @cached_property
+    def _tables(self) -> Mapping[str, Table]:
+        """What was given, read together: the same people may be written in two ways."""
+        given = {which: getattr(self.options, which) for which in ("forget", "retain")}
         # Of two tables one may know people and facts that the other does not.
-        optional = (
-            frozenset({"identity", "field", "name", "value"}) if which == "retain" and other is not None else frozenset()
-        )
-        return read_table(path, self.options.columns, self.options.images, optional)
+        may_lack = frozenset({"identity", "field", "name", "value"}) if None not in given.values() else frozenset[str]()
+        read = {
+            which: read_table(
+                path, self.options.columns, self.options.images, may_lack if which == "retain" else frozenset()
+            )
+            for which, path in given.items()
+            if path is not None
+        }
+        return dict(zip(read, align(list(read.values())), strict=True))
 
     @cached_property
     def earlier(self) -> list[Earlier]:
@@ -229,6 +236,11 @@ class OwnData(Benchmark):
         named = self.options.architecture
         return load_model(self.options.model, like=None if named is None else ModelConfig.named(named))
 
+    @cached_property
+    def processor(self) -> Processor:
+        """What the model sees pictures and reads captions through."""
+        return self.load_model("compromised").processor
+
     def reference(self, which: Target) -> tuple[Benchmark, Target]:
         if which == "compromised" or self.options.mismatched:
             return self, "compromised"
@@ -239,7 +251,7 @@ class OwnData(Benchmark):
         """The twin whose pairs of people are mismatched."""
         twin = OwnData(self.options.model_copy(update={"mismatched": True}), self.cache)
         # Tables are read once.
-        twin.__dict__ |= {"forget_table": self.forget_table, "retain_table": self.retain_table, "_forget": self._forget}
+        twin.__dict__ |= {"_tables": self._tables, "_forget": self._forget}
         twin.__dict__ |= {"earlier": self.earlier, "_earlier": self._earlier}
         return twin
 

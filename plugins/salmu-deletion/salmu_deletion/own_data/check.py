@@ -2,40 +2,86 @@
 
 from __future__ import annotations
 
-import io
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from PIL import Image, UnidentifiedImageError
-
-from salmu_core.data.cache import decode_pool
 from salmu_core.data.layout import Finding
-from salmu_core.data.pairs import content_key
-from salmu_core.errors import BadData
+from salmu_core.models.dual_encoder import Processor
+from salmu_deletion.own_data.cells import named_rows
+from salmu_deletion.own_data.looks import Look, Reading, look_at_pictures, read_captions
+from salmu_deletion.own_data.people import people_of_both, people_of_one
 from salmu_deletion.own_data.tables import Table
 
-_SHOWN = 3  # rows that a finding names
+_AS_SEEN = " (written differently, and the same to the model)"
+#: problem or trait of a picture -> severity, words, hint.
+_PICTURES: Mapping[str, tuple[str, str, str]] = {
+    "missing": (
+        "error",
+        "pictures are not there",
+        "Give the folder that paths begin in with --images, or take the rows out.",
+    ),
+    "unreadable": (
+        "error",
+        "pictures cannot be decoded",
+        "The files are cut short or are no pictures. Mend them or take the rows out.",
+    ),
+    "deep": (
+        "error",
+        "pictures have values beyond 8 bits, of which the model would see black and white only",
+        "Save them as 8-bit, with values scaled to 0 to 255.",
+    ),
+    "one colour": (
+        "warning",
+        "pictures are of one colour to the model",
+        "There is nothing to see in them. Take the rows out.",
+    ),
+    "turned": (
+        "warning",
+        "pictures say in their EXIF data that they are to be shown turned, and the model sees them as they are stored, like open_clip",
+        "Store them upright, unless the model was trained and is used on such files.",
+    ),
+    "frames": (
+        "warning",
+        "pictures have several frames or pages, of which the model sees the first",
+        "Save those that count as files.",
+    ),
+    "transparent": ("fact", "pictures have transparent parts, in which the model sees the colours beneath", ""),
+}
 
 
 @dataclass(frozen=True)
-class Look:
-    """What was seen of one picture: its content key, or what is wrong with it."""
+class _Seen:
+    """A table and what the model sees of it."""
 
-    key: bytes | None
-    problem: str | None = None  # "missing" or "unreadable"
+    name: str
+    table: Table
+    looks: Sequence[Look]
+    reading: Reading
+
+    def pairs(self) -> list[tuple[bytes, bytes] | None]:
+        """What tells each pair from others; None where picture or caption is missing."""
+        return [
+            (look.key, key) if look.key and key else None for look, key in zip(self.looks, self.reading.keys, strict=True)
+        ]
+
+    def named(self, rows: Sequence[int]) -> str:
+        """The first of some rows, as a person finds them again."""
+        return named_rows(rows, lambda row: f"row {row + 1} ({self.table.file_names[row] or 'no file name'})")
 
 
 def check_pairs(
     forget: Table,
     retain: Table | None,
+    processor: Processor | None = None,
     *,
     decode: bool = True,
     tell: Callable[[str, int, int], None] = lambda stage, done, total: None,
 ) -> list[Finding]:
-    """Look at every row of both tables.
+    """Look at every row of both tables as the model does.
 
     Args:
+        processor: the model's: pictures and captions count as equal where the model is given the same. None: they are compared as they
+            stand in the tables.
         decode: decode every picture; otherwise they are only read.
 
     Returns:
@@ -43,12 +89,13 @@ def check_pairs(
         reports are passed around.
     """
     findings: list[Finding] = []
-    looks: dict[str, list[Look]] = {}
+    seen: dict[str, _Seen] = {}
     for name, table in (("forget", forget), ("retain", retain)):
         if table is None:
             continue
-        looks[name] = look_at_pictures(table, decode, lambda done, total, n=name: tell(f"look at {n}", done, total))
-        findings += _of_one(name, table, looks[name])
+        looks = look_at_pictures(table, decode, processor, lambda done, total, n=name: tell(f"look at {n}", done, total))
+        seen[name] = _Seen(name, table, looks, read_captions(table.captions, processor))
+        findings += _of_one(seen[name])
     if retain is None:
         findings.append(
             Finding(
@@ -59,70 +106,19 @@ def check_pairs(
             )
         )
     else:
-        findings += _between(forget, retain, looks["forget"], looks["retain"])
+        findings += [*_between(seen["forget"], seen["retain"]), *people_of_both(forget, retain)]
     order = {"error": 0, "warning": 1, "fact": 2}
     return sorted(findings, key=lambda finding: order[finding.severity])
 
 
-def look_at_pictures(table: Table, decode: bool, tell: Callable[[int, int], None] = lambda done, total: None) -> list[Look]:
-    """Read, and decode, every picture of a table."""
-    looks: list[Look] = [Look(None)] * len(table)
-    done = 0
-
-    def look(start: int, end: int) -> None:
-        nonlocal done
-        for row in range(start, end):
-            looks[row] = _look(table, row, decode)
-        done += end - start
-        tell(done, len(table))
-
-    decode_pool.in_blocks(look, len(table), block=32)
-    return looks
-
-
-def _look(table: Table, row: int, decode: bool) -> Look:
-    try:
-        encoded = table.images.read(row)
-    except (BadData, OSError):
-        return Look(None, "missing")
-    if decode:
-        try:
-            with Image.open(io.BytesIO(encoded)) as image:
-                image.load()
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-            return Look(content_key(encoded), "unreadable")
-    return Look(content_key(encoded))
-
-
-def _of_one(name: str, table: Table, looks: Sequence[Look]) -> list[Finding]:
+def _of_one(seen: _Seen) -> list[Finding]:
+    name, table = seen.name, seen.table
     if not len(table):
         return [Finding("error", f"{name}: '{table.source}' has no rows.", None, "no rows")]
-    findings = []
-    for problem, words, hint in (
-        ("missing", "pictures are not there", "Give the folder that paths begin in with --images, or take the rows out."),
-        (
-            "unreadable",
-            "pictures cannot be decoded",
-            "The files are cut short or are no pictures. Mend them or take the rows out.",
-        ),
-    ):
-        rows = [row for row, look in enumerate(looks) if look.problem == problem]
-        if rows:
-            findings.append(
-                Finding("error", f"{name}: {len(rows)} {words}: {_named(table, rows)}.", hint, f"{problem} picture")
-            )
-    empty = [row for row, caption in enumerate(table.captions) if not caption]
-    if empty:
-        findings.append(
-            Finding(
-                "error",
-                f"{name}: {len(empty)} captions are empty: {_named(table, empty)}.",
-                "Write them or take the rows out.",
-                "empty caption",
-            )
-        )
-    seen = Counter((look.key, caption) for look, caption in zip(looks, table.captions, strict=True) if look.key and caption)
-    twice = sum(count - 1 for count in seen.values())
+    findings = [replace(finding, message=f"{name}: {finding.message}") for finding in table.findings]
+    findings += [*_columns(name, table), *_pictures(seen), *_captions(seen)]
+    pairs = [pair for pair in seen.pairs() if pair is not None]
+    twice = len(pairs) - len(set(pairs))
     if twice:
         findings.append(
             Finding(
@@ -132,100 +128,125 @@ def _of_one(name: str, table: Table, looks: Sequence[Look]) -> list[Finding]:
                 "duplicate",
             )
         )
-    findings += _identities(name, table)
+    return [*findings, *people_of_one(name, table)]
+
+
+def _columns(name: str, table: Table) -> list[Finding]:
+    """What was read from where, and what was not."""
+    if table.used is None:
+        return []
+    used = ", ".join(f"{part} from '{column}'" for part, column in table.used.items())
+    unused = (
+        f" Not used: {', '.join(table.unused[:8])}{' and more' if len(table.unused) > 8 else ''}." if table.unused else ""
+    )
+    return [Finding("fact", f"{name}: {used}.{unused}", None, "columns")]
+
+
+def _pictures(seen: _Seen) -> list[Finding]:
+    findings = []
+    for what, (severity, words, hint) in _PICTURES.items():
+        rows = [row for row, look in enumerate(seen.looks) if look.problem == what or what in look.traits]
+        if rows:
+            where = [seen.table.file_names[row] for row in rows]
+            if what == "missing" and any("://" in place for place in where):
+                hint = "Some are addresses on the web: fetch them first, and give paths."
+            message = f"{seen.name}: {len(rows)} {words}: {seen.named(rows)}."
+            rule = what if severity != "error" else f"{what} picture"
+            findings.append(Finding(severity, message, hint or None, rule))  # type: ignore[arg-type]
     return findings
 
 
-def _identities(name: str, table: Table) -> list[Finding]:
-    if table.identities is None:
-        if name == "retain":
-            return []
-        return [
-            Finding(
-                "warning",
-                "forget: no column says whose pair a row is, so every picture counts as a person of its own.",
-                "Say which with --columns identity=COLUMN: intervals and the never-learned comparison rest on it.",
-                "no identities",
-            )
-        ]
-    known = Counter(identity for identity in table.identities if identity is not None)
-    nobody = len(table) - sum(known.values())
-    if not known:
-        return [Finding("fact", f"{name}: {len(table)} rows, no identity in any of them.", None, "rows")]
-    sizes = sorted(known.values())
-    middle = sizes[len(sizes) // 2]
-    each = f"{middle} rows each" if sizes[0] == sizes[-1] else f"{sizes[0]} to {sizes[-1]} rows each, typically {middle}"
-    others = f", and {nobody} rows of nobody known" if nobody else ""
-    found = [Finding("fact", f"{name}: {len(table)} rows of {len(known)} identities ({each}){others}.", None, "rows")]
-    if name == "forget" and nobody:
-        found.append(
-            Finding(
-                "warning",
-                f"forget: {nobody} rows have no identity; every picture of theirs counts as a person of its own.",
-                None,
-                "no identity",
-            )
-        )
-    return found
-
-
-def _between(forget: Table, retain: Table, of_forget: Sequence[Look], of_retain: Sequence[Look]) -> list[Finding]:
-    pairs = {(look.key, caption) for look, caption in zip(of_forget, forget.captions, strict=True) if look.key}
-    pictures = {look.key for look in of_forget if look.key}
-    captions = {caption for caption in forget.captions if caption}
-    same_pair, same_picture, same_caption = [], [], []
-    for row, (look, caption) in enumerate(zip(of_retain, retain.captions, strict=True)):
-        if (look.key, caption) in pairs:
-            same_pair.append(row)
-        elif look.key in pictures:
-            same_picture.append(row)
-        elif caption in captions:
-            same_caption.append(row)
+def _captions(seen: _Seen) -> list[Finding]:
+    name, table, reading = seen.name, seen.table, seen.reading
     findings = []
-    if same_pair:
+    faulty = any(finding.rule == "caption is no text" for finding in table.findings)
+    empty = [row for row, key in enumerate(reading.keys) if key is None]
+    if empty and not faulty:
+        left = " or leave nothing for the model to read" if any(table.captions[row] for row in empty) else ""
         findings.append(
             Finding(
                 "error",
-                f"{len(same_pair)} pairs are in forget and in retain: {_named(retain, same_pair)} of retain.",
-                "A pair cannot be forgotten and kept. Take them out of one of the tables.",
-                "overlap",
+                f"{name}: {len(empty)} captions are empty{left}: {seen.named(empty)}.",
+                "Write them or take the rows out.",
+                "empty caption",
             )
         )
-    if same_picture:
+    if reading.cut:
         findings.append(
             Finding(
                 "warning",
-                f"{len(same_picture)} rows of retain show a picture of forget with another caption: {_named(retain, same_picture)}.",
-                "They are kept: right where only some facts of a person go, wrong where the picture itself has to go.",
-                "shared picture",
+                f"{name}: {len(reading.cut)} captions are longer than what the model reads of them (at most {reading.context}"
+                f" tokens): {seen.named(reading.cut)}.",
+                "Their end is neither forgotten nor measured. Shorten them, or put first what counts.",
+                "cut caption",
             )
         )
-    if same_caption:
+    wordings: dict[bytes, set[str]] = {}
+    for key, caption in zip(reading.keys, table.captions, strict=True):
+        if key is not None:
+            wordings.setdefault(key, set()).add(caption)
+    alike = [row for row, key in enumerate(reading.keys) if key is not None and len(wordings[key]) > 1]
+    cut = set(reading.cut)
+    lost = [row for row in alike if row in cut]
+    if lost:
         findings.append(
             Finding(
                 "warning",
-                f"{len(same_caption)} rows of retain have a caption of forget with another picture: {_named(retain, same_caption)}.",
-                "Training on them teaches the words again that forget is to lose.",
-                "shared caption",
-            )
-        )
-    people = {i for i in forget.identities or () if i is not None} & {i for i in retain.identities or () if i is not None}
-    if people:
-        findings.append(
-            Finding(
-                "fact",
-                f"{len(people)} identities of forget are in retain too: what is kept of them is measured.",
-                None,
-                "both",
+                f"{name}: {len(lost)} captions differ only in what is cut off, so the model reads the same: {seen.named(lost)}.",
+                "What tells them apart can be neither forgotten nor measured. Put it first.",
+                "captions alike once cut",
             )
         )
     return findings
 
 
-def _named(table: Table, rows: Sequence[int]) -> str:
-    """The first of some rows, as a person finds them again."""
-    listed = [f"row {row + 1} ({table.file_names[row] or 'no file name'})" for row in rows[:_SHOWN]]
-    return ", ".join(listed) + (f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else "")
+def _between(forget: _Seen, retain: _Seen) -> list[Finding]:
+    pairs = {pair for pair in forget.pairs() if pair is not None}
+    pictures = {look.key for look in forget.looks if look.key}
+    captions = {key for key in forget.reading.keys if key}
+    written = set(forget.table.captions)
+    same_pair, same_picture, same_caption = [], [], []
+    for row, (pair, look, key) in enumerate(zip(retain.pairs(), retain.looks, retain.reading.keys, strict=True)):
+        if pair in pairs:
+            same_pair.append(row)
+        elif look.key in pictures:
+            same_picture.append(row)
+        elif key in captions:
+            same_caption.append(row)
+    findings = []
+
+    def add(severity: str, rows: Sequence[int], message: str, hint: str, rule: str) -> None:
+        if rows:
+            other = (
+                _AS_SEEN
+                if any(retain.table.captions[row] not in written for row in rows) and rule != "shared picture"
+                else ""
+            )
+            text = f"{len(rows)} {message}: {retain.named(rows)} of retain{other}."
+            findings.append(Finding(severity, text, hint, rule))  # type: ignore[arg-type]
+
+    add(
+        "error",
+        same_pair,
+        "pairs are in forget and in retain",
+        "A pair cannot be forgotten and kept. Take them out of one of the tables.",
+        "overlap",
+    )
+    add(
+        "warning",
+        same_picture,
+        "rows of retain show a picture of forget with another caption",
+        "They are kept: right where only some facts of a person go, wrong where the picture itself has to go.",
+        "shared picture",
+    )
+    add(
+        "warning",
+        same_caption,
+        "rows of retain have a caption of forget with another picture",
+        "Training on them teaches the words again that forget is to lose.",
+        "shared caption",
+    )
+    return findings
 
 
 def errors_of(findings: Iterable[Finding]) -> list[Finding]:

@@ -1,13 +1,10 @@
-"""Images where people keep them: files of their own, members of tar files, cells of parquet files."""
+"""Images where people keep them: files of their own, members of tar files. Cells of parquet files: `salmu_core.parquet_images`."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from salmu_core.errors import BadData
 from salmu_core.files.digests import Stamp, file_stamp
@@ -22,7 +19,7 @@ class PathImages:
     paths: Sequence[Path]
 
     def __post_init__(self) -> None:
-        self._stamps: dict[Path, Stamp] = {path: file_stamp(path) for path in set(self.paths) if path.is_file()}
+        self._stamps: dict[Path, Stamp] = {path: file_stamp(path) for path in set(self.paths) if _is_file(path)}
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -81,49 +78,18 @@ class TarImages:
         return f"{self.tar}, {self.names[row]}"
 
 
-@dataclass(eq=False)
-class ParquetCells:
-    """A column of encoded images in a parquet file, bytes or the struct of Hugging Face datasets. One row group is held."""
+def picture_path(folder: Path, name: str) -> Path:
+    """Where a picture lies. A table made on Windows may name it with backslashes."""
+    path = folder / name
+    if "\\" in name and not _is_file(path):
+        other = folder / name.replace("\\", "/")
+        return other if _is_file(other) else path
+    return path
 
-    path: Path
-    column: str
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-    _held: tuple[int, list[Any]] | None = field(default=None, repr=False)
 
-    def __post_init__(self) -> None:
-        self._stamp = file_stamp(self.path)
-
-    @cached_property
-    def _file(self) -> Any:
-        import pyarrow.parquet as pq
-
-        return pq.ParquetFile(self.path)
-
-    @cached_property
-    def _starts(self) -> list[int]:
-        starts = [0]
-        for group in range(self._file.metadata.num_row_groups):
-            starts.append(starts[-1] + self._file.metadata.row_group(group).num_rows)
-        return starts
-
-    def __len__(self) -> int:
-        return self._starts[-1]
-
-    def files(self) -> Sequence[Path]:
-        return [self.path]
-
-    def read(self, row: int) -> bytes:
-        with self._lock:  # a parquet file is read by one thread at a time
-            if file_stamp(self.path) != self._stamp:
-                raise BadData(f"'{self.path}' has changed since it was opened.", _AGAIN)
-            group = next(number for number, end in enumerate(self._starts[1:]) if row < end)
-            if self._held is None or self._held[0] != group:
-                self._held = group, self._file.read_row_group(group, columns=[self.column]).column(self.column).to_pylist()
-            cell = self._held[1][row - self._starts[group]]
-        data = cell.get("bytes") if isinstance(cell, dict) else cell
-        if not isinstance(data, bytes):
-            raise BadData(f"There are no image bytes in {self.where(row)}.")
-        return data
-
-    def where(self, row: int) -> str:
-        return f"{self.path}, row {row}"
+def _is_file(path: Path) -> bool:
+    """Also for what cannot be a name, such as a caption in the wrong column."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False

@@ -57,7 +57,11 @@ def as_split(name: str, table: Table, picture_keys: Sequence[str] | None = None)
 
     Args:
         picture_keys: content key of every picture: rows without an identity get one of their picture. None: they have none.
+
+    Raises:
+        BadData: cells of the table are no text.
     """
+    table.require_good()
     identities: list[str | None] = list(table.identities or [None] * len(table))
     if picture_keys is not None:
         identities = [

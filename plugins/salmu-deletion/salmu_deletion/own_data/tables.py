@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import tarfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from salmu_core.data.layout import Finding
 from salmu_core.data.pairs import ImageRows, join_images
-from salmu_core.errors import BadData, SalmuError
-from salmu_deletion.own_data.columns import PARTS, Columns, match_columns
-from salmu_deletion.own_data.images import ParquetCells, PathImages, TarImages
+from salmu_core.errors import BadData
+from salmu_core.files.writing import refuse_lfs_pointer
+from salmu_deletion.own_data.cells import plain_numbers, read_texts, without_zero
+from salmu_deletion.own_data.columns import PARTS
+from salmu_deletion.own_data.csv_file import read_csv
+from salmu_deletion.own_data.images import PathImages, picture_path
+from salmu_deletion.own_data.parquet_file import read_parquet
+from salmu_deletion.own_data.raw import RawTable
+from salmu_deletion.own_data.shards import shard_findings
+from salmu_deletion.own_data.shards import table_files as table_files
+from salmu_deletion.own_data.tar_file import read_tar
 
-_PICTURES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
-_KINDS = "a .csv, .tsv, .parquet or .tar file, or a folder of .parquet or .tar files"
+_OPTIONAL = {"identity": "identities", "field": "fields", "name": "names", "value": "values"}
 
 
 @dataclass(frozen=True)
@@ -26,8 +31,10 @@ class Table:
     Attributes:
         images: one per row.
         captions: one per row, as they stand; empty where there is none.
-        identities, fields, names, values: None where the table has no such column, else one entry per row, None where empty.
         file_names: how a person finds the row again.
+        identities, fields, names, values: None where the table has no such column, else one entry per row, None where empty.
+        findings: what was noticed on reading. With errors among them the rows are not what the table says.
+        used, unused: columns by the part that they play, and those that play no part.
     """
 
     source: Path
@@ -38,27 +45,23 @@ class Table:
     fields: Sequence[str | None] | None = None
     names: Sequence[str | None] | None = None
     values: Sequence[str | None] | None = None
+    findings: Sequence[Finding] = ()
+    used: Mapping[str, str] | None = None
+    unused: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.captions)
 
+    def require_good(self) -> Table:
+        """The table itself, where it could be read as it stands.
 
-def table_files(path: Path) -> list[Path]:
-    """The files that make up a table: the file itself, or the shards in a folder, sorted.
-
-    Raises:
-        BadData: nothing there, or a kind of file that is not read.
-    """
-    if path.is_dir():
-        for ending in ("*.parquet", "*.tar"):
-            if found := sorted(path.glob(ending)):
-                return found
-        raise BadData(f"The folder '{path}' holds no .parquet or .tar file.", f"A table is {_KINDS}.")
-    if not path.is_file():
-        raise BadData(f"There is no table '{path}'.", f"A table is {_KINDS}.")
-    if path.suffix.lower() not in (".csv", ".tsv", ".parquet", ".tar"):
-        raise BadData(f"'{path}' is of a kind that is not read.", f"A table is {_KINDS}.")
-    return [path]
+        Raises:
+            BadData: cells that are no text.
+        """
+        bad = next((finding for finding in self.findings if finding.severity == "error"), None)
+        if bad is not None:
+            raise BadData(f"'{self.source}': {bad.message}", bad.hint)
+        return self
 
 
 def read_table(
@@ -72,13 +75,15 @@ def read_table(
         optional: see `columns.match_columns`.
 
     Raises:
-        BadData: nothing there, no such columns, or a file that is not what its name says; file and row are named.
+        BadData: nothing there, no such columns, or a file that is not what its name says; file and row are named. Cells that are no
+            text are among the table's findings: `Table.require_good` raises for them.
     """
-    parts = [_read_one(file, columns, images, optional) for file in table_files(path)]
+    files = table_files(path)
+    parts = [_as_table(_read_one(file, columns, images, optional), images) for file in files]
     if len(parts) == 1:
-        return parts[0]
+        return replace(parts[0], findings=[*shard_findings(path, files), *parts[0].findings])
     joined: dict[str, Any] = {}
-    for attribute in ("identities", "fields", "names", "values"):
+    for attribute in _OPTIONAL.values():
         found = [getattr(part, attribute) for part in parts]
         known = any(values is not None for values in found)
         joined[attribute] = (
@@ -90,131 +95,93 @@ def read_table(
         [caption for part in parts for caption in part.captions],
         [name for part in parts for name in part.file_names],
         **joined,
+        findings=[*shard_findings(path, files), *_several(parts), *(f for part in parts for f in part.findings)],
+        used=parts[0].used,
+        unused=list(dict.fromkeys(name for part in parts for name in part.unused)),
     )
 
 
-def _read_one(path: Path, columns: Mapping[str, str], images: Path | None, optional: frozenset[str]) -> Table:
+def align(tables: Sequence[Table]) -> list[Table]:
+    """The same tables with whole numbers among identities written in one way.
+
+    Where one table has person `1` and another, or another row, has `1.0`, pandas has made floating point numbers of whole ones since
+    some cell was empty: the same person. Identities are left alone where all of them end in `.0`, and where some are fractions.
+    """
+    if not plain_numbers(identity for table in tables for identity in table.identities or ()):
+        return list(tables)
+    aligned = []
+    for table in tables:
+        changed = [row for row, who in enumerate(table.identities or ()) if who is not None and without_zero(who) != who]
+        if changed:
+            found = Finding(
+                "warning",
+                f"{len(changed)} identities are whole numbers written with .0, as in row {changed[0] + 1}: they are taken without it,"
+                " as the others are written.",
+                "Save identities as text.",
+                "float identities",
+            )
+            plain = [None if who is None else without_zero(who) for who in table.identities or ()]
+            table = replace(table, identities=plain, findings=[*table.findings, found])
+        aligned.append(table)
+    return aligned
+
+
+def _several(parts: Sequence[Table]) -> list[Finding]:
+    """Shards of one table that do not have the same columns in the same parts."""
+    odd = [part for part in parts if part.used != parts[0].used]
+    if not odd:
+        return []
+    first, other = (
+        ", ".join(f"{part} '{name}'" for part, name in (table.used or {}).items()) for table in (parts[0], odd[0])
+    )
+    return [
+        Finding(
+            "warning",
+            f"Shards have other columns: '{parts[0].source.name}' has {first}; '{odd[0].source.name}' has {other}.",
+            "Say which with --columns, or give the shards as tables of their own.",
+            "columns differ",
+        )
+    ]
+
+
+def _read_one(path: Path, columns: Mapping[str, str], images: Path | None, optional: frozenset[str]) -> RawTable:
+    refuse_lfs_pointer(path)
     match path.suffix.lower():
         case ".parquet":
-            return _read_parquet(path, columns, images, optional)
+            return read_parquet(path, columns, images or path.parent, optional)
         case ".tar":
-            return _read_tar(path, columns, optional)
-        case suffix:
-            return _read_csv(path, "\t" if suffix == ".tsv" else ",", columns, images, optional)
+            return read_tar(path, columns, optional)
+        case _:
+            return read_csv(path, columns, optional)
 
 
-def _read_csv(
-    path: Path, delimiter: str, columns: Mapping[str, str], images: Path | None, optional: frozenset[str]
-) -> Table:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, delimiter=delimiter, strict=True)
-            rows = list(reader)
-            names = list(reader.fieldnames or ())
-    except UnicodeDecodeError as error:
-        raise BadData(f"'{path}' is not UTF-8: {error.reason} at byte {error.start}.", "Save it as UTF-8.") from None
-    except csv.Error as error:
-        raise BadData(f"'{path}' is no readable CSV: {error}, line {reader.line_num}.") from None
-    uneven = next((number for number, row in enumerate(rows, 2) if None in row or None in row.values()), None)
-    if uneven is not None:
-        raise BadData(
-            f"'{path}' has more or fewer cells than headings near line {uneven}.", "Put captions that hold commas in quotes."
-        )
-    found = match_columns(names, columns, str(path), optional)
-    return _from_values(path, found, {name: [row[name] for row in rows] for name in names}, images)
-
-
-def _read_parquet(path: Path, columns: Mapping[str, str], images: Path | None, optional: frozenset[str]) -> Table:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise SalmuError(
-            "Reading parquet takes pyarrow, which is not installed.", "pip install 'salmu-deletion[parquet]'"
-        ) from None
-    try:
-        file = pq.ParquetFile(path)
-        found = match_columns(file.schema_arrow.names, columns, str(path), optional)
-        kind = file.schema_arrow.field(found.of["image"]).type
-        cells = not (pa.types.is_string(kind) or pa.types.is_large_string(kind))
-        wanted = [column for part, column in found.of.items() if part != "image" or not cells]
-        values = file.read(columns=wanted).to_pydict()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise BadData(f"'{path}' is no readable parquet file: {error}.") from None
-    return _from_values(path, found, values, images, ParquetCells(path, found.of["image"]) if cells else None)
-
-
-def _from_values(
-    path: Path, columns: Columns, values: Mapping[str, Sequence[Any]], folder: Path | None, cells: ImageRows | None = None
-) -> Table:
-    captions = [_text(value) or "" for value in values[columns.of["caption"]]]
-    if cells is None:
-        given = [_text(value) or "" for value in values[columns.of["image"]]]
-        images: ImageRows = PathImages([(folder or path.parent) / name for name in given])
-    else:
-        images, given = cells, [f"{path.name}#{row}" for row in range(len(captions))]
+def _as_table(raw: RawTable, folder: Path | None) -> Table:
+    findings = list(raw.findings)
 
     def column(part: str) -> list[str | None] | None:
-        name = columns.get(part)
-        return None if name is None else [_text(value) for value in values[name]]
+        name = raw.columns.get(part)
+        if name is None:
+            return None
+        texts, found = read_texts(raw.values[name], part, f"'{raw.path.name}', column '{name}',", raw.exact_of(name))
+        findings.extend(found)
+        return texts
 
-    return Table(path, images, captions, given, column("identity"), column("field"), column("name"), column("value"))
-
-
-def _read_tar(path: Path, columns: Mapping[str, str], optional: frozenset[str]) -> Table:
-    """A webdataset shard: members that share a name up to its first dot are one sample."""
-    samples: dict[str, dict[str, tarfile.TarInfo]] = {}
-    try:
-        with tarfile.open(path, "r:") as tar:  # no compression: rows are read by where they begin
-            for member in tar:
-                folder, _, name = member.name.rpartition("/")
-                key, dot, ending = name.partition(".")
-                if member.isfile() and dot and key:
-                    samples.setdefault(f"{folder}/{key}" if folder else key, {})[ending.lower()] = member
-            facts = [_facts(tar, path, key, sample) for key, sample in samples.items()]
-    except (tarfile.TarError, OSError) as error:
-        raise BadData(f"'{path}' is no readable tar file: {error}.", "A compressed tar has to be unpacked first.") from None
-    pictures = [
-        next((sample[end] for end in (*filter(None, [columns.get("image")]), *_PICTURES) if end in sample), None)
-        for sample in samples.values()
-    ]
-    missing = next((key for key, picture in zip(samples, pictures, strict=True) if picture is None), None)
-    if missing is not None or not samples:
-        what = f"the sample '{missing}' has no picture" if samples else "it holds no samples"
-        raise BadData(f"'{path}' is no webdataset shard: {what}.", f"Endings of pictures: {', '.join(_PICTURES)}.")
-    names = list(dict.fromkeys(name for fact in facts for name in fact))
-    found = match_columns(["image", *names], {**columns, "image": "image"}, str(path), optional)
-    chosen = [picture for picture in pictures if picture is not None]
-    values = {name: [fact.get(name) for fact in facts] for name in names}
-    places = TarImages(path, [(m.offset_data, m.size) for m in chosen], [m.name for m in chosen])
-    table = _from_values(path, found, values, None, places)
-    return Table(**{**vars(table), "file_names": places.names})
+    captions = column("caption") or []
+    images, file_names = raw.images, raw.file_names
+    if images is None or file_names is None:
+        file_names = [name or "" for name in column("image") or []]
+        images = PathImages([picture_path(folder or raw.path.parent, name) for name in file_names])
+    optional = {attribute: column(part) for part, attribute in _OPTIONAL.items()}
+    return Table(
+        raw.path,
+        images,
+        [caption or "" for caption in captions],
+        file_names,
+        **optional,
+        findings=findings,
+        used={part: name for part, name in raw.columns.of.items() if part in PARTS},
+        unused=raw.unused,
+    )
 
 
-def _facts(tar: tarfile.TarFile, path: Path, key: str, sample: Mapping[str, tarfile.TarInfo]) -> dict[str, Any]:
-    """Texts of one sample: its .txt as caption, and what its .json says."""
-    facts: dict[str, Any] = {}
-    for ending in ("json", "txt"):
-        if ending not in sample:
-            continue
-        stream = tar.extractfile(sample[ending])
-        assert stream is not None
-        try:
-            text = stream.read().decode("utf-8")
-            content = json.loads(text) if ending == "json" else text.strip()
-        except ValueError as error:
-            raise BadData(f"'{path}': {key}.{ending} cannot be read: {error}.") from None
-        if ending == "json":
-            facts |= content if isinstance(content, dict) else {}
-        else:
-            facts["txt"] = content
-    return facts
-
-
-def _text(value: Any) -> str | None:
-    """A cell as text; None where it is empty."""
-    text = "" if value is None else str(value).strip()
-    return text or None
-
-
-__all__ = ["PARTS", "Table", "read_table", "table_files"]
+__all__ = ["PARTS", "Table", "align", "read_table", "table_files"]

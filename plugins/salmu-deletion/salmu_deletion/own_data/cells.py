@@ -1,0 +1,175 @@
+"""Cells of somebody's table as text: one reader for CSV, parquet and tar. What is no text is told by row, not turned into some."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from salmu_core.data.layout import Finding
+
+#: Whole numbers from here on are no longer told apart by a type with so many bits of significand.
+EXACT = {"halffloat": 2**11, "float": 2**24, "double": 2**53}
+_SHOWN = 3  # rows that a finding names
+#: What programs write where nothing was there. Some of these are names of people too, so they are told and kept.
+_STAND_INS = frozenset({"nan", "null", "none", "nil", "<na>", "n/a", "na", "#n/a", "nat", "undefined"})
+
+
+def read_texts(
+    values: Sequence[Any], part: str, where: str, exact: int = EXACT["double"]
+) -> tuple[list[str | None], list[Finding]]:
+    """The cells of one column.
+
+    Text is taken as it stands, without blanks around it; identities, fields, names and values also in one Unicode form (NFC), in which
+    equal letters are equal. Whole numbers are text but for captions, also where the column is one of floating point numbers, as pandas
+    makes it when a cell is empty. None and NaN are empty.
+
+    Args:
+        part: that the column plays, see `columns.PARTS`.
+        where: table and column, for messages.
+        exact: whole numbers below this are told apart by the column's type.
+
+    Returns:
+        Per row its text, None where there is none; and errors about cells that are no text, whose rows are None too.
+    """
+    texts: list[str | None] = []
+    faults: dict[str, list[int]] = {}
+    for row, value in enumerate(values):
+        text, fault = _read(value, part, exact)
+        if fault is not None:
+            faults.setdefault(fault, []).append(row)
+        texts.append(text)
+    wanted = "text" if part in ("caption", "image") else "text or whole numbers"
+    findings = [
+        Finding(
+            "error",
+            f"{len(rows)} {'cells' if len(rows) > 1 else 'cell'} of {where} hold {fault}: {named_rows(rows)}.",
+            f"The {part} has to be {wanted}. Save the column as text.",
+            f"{part} is no text",
+        )
+        for fault, rows in faults.items()
+    ]
+    stand_ins = [row for row, text in enumerate(texts) if text is not None and text.casefold() in _STAND_INS]
+    if stand_ins and part != "image":
+        literal = sorted({str(texts[row]) for row in stand_ins})
+        findings.append(
+            Finding(
+                "warning",
+                f"{len(stand_ins)} {'cells' if len(stand_ins) > 1 else 'cell'} of {where} say {' or '.join(literal)}, which many"
+                f" programs write for nothing: {named_rows(stand_ins)}.",
+                f"They are taken as {'one person of that name' if part == 'identity' else 'they stand'}. Leave cells empty where"
+                " nothing is meant.",
+                f"{part} stands for nothing",
+            )
+        )
+    return texts, findings
+
+
+def named_rows(rows: Sequence[int], name: Callable[[int], str] = lambda row: f"row {row + 1}") -> str:
+    """The first of some rows, counted from 1."""
+    more = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
+    return ", ".join(name(row) for row in rows[:_SHOWN]) + more
+
+
+def loose(identity: str) -> str:
+    """An identity without what programs change in it: case, width, blanks, leading zeros, the .0 of floating point numbers.
+
+    >>> loose("007") == loose("7.0") == loose(" 7"), loose("Ann  Lee") == loose("ann lee"), loose("p1") == loose("p01")
+    (True, True, True)
+    """
+    folded = unicodedata.normalize("NFKC", identity).casefold()
+    seen = " ".join("".join(" " if sign.isspace() else sign for sign in folded if not _invisible(sign)).split())
+    head, dot, tail = seen.partition(".")
+    seen = head if dot and head.lstrip("-").isdigit() and not tail.strip("0") else seen
+    # Zeros before digits go, also after letters: p01 is p1.
+    return "".join(sign for place, sign in enumerate(seen) if not _leading_zero(seen, place))
+
+
+def shape(identity: str) -> str:
+    """How an identity is built: runs of digits and letters.
+
+    >>> shape("p017"), shape("person-3"), shape("12.0")
+    ('a0', 'a-0', '0.0')
+    """
+    kinds = ["0" if sign.isdigit() else "a" if sign.isalpha() else sign for sign in identity]
+    return "".join(kind for place, kind in enumerate(kinds) if place == 0 or kind != kinds[place - 1] or kind not in "0a")
+
+
+def plain_numbers(identities: Iterable[str | None]) -> bool:
+    """Are some of these whole numbers as they are usually written, and others the same with `.0` at the end?
+
+    One program wrote the numbers and another one the floating point numbers that pandas makes of them: the same people.
+    """
+    known = {identity for identity in identities if identity is not None}
+    with_zero = {identity for identity in known if without_zero(identity) != identity}
+    fractions = any(_is_number(identity) and "." in identity and identity not in with_zero for identity in known)
+    return bool(with_zero) and not fractions and any(identity.lstrip("-").isdecimal() for identity in known)
+
+
+def without_zero(identity: str) -> str:
+    """`12.0` as `12`; everything else as it is."""
+    head, dot, tail = identity.partition(".")
+    return head if dot and tail == "0" and head.lstrip("-").isdecimal() else identity
+
+
+def _read(value: Any, part: str, exact: int) -> tuple[str | None, str | None]:
+    """Text of a cell, and what is wrong with it."""
+    match value:
+        case None:
+            return None, None
+        case str():
+            return _clean(value, part)
+        case bool():
+            return None, "true or false"
+        case int() | float() | Decimal() if value != value:  # NaN is how pandas writes an empty cell
+            return None, None
+        case int() | float() | Decimal() if part in ("caption", "image"):
+            return None, "numbers"
+        case int():
+            return str(value), None
+        case float() | Decimal():
+            if value in (float("inf"), float("-inf")) or value != int(value):
+                return None, "numbers that are not whole"
+            if isinstance(value, float) and abs(value) >= exact:
+                return None, f"floating point numbers of {exact:,} and more, which have lost their last digits"
+            return str(int(value)), None
+        case UUID():
+            return str(value), None
+        case bytes() | bytearray():
+            return None, "bytes"
+        case list() | tuple():
+            return None, "lists"
+        case dict():
+            return None, "structs"
+    return None, f"values of type {type(value).__name__}"
+
+
+def _clean(text: str, part: str) -> tuple[str | None, str | None]:
+    if any("\ud800" <= sign <= "\udfff" for sign in text):
+        return None, "halves of characters (surrogates)"
+    if all(sign.isspace() or _invisible(sign) for sign in text):
+        return None, None
+    text = text.strip().strip("\ufeff").strip()
+    return (text if part in ("caption", "image") else unicodedata.normalize("NFC", text)), None
+
+
+def _invisible(sign: str) -> bool:
+    """Does nobody see it: zero-width signs, marks of byte order, control signs?"""
+    return unicodedata.category(sign) in ("Cf", "Cc")
+
+
+def _leading_zero(text: str, place: int) -> bool:
+    """Is this a zero at the beginning of a run of digits, with a digit after it?"""
+    start = place
+    while start and text[start - 1] == "0":
+        start -= 1
+    before = text[start - 1] if start else ""
+    after = text[place + 1] if place + 1 < len(text) else ""
+    return text[place] == "0" and not before.isdigit() and before != "." and after.isdigit()
+
+
+def _is_number(text: str) -> bool:
+    head, _, tail = text.lstrip("-").partition(".")
+    return head.isdecimal() and (not tail or tail.isdecimal())

@@ -1,0 +1,178 @@
+"""The check sees what the model sees: what comes out of the tokenizer and of the picture pipeline."""
+
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+
+from own_data import HEADINGS, make_picture, make_rows, write_csv
+from salmu_core.builtin.toy import TOY_MODEL
+from salmu_core.data.pixels import decode_image
+from salmu_core.errors import BadData
+from salmu_core.models.dual_encoder import Processor
+from salmu_deletion.own_data.check import check_pairs
+from salmu_deletion.own_data.looks import read_captions
+from salmu_deletion.own_data.tables import read_table
+
+COLUMNS = dict(zip(("image", "caption", "identity"), HEADINGS, strict=True))
+LONG = "a long and careful description of a person who stands in a garden with many flowers, and whose number is "
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return Processor(TOY_MODEL)
+
+
+@pytest.fixture
+def report(tmp_path, processor):
+    def make(forget, retain=None):
+        tables = [
+            None if rows is None else read_table(write_csv(tmp_path / f"{name}.csv", rows), COLUMNS)
+            for name, rows in (("f", forget), ("r", retain))
+        ]
+        return {finding.rule: finding for finding in check_pairs(*tables, processor)}
+
+    return make
+
+
+def _ramp(kind):
+    return np.tile(np.arange(256, dtype=np.uint32)[None] * (1 if kind == "F" else 257), (64, 1))
+
+
+@pytest.fixture
+def row(tmp_path):
+    def make(name, image, **how):
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        image.save(tmp_path / "photos" / name, **how)
+        return {"photo": f"photos/{name}", "text": f"the picture {name}", "person_id": name}
+
+    return make
+
+
+# ------------------------------------------------------------------ captions
+
+
+def test_captions_that_the_model_never_reads_to_the_end_are_told(report, tmp_path):
+    rows = make_rows(tmp_path)
+    for number, other in enumerate(rows[:2]):
+        other["text"] = LONG + str(number)
+    found = report(rows)
+    assert found["cut caption"].severity == "warning"
+    assert "2 captions" in found["cut caption"].message
+    assert "row 1 (" in found["captions alike once cut"].message
+    assert "garden" not in found["cut caption"].message
+
+
+@pytest.mark.parametrize("caption", ["&nbsp;", "\ufeff", "<end_of_text>"])
+def test_captions_of_which_nothing_is_left_are_empty(report, tmp_path, caption):
+    rows = make_rows(tmp_path)
+    rows[3]["text"] = caption
+    assert "row 4 (" in report(rows)["empty caption"].message
+
+
+def test_what_stands_behind_an_end_of_text_is_not_read(processor):
+    reading = read_captions(["Ann", "Ann <end_of_text> has a secret", "Ann has a secret"], processor)
+    assert reading.cut == [1]
+    assert reading.keys[0] == reading.keys[1] != reading.keys[2]
+
+
+def test_a_caption_that_just_fits_is_not_cut(processor):
+    words = ["word"] * (processor.context_length - 2)
+    reading = read_captions([" ".join(words), " ".join([*words, "more"])], processor)
+    assert reading.cut == [1]
+
+
+def test_pairs_that_are_one_to_the_model_are_one_to_the_check(report, tmp_path):
+    rows = make_rows(tmp_path)
+    noted = PngImagePlugin.PngInfo()
+    noted.add_text("Comment", "the same pixels in another file")
+    with Image.open(tmp_path / rows[0]["photo"]) as image:
+        image.save(tmp_path / "photos" / "copy.png", pnginfo=noted)
+    copy = {**rows[0], "photo": "photos/copy.png"}
+    assert "1 rows repeat" in report([*rows, copy])["duplicate"].message
+    found = report(rows, [{**copy, "text": rows[0]["text"].upper() + " "}, {**copy, "text": "another caption"}])
+    assert found["overlap"].severity == "error"
+    assert "written differently" in found["overlap"].message
+    assert "row 2 (photos/copy.png)" in found["shared picture"].message
+
+
+# ------------------------------------------------------------------ pictures
+
+
+@pytest.mark.parametrize(
+    ("name", "image"),
+    [
+        ("i16.png", Image.fromarray((_ramp("I")).astype(np.uint16))),
+        ("i32.tiff", Image.fromarray(_ramp("I").astype(np.int32))),
+        ("f.tiff", Image.fromarray((_ramp("F") / 255).astype(np.float32))),
+        ("negative.tiff", Image.fromarray(_ramp("F").astype(np.float32) - 128)),
+    ],
+)
+def test_pictures_of_more_than_8_bits_are_refused_where_they_would_lose_what_they_show(report, row, tmp_path, name, image):
+    given = row(name, image)
+    assert report([given])["deep picture"].severity == "error"
+    images = read_table(write_csv(tmp_path / "t.csv", [given]), COLUMNS).images
+    with pytest.raises(BadData, match=r"would lose what it shows: .*values from"):
+        decode_image(images, 0, "forget")
+
+
+@pytest.mark.parametrize("kind", ["uint16", "int32", "float32"])
+def test_deep_pictures_whose_values_fit_are_read(report, row, processor, tmp_path, kind):
+    given = row("dark.tiff", Image.fromarray(_ramp("F").astype(kind)))
+    assert "deep picture" not in report([given])
+    images = read_table(write_csv(tmp_path / "t.csv", [given]), COLUMNS).images
+    expected = processor.pixels(Image.fromarray(_ramp("F").astype(np.uint8)).convert("RGB"))
+    assert np.array_equal(processor.pixels(decode_image(images, 0, "forget")), expected)
+
+
+def test_what_a_picture_holds_and_the_model_is_not_shown_is_told(report, row, tmp_path):
+    noise = Image.open(make_picture(tmp_path / "noise.png", 3))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    upright = Image.Exif()
+    upright[0x0112] = 1
+    clear = noise.convert("RGBA")
+    clear.putalpha(0)
+    found = report(
+        [
+            row("grey.png", Image.new("RGB", (20, 20), (7, 8, 9))),
+            row("turned.jpg", noise, exif=turned),
+            row("upright.jpg", noise, exif=upright),
+            row("film.gif", noise, save_all=True, append_images=[noise.rotate(90)]),
+            row("pages.tiff", noise, save_all=True, append_images=[noise.rotate(90)]),
+            row("clear.png", clear),
+            row("whole.png", noise.convert("RGBA")),
+        ]
+    )
+    named = {rule: found[rule].message.partition(": ")[2] for rule in ("one colour", "turned", "frames", "transparent")}
+    assert "row 1 (" in named["one colour"]
+    assert "row 2 (" in named["turned"]
+    assert "row 3" not in named["turned"]
+    assert "row 4 (" in named["frames"]
+    assert "row 5 (" in named["frames"]
+    assert "1 pictures have transparent parts" in named["transparent"]
+
+
+# ------------------------------------------------------------------ people
+
+
+@pytest.mark.parametrize(
+    ("written", "rule", "severity"),
+    [
+        ("P00", "identities written in two ways", "warning"),
+        ("p0", "identities written in two ways", "warning"),
+        ("person-0", "nobody in both", "warning"),
+        ("q17", "nobody in both", "fact"),
+        ("p00", "both", "fact"),
+    ],
+)
+def test_a_person_who_is_written_in_two_ways_is_told(report, tmp_path, written, rule, severity):
+    rows = make_rows(tmp_path)
+    other = {"photo": rows[0]["photo"], "text": "at home", "person_id": written}
+    found = report(rows[:2], [other])
+    assert found[rule].severity == severity
+
+
+def test_addresses_on_the_web_are_told_as_such(report, tmp_path):
+    rows = make_rows(tmp_path)
+    rows[0]["photo"] = "https://example.org/a.png"
+    assert "fetch them first" in report(rows)["missing picture"].hint
