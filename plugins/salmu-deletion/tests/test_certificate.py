@@ -16,6 +16,7 @@ from salmu_core.files.writing import write_json
 from salmu_core.models.dual_encoder import load_model
 from salmu_core.runner.run import Settings, run
 from salmu_deletion.certificate.content import certificate_content, row_hash
+from salmu_deletion.certificate.lettering import Lettering
 from salmu_deletion.certificate.page import render_page, write_pdf
 from salmu_deletion.certificate.sealed import canonical, seal
 from salmu_deletion.certificate.verify import verify
@@ -165,6 +166,50 @@ def test_pages_escape_and_paper_bears_every_script(tmp_path):
     pytest.importorskip("fpdf")
     write_pdf(seal(FIXED), tmp_path / "c.pdf")
     assert (tmp_path / "c.pdf").stat().st_size > 1000
+
+
+def _font(path, letters):
+    """A font that has these letters, each as a box."""
+    from fontTools.fontBuilder import FontBuilder
+    from fontTools.pens.ttGlyphPen import TTGlyphPen
+
+    pen = TTGlyphPen(None)
+    pen.moveTo((100, 0))
+    for point in ((100, 700), (500, 700), (500, 0)):
+        pen.lineTo(point)
+    pen.closePath()
+    names = [".notdef", *(f"uni{ord(letter):04X}" for letter in letters)]
+    font = FontBuilder(1000, isTTF=True)
+    font.setupGlyphOrder(names)
+    font.setupCharacterMap({ord(letter): name for letter, name in zip(letters, names[1:], strict=True)})
+    font.setupGlyf(dict.fromkeys(names, pen.glyph()))
+    font.setupHorizontalMetrics(dict.fromkeys(names, (600, 100)))
+    font.setupHorizontalHeader(ascent=800, descent=-200)
+    font.setupOS2()
+    font.setupPost()
+    font.setupNameTable({"familyName": path.stem, "styleName": "Regular"})
+    font.save(path)
+    return path
+
+
+def test_paper_shows_names_in_every_script_that_the_machine_has_a_font_for(tmp_path, monkeypatch):
+    fpdf = pytest.importorskip("fpdf")
+    fonts = [_font(tmp_path / "a.ttf", " ЖакŁś"), _font(tmp_path / "b.ttf", "李"), tmp_path / "damaged.ttf"]
+    fonts[2].write_bytes(b"no font")
+    monkeypatch.setattr("salmu_deletion.certificate.lettering._font_files", lambda: iter(fonts))
+    lettering = Lettering(pdf := fpdf.FPDF(), {"names": ["Жак", "李", "Ægir – Þór", "ᚠ"]})
+    assert lettering.lacking == {"ᚠ"}
+    for text, shown, family in (
+        ("Жак 李", "Жак 李", "letters0"),
+        ("Ægir – Þór", "Ægir - Þór", "helvetica"),
+        ("李 ᚠ", "李 [U+16A0]", "letters0"),
+        ("ᚠ", "[U+16A0]", "helvetica"),
+    ):
+        assert (lettering.choose(text, "B", 10), pdf.font_family) == (shown, family)
+    for name in ("c.pdf", "d.pdf"):
+        write_pdf(seal(FIXED), tmp_path / name)
+    assert (tmp_path / "c.pdf").read_bytes() == (tmp_path / "d.pdf").read_bytes()
+    assert b"FontFile2" in (tmp_path / "c.pdf").read_bytes()
 
 
 def test_weights_or_runs_that_cannot_be_certified_are_refused(folder):

@@ -12,6 +12,7 @@ import jinja2
 
 from salmu_core.errors import SalmuError
 from salmu_core.report.html import decimals, html_template
+from salmu_deletion.certificate.lettering import Lettering
 from salmu_deletion.certificate.sealed import key_name
 
 TITLE = "Report of a deletion from a model"
@@ -46,17 +47,15 @@ def write_pdf(sealed: Mapping[str, Any], path: Path) -> None:
     pdf.set_creation_date(datetime.fromisoformat(content["run"]["finished"]))  # the same file for the same record
     pdf.set_auto_page_break(True, margin=18)
     pdf.add_page()
+    lettering = Lettering(pdf, content)
 
     def heading(text: str) -> None:
         pdf.ln(3)
-        pdf.set_font("Helvetica", "B", 13)
-        pdf.multi_cell(0, 7, _latin(text), new_x="LMARGIN", new_y="NEXT")
+        pdf.multi_cell(0, 7, lettering.choose(text, "B", 13), new_x="LMARGIN", new_y="NEXT")
 
     def line(text: str, style: str = "", size: float = 10) -> None:
-        pdf.set_font("Helvetica", style, size)
-        pdf.multi_cell(
-            0, size / 2, _latin(text), new_x="LMARGIN", new_y="NEXT", wrapmode="CHAR" if " " not in text else "WORD"
-        )
+        shown, wrap = lettering.choose(text, style, size), "CHAR" if " " not in text else "WORD"
+        pdf.multi_cell(0, size / 2, shown, new_x="LMARGIN", new_y="NEXT", wrapmode=wrap)
 
     pdf.set_font("Helvetica", "B", 18)
     pdf.multi_cell(0, 9, TITLE, new_x="LMARGIN", new_y="NEXT")
@@ -97,7 +96,7 @@ def write_pdf(sealed: Mapping[str, Any], path: Path) -> None:
         for cells in rows:
             row = table.row()
             for cell in cells:
-                row.cell(_latin(cell))
+                row.cell(lettering.latin(cell))
     for name, reason in measured["not_measured"].items():
         line(f"{name}: not measured ({reason})", size=8)
     for part, title in (("chain", "Earlier requests"), ("index", "Stored vectors")):
@@ -131,13 +130,9 @@ def write_pdf(sealed: Mapping[str, Any], path: Path) -> None:
     line(f"SHA-256 of the content: {sealed['sha256']}", size=8)
     line(f"Signed with the key {key}" if (key := key_name(sealed)) else "Not signed.", size=8)
     line("salmu certificate --verify certificate.json", size=8)
+    if lettering.lacking:
+        line("Letters in brackets, as [U+5F20], are those for which there was no font; certificate.json has them.", size=8)
     path.write_bytes(bytes(pdf.output()))
-
-
-def _latin(text: str) -> str:
-    """The fonts that every PDF reader has know Latin letters only; the JSON has every letter."""
-    plain = text.replace("–", "-").replace("’", "'").replace("−", "-")
-    return plain.encode("latin-1", "replace").decode("latin-1")
 
 
 def _number(value: float | None) -> str:
