@@ -488,7 +488,7 @@ def _title(record: RunRecord, rivals: Sequence[RunRecord]) -> str:
     """The method, with what tells it from other rows of the same method."""
     if record.kind == "evaluation":
         return record.summary.removeprefix("The model ")
-    title = record.spec.method
+    title = record.spec.method + (" from Clean" if record.spec.start == "clean" else "")
     if record.spec.budget != 1:
         title += f" {record.spec.budget:g}x"
     if record.spec.precision != "no":

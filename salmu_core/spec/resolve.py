@@ -61,10 +61,10 @@ def resolve(spec: RunSpec, plugins: Plugins, cache: Path | None = None, benchmar
     entry = plugins.get("benchmark", spec.benchmark)
     options = parse_options(method.cls.Options, spec.method_options, spec.method)
     reads = method.cls(options).reads()
-    if spec.start == "clean" and reads:
+    if spec.start == "clean" and "forget" in reads:
         raise BadOptions(
             f"{spec.method} cannot start from the Clean model: it holds nothing to forget.",
-            "Only the method 'none' starts there, as the reference.",
+            "Only the method 'none', which is the reference, and methods that see retain pairs alone start there.",
         )
     benchmark = benchmark or make_benchmark(spec.benchmark, spec.benchmark_options, plugins, cache)
     offered = {info.role for info in benchmark.splits().values()}

@@ -177,3 +177,9 @@ def test_a_metric_that_only_others_measured_has_a_column_in_its_place():
     [column] = [metric for metric in comparison.metrics if metric.name == "GenKnow"]
     assert (column.clean, column.compromised, column.weight) == (None, None, 0.0)
     assert "GenKnow" not in comparison.rows[0].cells
+
+
+def test_a_run_that_started_from_clean_says_so():
+    runs = [record("m", COMPROMISED), record("m", COMPROMISED, start="clean")]
+    titles = [row.title for row in compare_records([*references(), *runs]).rows if row.kind == "run"]
+    assert sorted(titles) == ["m", "m from Clean"]

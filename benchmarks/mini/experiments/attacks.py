@@ -87,7 +87,8 @@ def _attack(spec: RunSpec, folder: Path, title: str, choice: Choice, settings: S
     torch.set_num_threads(1)
     plugins = load_plugins()
     resolved = resolve(spec, plugins, settings.cache_folder)
-    return attack_runs([(resolved.benchmark, folder, title)], choice, settings, plugins)
+    problems: list[str] = attack_runs([(resolved.benchmark, folder, title)], choice, settings, plugins)
+    return problems
 
 
 def measured(item: PlannedRun, references: Mapping[str, PlannedRun], instance: int) -> dict[str, Any]:
@@ -186,8 +187,8 @@ def as_markdown(content: Mapping[str, Any]) -> str:
             key: [item[key] for item in every if item["audit"] == name and item[key] is not None]
             for key in ("clean", "compromised", "seconds", "samples")
         }
-        cells = [f"{fmean(own[key]):{form}}" if own[key] else "" for key, form in (("clean", ".3f"), ("compromised", ".3f"), ("seconds", ".1f"), ("samples", ",.0f"))]  # fmt: skip
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        shown = [f"{fmean(own[key]):{form}}" if own[key] else "" for key, form in (("clean", ".3f"), ("compromised", ".3f"), ("seconds", ".1f"), ("samples", ",.0f"))]  # fmt: skip
+        lines.append(f"| {name} | {' | '.join(shown)} |")
     return "\n".join([*lines, ""])
 
 
@@ -230,7 +231,7 @@ def main(
         }
         if make_runs(planned, settings, workers, minutes_left()):
             break
-        references = {item.resolved.spec.start: item for item in planned if item.resolved.spec.method == "none"}
+        references = {str(item.resolved.spec.start): item for item in planned if item.resolved.spec.method == "none"}
         attacked = [item for item in planned if item.resolved.spec.method != "none"]
         if not attack_all(attacked, references, instance, audits, settings, workers, minutes_left(), results, about):
             break

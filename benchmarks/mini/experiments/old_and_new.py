@@ -10,6 +10,7 @@ Ten runs at 1x with the options below (made to show what the scores do, not to r
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -60,7 +61,7 @@ def old_score(gaps: Mapping[str, float], start: Mapping[str, float], kinds: Mapp
     weights = {name: 1 / len(half) for half in halves for name in half}
 
     def distance(values: Mapping[str, float]) -> float:
-        return sum(weight * values[name] ** 2 for name, weight in weights.items()) ** 0.5
+        return math.sqrt(sum(weight * values[name] ** 2 for name, weight in weights.items()))
 
     return 1 - distance(gaps) / distance(start)
 

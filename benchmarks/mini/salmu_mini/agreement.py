@@ -33,17 +33,17 @@ def compare_instances(given: Mini, made: Mini, tell: Report) -> list[Agreement]:
     found = [*compare_data(given.folder, made.folder)]
     fingerprints = {which: [_short(one, which) for one in (given, made)] for which in MODELS}
     found += [
-        Agreement(f"weights of {which}", *prints, agrees=True, allowed="other rounding: scores decide")
-        for which, prints in fingerprints.items()
+        Agreement(f"weights of {which}", first, second, agrees=True, allowed="other rounding: scores decide")
+        for which, (first, second) in fingerprints.items()
     ]
     if all(first == second for first, second in fingerprints.values()) and all(one.agrees for one in found):
         return [*found, Agreement("scores", "those of these weights", "those of the same weights", agrees=True)]
     tell(BuildStep("measure both pairs", 0, 2))
-    first = measure(given).values
+    scores = [measure(given).values]
     tell(BuildStep("measure both pairs", 1, 2))
-    second = measure(made).values
+    scores.append(measure(made).values)
     tell(BuildStep("measure both pairs", 2, 2))
-    return found + compare_scores(first, second)
+    return found + compare_scores(*scores)
 
 
 def compare_scores(given: Mapping[str, Mapping[str, float]], made: Mapping[str, Mapping[str, float]]) -> list[Agreement]:
@@ -89,7 +89,7 @@ def _compare_tables(name: str, given: Split, made: Split) -> Agreement:
         return Agreement(f"rows of {name}", str(len(given)), str(len(made)), agrees=False)
     assert given.images is not None
     assert made.images is not None
-    texts, others = (split.texts or [None] * len(split) for split in (given, made))
+    texts, others = (split.texts or [""] * len(split) for split in (given, made))
     different = 0
     for row in range(len(given)):
         same = texts[row] == others[row] and all(

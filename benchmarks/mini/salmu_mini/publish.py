@@ -91,7 +91,7 @@ def collect(benchmarks: Sequence[Mini], folder: Path) -> Path:
 def main(folder: Path, seeds: str, size: str) -> None:
     """The command."""
     try:
-        benchmarks = [Mini(Mini.Options(seed=int(seed), size=size)) for seed in seeds.split(",")]  # type: ignore[arg-type]
+        benchmarks = [Mini(Mini.Options(seed=int(seed), size=size)) for seed in seeds.split(",")]
         path = collect(benchmarks, folder)
     except (SalmuError, ValueError) as error:
         raise click.ClickException(str(error)) from error

@@ -17,6 +17,7 @@ from curves_report import Curve, Point, at_level, curves_of, page
 
 from salmu_core.options import Between
 from salmu_core.plugins.registry import load_plugins
+from salmu_core.runner.run import Settings
 
 pytest.importorskip("salmu_audits")
 pytest.importorskip("salmu_gradient_ascent")
@@ -111,6 +112,14 @@ def test_a_curve_holds_the_shares_of_its_runs_and_what_diverged(tmp_path: Path) 
 def _attacked(title: str, instance: int, share: float | None, *, counts: bool = True) -> dict[str, object]:
     one = {"audit": "a", "clean": 0.0, "compromised": 0.5, "seconds": 2.0, "samples": 10, "references": [], "reason": None}
     return {"instance": instance, "title": title, "id": "x", "verdict": "selective", "attacks": [{**one, "recovered": share, "counts": counts}]}  # fmt: skip
+
+
+def test_models_that_never_learned_are_clean_trained_on_with_retain_pairs(tmp_path: Path) -> None:
+    pytest.importorskip("salmu_retain_finetuning")
+    found = attacks.never_learned([0, 1], {"size": "tiny"}, tmp_path, Settings(cache=tmp_path), load_plugins())
+    assert [attacks.title_of(item) for item in found] == [f"{attacks.NEVER}, seed 0", f"{attacks.NEVER}, seed 1"]  # type: ignore[arg-type]
+    assert {item.resolved.spec.start for item in found} == {"clean"}
+    assert len({item.folder for item in found}) == 2
 
 
 ABOUT = {"command": "attacks.py", "version": "2", "audits": "fast"}
