@@ -82,7 +82,7 @@ def parse_condition(text: str, flag: str, metrics: Sequence[str], rows: Sequence
 
 def _parsed(text: str, flag: str, comparison: Comparison) -> Condition:
     names = [metric.name for metric in comparison.metrics]
-    return parse_condition(text, flag, names, [row.title for row in own_rows(comparison)])
+    return parse_condition(text, flag, names, [title for row in own_rows(comparison) for title in (row.title, *row.same_as)])
 
 
 def _known(name: str, known: Sequence[str], what: str, flag: str) -> None:
@@ -127,7 +127,7 @@ def select(
     def shown(row: Row) -> bool:
         words = ((families, row.family), (verdicts, row.verdict), (statuses, row.status))
         return all(not list(chosen) or word in chosen for chosen, word in words) and all(
-            condition.holds(row) for condition in conditions if condition.row in ("", row.title)
+            condition.holds(row) for condition in conditions if condition.row in ("", row.title, *row.same_as)
         )
 
     own = own_rows(comparison)
@@ -173,7 +173,7 @@ def broken(comparison: Comparison, require: Iterable[str], fail_if: Iterable[str
     for text, flag, wanted in [*((t, "--require", True) for t in require), *((t, "--fail-if", False) for t in fail_if)]:
         condition = _parsed(text, flag, comparison)
         for row in own_rows(comparison):
-            if condition.row in ("", row.title) and condition.holds(row) != wanted:
+            if condition.row in ("", row.title, *row.same_as) and condition.holds(row) != wanted:
                 found.append(f"{row.title}: {flag} '{text}', but {condition.field} is {_shown(row, condition.field)}.")
     return found
 

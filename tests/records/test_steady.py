@@ -9,6 +9,7 @@ from safetensors.numpy import save_file
 
 from records import COMPROMISED, record, references
 from salmu_core.comparison.compare import compare_records
+from salmu_core.comparison.selection import broken
 from salmu_core.comparison.steady import is_deterministic, same_rows
 from salmu_core.report.markdown import render_markdown
 from salmu_core.report.report import render_html
@@ -70,6 +71,13 @@ def test_rows_of_equal_weights_are_one_row_and_one_comparison():
     assert comparison.between("a 5x", "b") == comparison.between("a", "b")
     assert "the same: a 5x" in render_html(comparison)
     assert "the same: a 5x" in render_markdown(comparison)
+
+
+def test_conditions_may_name_a_row_that_another_stands_for():
+    records = [*references(), *_steady("a", 0.1), *[_run("a", 0.1, "a", seed=s, budget=5.0) for s in range(3)]]
+    comparison = compare_records(records)
+    assert broken(comparison, ["a 5x: RetFail<=0.2"], []) == []
+    assert broken(comparison, ["a 5x: RetFail<=0.05"], []) == ["a: --require 'a 5x: RetFail<=0.05', but RetFail is 0.1."]
 
 
 def test_a_control_and_a_method_of_equal_weights_keep_their_rows():

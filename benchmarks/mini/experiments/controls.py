@@ -67,7 +67,7 @@ def as_markdown(comparison: Comparison, instances: str, of: int) -> str:
     lines = [
         "# Controls on mini",
         "",
-        f"Made by `{COMMAND} --instances {instances}`: mini {comparison.benchmark_version}, budget 1x, one training seed, {len(rows)} of"
+        f"Made by `{COMMAND} --instances {instances}`: mini {comparison.benchmark_version}, budget 1x, one training seed, {sum(1 + len(row.same_as) for row in rows)} of"
         f" {of} variants so far. No control may read *selective* or score above {INDISCRIMINATE:g}; Clean scores 0.",
         "",
         "| control | overall | forgotten | kept | general | verdict |",
@@ -78,7 +78,7 @@ def as_markdown(comparison: Comparison, instances: str, of: int) -> str:
         parts = " | ".join(
             f"{row.parts[name]:.2f}" if name in row.parts else "" for name in ("forgotten", "kept", "general")
         )
-        lines.append(f"| {row.title} | {overall} | {parts} | {row.verdict} |")
+        lines.append(f"| {', '.join((row.title, *row.same_as))} | {overall} | {parts} | {row.verdict} |")
     return "\n".join([*lines, "", *(f"> {fault}" for fault in faults(rows)), ""])
 
 
@@ -87,7 +87,7 @@ def write_results(planned: Sequence[PlannedRun], instances: str, results: Path) 
     done = [item for item in planned if (item.folder / "record.json").is_file()]
     records: list[RunRecord] = [read_record(item.folder) for item in done]
     comparison = compare_records(records, [item.folder for item in done])
-    fields = {"title", "overall", "parts", "verdict", "reason", "options", "bench_seeds"}
+    fields = {"title", "same_as", "overall", "parts", "verdict", "reason", "options", "bench_seeds"}
     rows: list[dict[str, Any]] = [row.model_dump(mode="json", include=fields) for row in rows_of(comparison)]
     about = {"command": f"{COMMAND} --instances {instances}", "version": comparison.benchmark_version}
     write_json(results / "controls.json", {**about, "rows": rows, "faults": faults(rows_of(comparison))})

@@ -24,6 +24,7 @@ from typing import Any
 import click
 import torch
 
+from salmu_core.files.writing import write_text
 from salmu_core.method import LossMethod
 from salmu_core.plugins.registry import Plugins, load_plugins
 from salmu_core.runner.run import Settings
@@ -84,8 +85,7 @@ def _work(task: Task, arguments: dict[str, Any], deadline: float | None) -> tupl
     [found] = tune([task[0]], budgets=[task[1]], show=show, **arguments)
     target = PRESETS / found.preset.name if arguments["benchmark_options"] == {} else None
     if target is not None:
-        target.parent.mkdir(exist_ok=True)
-        target.write_bytes(found.preset.read_bytes())
+        write_text(target, found.preset.read_text(encoding="utf-8"))
     return task, time.monotonic() - started, sum(not trial.stopped for trial in found.trials)
 
 
