@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from salmu_core.comparison.compare import Comparison
 
 F = TypeVar("F", bound=Callable[..., Any])
+MOST_PRINTED = 200  # rows of a table in the terminal
 #: The exit code when a condition of --require or --fail-if is broken.
 BROKEN = 3
 
@@ -101,7 +102,7 @@ class Showing:
             BadOptions: a filter, column or condition names what is not there.
         """
         from salmu_core.cli import render
-        from salmu_core.comparison.selection import broken, select
+        from salmu_core.comparison.selection import broken, first_rows, select
         from salmu_core.report import formats
         from salmu_core.report.table import command_renderables, leaderboard_renderables
 
@@ -112,8 +113,11 @@ class Showing:
         if self.form != "table":
             print(formats.render(shown, self.form), end="")
         else:
-            for renderable in leaderboard_renderables(shown, render.out.width):
+            printed, left = first_rows(shown, MOST_PRINTED)
+            for renderable in leaderboard_renderables(printed, render.out.width):
                 render.out.print(renderable)
+            if left:
+                render.out.print(f"{left:,} more rows stand in the files, and --where, --family or --format csv shows them.")
             if self.commands:
                 for renderable in command_renderables(shown):
                     render.out.print(renderable, soft_wrap=True)

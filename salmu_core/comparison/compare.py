@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,11 +13,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from salmu_core.comparison.differences import Clusters, Instance, JudgedRun, Outcome, PairedDifference, paired_differences
-from salmu_core.comparison.falls import fall_tests
+from salmu_core.comparison.differences import MetricDifference, Outcome, PairedDifference, paired_differences
+from salmu_core.comparison.falls import fall_tests, general_rows
 from salmu_core.comparison.gaps import gap_of, gaps_of, not_informative
 from salmu_core.comparison.overall import INDISCRIMINATE, basis, part_of
 from salmu_core.comparison.paired import OVERALL_NOISE, shared_ranks, tie_groups
+from salmu_core.comparison.pairing import Clusters, Instance, JudgedRun
 from salmu_core.comparison.steady import is_deterministic, same_rows
 from salmu_core.comparison.verdict import RANKED, Thresholds, judge, with_attacks
 from salmu_core.errors import BadOptions, BadRecord
@@ -39,6 +40,8 @@ VERDICTS = (
 )  # fmt: skip
 
 
+#: Rows that are compared with each other: the work and what is kept of it grow with their square.
+MOST_COMPARED = 250
 _REFERENCES: tuple[Target, Target] = ("clean", "compromised")
 
 
@@ -199,15 +202,7 @@ def _turned(found: PairedDifference) -> PairedDifference:
         return None if value is None else -value
 
     metrics = {
-        name: metric.model_copy(
-            update={
-                "difference": -metric.difference,
-                "low": -metric.high,
-                "high": -metric.low,
-                "outcome": _TURNED[metric.outcome],
-            }
-        )
-        for name, metric in found.metrics.items()
+        name: MetricDifference(-m.difference, -m.high, -m.low, m.p, _TURNED[m.outcome]) for name, m in found.metrics.items()
     }
     changes = {
         "row": found.other, "other": found.row, "difference": -found.difference, "low": -found.high, "high": -found.low,
@@ -264,19 +259,30 @@ def compare_records(
         for record in group:
             if record.kind != "reference":
                 groups.setdefault(_group_key(record), []).append(_judged(record, where, instance))
-    titles = Counter(_title(group[0].record, []) for group in groups.values())
+    firsts = [group[0].record for group in groups.values()]
+    titles, telling = Counter(map(_title, firsts)), _telling_options(firsts)
     runs: dict[str, tuple[Row, list[JudgedRun]]] = {}
+    taken: set[str] = set()
     for group_key, judged in groups.items():
         record = judged[0].record
-        rivals = [other[0].record for other in groups.values() if other[0].record.spec.method == record.spec.method]
-        title = _title(record, rivals if titles[_title(record, [])] > 1 else [])
+        different = telling[record.spec.method] if titles[_title(record)] > 1 else ()
+        title = _title(record, different)
+        if title in taken:  # two models of one name
+            title = f"{title} ({record.id})"
+        taken.add(title)
         judged = sorted(judged, key=lambda run: run.record.spec.seed)
         runs[group_key] = _row(title, judged, bench_seeds), judged
     runs, same_notes = _once(runs)
     notes += same_notes
     ordered = sorted(runs.values(), key=lambda item: _order(item[0]))
-    differences = paired_differences({row.title: judged for row, judged in ordered})
-    rows += _ranked([row for row, _ in ordered], differences)
+    compared = {row.title: judged for row, judged in ordered[:MOST_COMPARED]}
+    differences = paired_differences(compared)
+    rows += _ranked([row for row, _ in ordered], differences, compared)
+    if len(ordered) > len(compared):
+        notes.append(
+            f"The best {len(compared)} of {len(ordered)} rows are compared with each other; those below hold no rank. Fewer rows in a"
+            " folder are compared in full."
+        )
     notes += _control_notes([row for row in rows if row.kind == "run"])
     first = instances[0].references.values()
     published = _published_results(first)
@@ -391,7 +397,9 @@ def _instances(
         clean, compromised = (own[which].scores if which in own else {} for which in _REFERENCES)
         made = replace(basis(clean, compromised, score_with, shared), left_out=left_out)
         clusters = {which: _clusters(record, where.get(id(record))) for which, record in own.items()}
-        found.append(Instance("" if seed is None else str(seed), own, clusters, made))
+        reference = own.get("compromised")
+        general = general_rows(reference, where.get(id(reference))) if reference is not None else {}
+        found.append(Instance("" if seed is None else str(seed), own, clusters, made, general))
     return found
 
 
@@ -446,8 +454,7 @@ def _judged(record: RunRecord, where: Mapping[int, Path | None], instance: Insta
     clean, compromised = instance.scores("clean"), instance.scores("compromised")
     folder, found = where.get(id(record)), instance.basis
     gaps = {name: gap for name, gap in gaps_of(record.scores, clean, compromised).items() if name in found.weights}
-    reference = instance.references.get("compromised")
-    falls = fall_tests(record, folder, reference, where.get(id(reference)))
+    falls = fall_tests(record, folder, instance.general)
     attacked = read_attacks(record, folder)
     verdict = with_attacks(judge(record, clean, compromised, falls=falls, counted=found.weights), attacked)
     parts = found.of(record.scores) if record.scores else None
@@ -484,7 +491,22 @@ def _group_key(record: RunRecord) -> str:
     return json.dumps(content, sort_keys=True)
 
 
-def _title(record: RunRecord, rivals: Sequence[RunRecord]) -> str:
+def _telling_options(rows: Iterable[RunRecord]) -> dict[str, set[str]]:
+    """Method -> options in which its rows differ; given one record of each row."""
+    of_method: dict[str, list[dict[str, Any]]] = {}
+    for record in rows:
+        of_method.setdefault(record.spec.method, []).append(record.options)
+    return {
+        method: {
+            name
+            for name in {name for options in found for name in options}
+            if len({json.dumps(options.get(name), sort_keys=True) for options in found}) > 1
+        }
+        for method, found in of_method.items()
+    }
+
+
+def _title(record: RunRecord, different: Collection[str] = ()) -> str:
     """The method, with what tells it from other rows of the same method."""
     if record.kind == "evaluation":
         return record.summary.removeprefix("The model ")
@@ -493,10 +515,9 @@ def _title(record: RunRecord, rivals: Sequence[RunRecord]) -> str:
         title += f" {record.spec.budget:g}x"
     if record.spec.precision != "no":
         title += f" {record.spec.precision}"
-    different = {
-        name: value for name, value in record.options.items() if any(rival.options.get(name) != value for rival in rivals)
-    }
-    return title + "".join(f" {name}={value}" for name, value in different.items())
+    if record.spec.start != "compromised":
+        title += f" from {record.spec.start.capitalize()}"
+    return title + "".join(f" {name}={value}" for name, value in record.options.items() if name in different)
 
 
 def _reference_row(which: Target, instances: Sequence[Instance]) -> Row | None:
@@ -688,36 +709,36 @@ def section(row: Row) -> int:
     return 2 if row.control else int(row.verdict not in RANKED)
 
 
-def _ranked(rows: Sequence[Row], differences: Sequence[PairedDifference]) -> list[Row]:
+def _ranked(rows: Sequence[Row], differences: Sequence[PairedDifference], compared: Collection[str]) -> list[Row]:
     """Ranks for rows that may hold one, shared by ties; and what each row wins and loses.
 
     Args:
         rows: in order.
+        compared: titles of the rows that the differences are between.
     """
     outcomes: dict[tuple[str, str], Outcome] = {}
-    counts: dict[str, Counter[Outcome]] = {row.title: Counter() for row in rows}
-    metrics: dict[tuple[str, str], Counter[Outcome]] = {}
+    counts: defaultdict[str, Counter[Outcome]] = defaultdict(Counter)
+    metrics: defaultdict[str, defaultdict[str, Counter[Outcome]]] = defaultdict(lambda: defaultdict(Counter))
     for found in differences:  # once over all pairs: there are twenty thousand of two hundred rows
-        for title, other, turn in ((found.row, found.other, False), (found.other, found.row, True)):
-            outcome = _TURNED[found.outcome] if turn else found.outcome
-            outcomes[title, other] = outcome
-            counts[title][outcome] += 1
-            for name, metric in found.metrics.items():
-                metrics.setdefault((title, name), Counter())[_TURNED[metric.outcome] if turn else metric.outcome] += 1
+        turned = _TURNED[found.outcome]
+        outcomes[found.row, found.other], outcomes[found.other, found.row] = found.outcome, turned
+        counts[found.row][found.outcome] += 1
+        counts[found.other][turned] += 1
+        own, other = metrics[found.row], metrics[found.other]
+        for name, metric in found.metrics.items():
+            own[name][metric.outcome] += 1
+            other[name][_TURNED[metric.outcome]] += 1
 
     def worse(title: str, than: str) -> bool:
         return outcomes.get((title, than)) == "worse"
 
-    holding = [row.title for row in rows if section(row) == 0 and row.kind == "run"]
+    holding = [row.title for row in rows if section(row) == 0 and row.kind == "run" and row.title in compared]
     groups = tie_groups(holding, worse)
     ranks = shared_ranks(groups)
     sizes = Counter(groups.values())
     result = []
     for row in rows:
-        cells = {
-            name: cell.model_copy(update=_counted(metrics.get((row.title, name), Counter())))
-            for name, cell in row.cells.items()
-        }
+        cells = {name: cell.model_copy(update=_counted(metrics[row.title][name])) for name, cell in row.cells.items()}
         ranked: dict[str, int] = {}
         if (group := groups.get(row.title)) is not None:
             ranked = {"rank": ranks[row.title], "tie_group": group, "tied": sizes[group]}

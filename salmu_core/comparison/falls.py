@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy import special
 
 from salmu_core.records.rows import read_rows
 from salmu_core.records.schema import RunRecord
@@ -52,32 +54,33 @@ def fall_test(before: np.ndarray, after: np.ndarray) -> Fall:
         >>> fall_test(np.array([1, 1, 1, 1, 1, 0]), np.array([0, 0, 0, 0, 0, 0])).p
         0.03125
     """
-    from scipy import stats  # half a second that only a fall costs
-
-    if set(np.unique(np.concatenate([before, after]))) <= {0.0, 1.0}:
+    count = len(before)
+    if all(((values == 0) | (values == 1)).all() for values in (before, after)):
         lost, gained = int(((before == 1) & (after == 0)).sum()), int(((before == 0) & (after == 1)).sum())
-        p = float(stats.binomtest(lost, lost + gained, 0.5, "greater").pvalue) if lost + gained else 1.0
-        return Fall(p, len(before))
+        # At least as many lost ones, were it a coin that decided for each.
+        return Fall(float(special.bdtrc(lost - 1, lost + gained, 0.5)) if lost else 1.0, count)
     changed = before - after
     if np.ptp(changed) == 0:  # all alike: no spread to test by
-        return Fall(0.0 if len(changed) > 1 and changed[0] > 0 else 1.0, len(before))
-    return Fall(float(stats.ttest_rel(before, after, alternative="greater").pvalue), len(before))
+        return Fall(0.0 if count > 1 and changed[0] > 0 else 1.0, count)
+    t = changed.mean() / (changed.std(ddof=1) / math.sqrt(count))
+    return Fall(float(special.stdtr(count - 1, -t)), count)
 
 
-def fall_tests(
-    record: RunRecord, folder: Path | None, compromised: RunRecord | None, place: Path | None
-) -> Mapping[str, Fall]:
+def fall_tests(record: RunRecord, folder: Path | None, before: Mapping[str, np.ndarray]) -> Mapping[str, Fall]:
     """The tests of a run's general metrics against Compromised; nothing where either kept no rows, or other ones.
 
     Args:
-        folder, place: where the run's record and Compromised's lie.
+        folder: where the run's record lies.
+        before: Compromised's `general_rows`.
     """
-    if compromised is None:
-        return {}
-    names = [name for name, score in record.scores.items() if score.aspect == "general"]
-    after, before = read_rows(record, folder, names), read_rows(compromised, place, names)
+    after = general_rows(record, folder) if before else {}
     return {
         name: fall_test(before[name], rows)
         for name, rows in after.items()
         if name in before and len(rows) == len(before[name]) > 0
     }
+
+
+def general_rows(record: RunRecord, folder: Path | None) -> dict[str, np.ndarray]:
+    """The rows of a record's general metrics, float [n] each; those that were not kept are left out."""
+    return read_rows(record, folder, [name for name, score in record.scores.items() if score.aspect == "general"])

@@ -8,6 +8,7 @@ and shows, by a simulation, how often two copies of one method are told apart by
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -61,7 +62,7 @@ class Spread:
     degrees: float
 
 
-def common_spread(variances: Sequence[float], degrees: int, most: float) -> Spread | None:
+def common_spread(variances: Sequence[float] | np.ndarray, degrees: int, most: float) -> Spread | None:
     """The scaled inverse chi-squared distribution that sample variances of few differences were drawn from, by the moments of their
     logarithms: the moderated t-test of Smyth 2004 (Statistical Applications in Genetics and Molecular Biology 3, section 6.2).
 
@@ -73,7 +74,8 @@ def common_spread(variances: Sequence[float], degrees: int, most: float) -> Spre
     Returns:
         None for fewer than `FEWEST_SPREADS` variances: too few to say what is common.
     """
-    known = np.array([value for value in variances if value > 0])
+    every = np.asarray(variances, dtype=np.float64)
+    known = every[every > 0]
     if len(known) < FEWEST_SPREADS or degrees < 1:
         return None
     shifted = np.log(known) - special.digamma(degrees / 2) + math.log(degrees / 2)
@@ -93,6 +95,22 @@ def _inverse_trigamma(value: float) -> float:
         if -step / found < 1e-8:
             break
     return found
+
+
+@dataclass(frozen=True)
+class PairedTests:
+    """Several `PairedTest`s: float [n] each."""
+
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    p: np.ndarray
+    units: int
+
+    def each(self) -> list[PairedTest]:
+        """One by one."""
+        columns = zip(*(values.tolist() for values in (self.mean, self.low, self.high, self.p)), strict=True)
+        return [PairedTest(*numbers, self.units) for numbers in columns]
 
 
 def paired_tests(
@@ -116,25 +134,49 @@ def paired_tests(
     """
     units = [[math.fsum(own) / len(own) for own in pair] if len(pair) > 1 else list(pair[0]) for pair in pairs]
     # Seeds of one instance say nothing about another, so the two kinds are not mixed.
-    kinds = [(len(pair) > 1, len(found)) for pair, found in zip(pairs, units, strict=True)]
-    spreads: dict[tuple[bool, int], Spread | None] = {}
-    for kind in set(kinds):
-        own = [np.var(found, ddof=1) for found, other in zip(units, kinds, strict=True) if other == kind and len(found) > 1]
-        # Comparisons of n methods share them: what they hold is n - 1 sets of differences.
-        independent = (1 + math.sqrt(1 + 8 * len(own))) / 2 if methods is None else methods
-        common = common_spread([float(value) for value in own], kind[1] - 1, (independent - 1) * (kind[1] - 1))
-        spreads[kind] = None if common is None else Spread(common.variance, TRUST * common.degrees)
-    return [
-        paired_test(
-            found,
-            variance=variances[number] if len(variances) else 0.0,
-            noise=noise[number] if isinstance(noise, Sequence) else noise,
-            spread_covers=kinds[number][0],
-            seeds=min(len(own) for own in pairs[number]) if kinds[number][0] else 1,
-            spread=spreads[kinds[number]],
+    kinds: dict[tuple[bool, int], list[int]] = {}
+    for number, (pair, found) in enumerate(zip(pairs, units, strict=True)):
+        kinds.setdefault((len(pair) > 1, len(found)), []).append(number)
+    tests: dict[int, PairedTest] = {}
+    for (several, _), numbers in kinds.items():
+        made = alike_tests(
+            np.array([units[number] for number in numbers]),
+            several=several,
+            noise=[noise[number] for number in numbers] if isinstance(noise, Sequence) else noise,
+            variances=np.array([variances[number] for number in numbers]) if len(variances) else 0.0,
+            seeds=np.array([min(len(own) for own in pairs[number]) if several else 1 for number in numbers]),
+            methods=methods,
         )
-        for number, found in enumerate(units)
-    ]
+        tests |= zip(numbers, made.each(), strict=True)
+    return [tests[number] for number in range(len(pairs))]
+
+
+def alike_tests(
+    differences: np.ndarray,
+    *,
+    several: bool,
+    noise: float | Sequence[float | None] | np.ndarray | None = None,
+    variances: np.ndarray | float = 0.0,
+    seeds: np.ndarray | int = 1,
+    methods: int | None = None,
+) -> PairedTests:
+    """`paired_tests` of comparisons that have equally many differences, in arrays: there are twenty thousand of two hundred rows.
+
+    Args:
+        differences: float [n, units].
+        several: the differences are means of instances; otherwise seeds of one instance.
+        noise: see `paired_test`; one for all or one for each, where NaN is as None.
+        variances: float [n]; see `paired_test`.
+        seeds: int [n], pairs of runs behind each difference.
+    """
+    count = differences.shape[1]
+    spread = None
+    if count > 1:
+        # Comparisons of n methods share them: what they hold is n - 1 sets of differences.
+        independent = (1 + math.sqrt(1 + 8 * len(differences))) / 2 if methods is None else methods
+        common = common_spread(_moments(differences)[1], count - 1, (independent - 1) * (count - 1))
+        spread = None if common is None else Spread(common.variance, TRUST * common.degrees)
+    return _tests(differences, variances, noise, several, seeds, spread)
 
 
 def paired_test(
@@ -168,49 +210,75 @@ def paired_test(
     Raises:
         ValueError: no differences, or a single one without `noise`.
     """
-    count = len(differences)
-    if count == 0 or (count == 1 and noise is None):
+    return _tests(np.array([differences], dtype=np.float64), variance, noise, spread_covers, seeds, spread).each()[0]
+
+
+def _tests(
+    differences: np.ndarray,
+    variance: np.ndarray | float,
+    noise: float | Sequence[float | None] | np.ndarray | None,
+    spread_covers: bool,
+    seeds: np.ndarray | int,
+    spread: Spread | None,
+) -> PairedTests:
+    """`paired_test` of every row of `differences` [n, units]."""
+    count = differences.shape[1]
+    # A noise of None becomes NaN.
+    assumed = np.broadcast_to(np.array(noise, dtype=np.float64), len(differences))
+    if count == 0 or (count == 1 and np.isnan(assumed).any()):
         raise ValueError("A paired test needs two differences, or one and an assumed noise.")
-    mean = math.fsum(differences) / count
-    own = math.fsum((value - mean) ** 2 for value in differences) / (count - 1) if count > 1 else 0.0
+    mean, own = _moments(differences)
+    beside = np.broadcast_to(np.asarray(variance, dtype=np.float64), mean.shape)
+    within = 0.0 if spread_covers else beside
     if spread is not None and count > 1:
         degrees = spread.degrees + count - 1
         moderated = (spread.degrees * spread.variance + (count - 1) * own) / degrees
-        error = math.sqrt(moderated / count + (0.0 if spread_covers else variance))
-        reach = error * float(special.stdtrit(degrees, 1 - LEVEL / 2))
-        p = 2 * float(special.stdtr(degrees, -_ratio(mean, error)))
-        return PairedTest(mean, mean - reach, mean + reach, min(1.0, p), count)
-    tests: list[tuple[float, float]] = []  # p, and half the length of the interval at half the level
-    tries = (count > 1) + (noise is not None)
+        error = np.sqrt(moderated / count + within)
+        reach = error * special.stdtrit(degrees, 1 - LEVEL / 2)
+        p = 2 * special.stdtr(degrees, -_ratio(mean, error))
+        return PairedTests(mean, mean - reach, mean + reach, np.minimum(1.0, p), count)
+    known = ~np.isnan(assumed)
+    tries = (count > 1) + known.astype(int)
     share = (1 - LEVEL / tries) / 2 + 0.5
+    ps, reaches = [], []  # reaches: half the length of the interval at half the level
     if count > 1:
-        error = math.sqrt(own / count + (0.0 if spread_covers else variance))
-        tests.append(
-            (2 * float(special.stdtr(count - 1, -_ratio(mean, error))), error * float(special.stdtrit(count - 1, share)))
-        )
-    if noise is not None:
-        error = math.sqrt(max(2 * noise**2 / seeds, own) / count + variance)
-        tests.append((2 * float(special.ndtr(-_ratio(mean, error))), error * float(special.ndtri(share))))
-    reach = min(half for _, half in tests)
-    return PairedTest(mean, mean - reach, mean + reach, min(1.0, tries * min(p for p, _ in tests)), count)
+        error = np.sqrt(own / count + within)
+        ps.append(2 * special.stdtr(count - 1, -_ratio(mean, error)))
+        reaches.append(error * special.stdtrit(count - 1, share))
+    if known.any():
+        error = np.sqrt(np.maximum(2 * assumed**2 / seeds, own) / count + beside)
+        ps.append(np.where(known, 2 * special.ndtr(-_ratio(mean, error)), np.inf))
+        reaches.append(np.where(known, error * special.ndtri(share), np.inf))
+    reach = np.minimum.reduce(reaches)
+    return PairedTests(mean, mean - reach, mean + reach, np.minimum(1.0, tries * np.minimum.reduce(ps)), count)
 
 
-def _ratio(mean: float, error: float) -> float:
-    if error == 0:
-        return 0.0 if mean == 0 else float("inf")
-    return abs(mean) / error
+def _moments(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and sample variance of each row [n, units], the variance 0 for a single unit. Taken from the first one on, so that equal
+    values have a variance of 0 and no rounding."""
+    first, count = differences[:, 0], differences.shape[1]
+    moved = differences - first[:, None]
+    mean = moved.mean(axis=1)
+    own = ((moved - mean[:, None]) ** 2).sum(axis=1) / max(1, count - 1)
+    return first + mean, own
 
 
-def holm(ps: Sequence[float]) -> list[float]:
+def _ratio(mean: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """|mean| / error; 0 where both are 0."""
+    certain = np.where(mean == 0, 0.0, np.inf)
+    return np.divide(abs(mean), error, out=certain, where=error > 0)
+
+
+def holm(ps: Sequence[float] | np.ndarray) -> list[float]:
     """Holm's step-down correction (1979): the chance of one false claim among all comparisons stays at the level, however they
     depend on each other. In the order given."""
-    order = np.argsort(np.asarray(ps, dtype=np.float64), kind="stable")
-    corrected = [0.0] * len(ps)
-    highest = 0.0
-    for position, index in enumerate(order):
-        highest = max(highest, min(1.0, ps[index] * (len(ps) - position)))
-        corrected[index] = highest
-    return corrected
+    values = np.asarray(ps, dtype=np.float64)
+    order = np.argsort(values, kind="stable")
+    raised = np.minimum(1.0, values[order] * np.arange(len(values), 0, -1))
+    corrected = np.empty(len(values))
+    corrected[order] = np.maximum.accumulate(raised)
+    found: list[float] = corrected.tolist()
+    return found
 
 
 def tie_groups(ordered: Sequence[str], worse: Callable[[str, str], bool]) -> dict[str, int]:
@@ -237,7 +305,12 @@ def tie_groups(ordered: Sequence[str], worse: Callable[[str, str], bool]) -> dic
 
 def shared_ranks(groups: Mapping[str, int]) -> dict[str, int]:
     """Name -> rank: one more than the number of rows in better groups (1, 1, 3)."""
-    return {name: 1 + sum(other < group for other in groups.values()) for name, group in groups.items()}
+    sizes = Counter(groups.values())
+    first, better = {}, 0
+    for group in sorted(sizes):
+        first[group] = 1 + better
+        better += sizes[group]
+    return {name: first[group] for name, group in groups.items()}
 
 
 def mean_intervals(groups: Sequence[Sequence[Sequence[float]]]) -> list[tuple[float, float]]:

@@ -151,6 +151,16 @@ def select(
     return comparison.model_copy(update=changes)
 
 
+def first_rows(comparison: Comparison, most: int) -> tuple[Comparison, int]:
+    """The comparison with the first of its own rows, and how many it then lacks. References and published rows stay."""
+    own = own_rows(comparison)
+    dropped = {id(row) for row in own[most:]}
+    if not dropped:
+        return comparison, 0
+    kept = tuple(row for row in comparison.rows if id(row) not in dropped)
+    return comparison.model_copy(update={"rows": kept}), len(dropped)
+
+
 def _sorted(comparison: Comparison, rows: Sequence[Row], sort: str) -> list[Row]:
     name = sort.removeprefix("-")
     metrics = [metric.name for metric in comparison.metrics]

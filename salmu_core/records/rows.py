@@ -139,6 +139,7 @@ def resampled_scores(
         weights = generator.standard_exponential((size, shared))
         for name in wanted:
             alone: np.ndarray | None = None
+            weighed: dict[bytes, np.ndarray] = {}  # runs of one instance have rows of the same people
             for run, values in zip(runs, found, strict=True):
                 if name not in run:
                     continue
@@ -151,5 +152,7 @@ def resampled_scores(
                     drawn = weights
                     # At the place of its number; those that are not there weigh nothing.
                     sums, sizes = (np.bincount(part.label, of, shared) for of in (part.sums, part.sizes))
-                values[name].append((drawn @ sums) / (drawn @ sizes))
+                if (key := sizes.tobytes()) not in weighed:
+                    weighed[key] = drawn @ sizes
+                values[name].append((drawn @ sums) / weighed[key])
     return [{name: np.concatenate(parts) for name, parts in values.items()} for values in found]

@@ -17,6 +17,7 @@ _MARKS = {
     "published": ("triangle-up-open", "#888888"), "control": ("hexagon-open", "#0072B2"),
 }  # fmt: skip
 MOST_LABELS = 16  # beyond that names would lie on one another
+MOST_BARS = 200  # rows of a chart with a line for each; its table has them all
 LOWEST = -0.35  # models farther away are drawn at the edge; hovering tells where they are
 _LAYOUT = {
     "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "font": {"color": "#888", "family": "system-ui, sans-serif"},
@@ -144,8 +145,13 @@ def _counted(comparison: Comparison, aspect: str) -> list[str]:
 def front(places: Sequence[tuple[Row, float, float]]) -> list[tuple[Row, float, float]]:
     """The Pareto front, from left to right: one's own rows that hold a rank and that none of them beats in both directions."""
     runs = [place for place in places if place[0].kind == "run" and section(place[0]) == 0]
-    best = [(row, x, y) for row, x, y in runs if not any(ox >= x and oy >= y and (ox > x or oy > y) for _, ox, oy in runs)]
-    return sorted(best, key=lambda place: place[1])
+    best: list[tuple[Row, float, float]] = []
+    for place in sorted(
+        runs, key=lambda place: (-place[1], -place[2])
+    ):  # from the right; each has to be higher than all before
+        if not best or place[2] > best[-1][2] or place[1:] == best[-1][1:]:
+            best.append(place)
+    return best[::-1]
 
 
 def trade_off_table(comparison: Comparison) -> dict[str, Any]:
@@ -205,7 +211,7 @@ def strips(comparison: Comparison) -> list[tuple[str, dict[str, Any]]]:
     """For each metric its values with 95 % intervals, and lines at Clean (dashed) and Compromised (dotted)."""
     result = []
     for metric in comparison.metrics:
-        rows = [row for row in comparison.rows if metric.name in row.cells and row.reference is None][::-1]
+        rows = [row for row in comparison.rows if metric.name in row.cells and row.reference is None][:MOST_BARS][::-1]
         figure = go.Figure()
         cells = [row.cells[metric.name] for row in rows]
         high = [(c.high - c.value) if c.high is not None else c.sd for c in cells]
@@ -250,7 +256,7 @@ def strips(comparison: Comparison) -> list[tuple[str, dict[str, Any]]]:
 
 def costs(comparison: Comparison) -> dict[str, Any]:
     """Seconds that each method took."""
-    rows = [row for row in comparison.rows if row.kind == "run"][::-1]
+    rows = [row for row in comparison.rows if row.kind == "run"][:MOST_BARS][::-1]
     figure = go.Figure()
     figure.add_bar(
         x=[row.seconds for row in rows], y=[_safe(row.title) for row in rows], orientation="h", marker_color="#56B4E9",

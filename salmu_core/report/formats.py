@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 
 from salmu_core.comparison.compare import Cell, Comparison, Row
@@ -22,7 +21,7 @@ _SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textas
 def render(comparison: Comparison, form: str) -> str:
     """The leaderboard as text of one of `FORMATS`."""
     if form == "json":
-        return json.dumps(comparison.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+        return comparison.model_dump_json(indent=2) + "\n"
     if form == "md":
         return render_markdown(comparison)
     return render_csv(comparison) if form == "csv" else render_latex(comparison)

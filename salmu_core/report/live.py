@@ -11,8 +11,7 @@ from salmu_core.comparison.compare import compare_records
 from salmu_core.errors import BadRecord, DamagedFile
 from salmu_core.files.seals import read_json
 from salmu_core.records.store import RECORD_FILE, load_records
-from salmu_core.report.evidence import gather
-from salmu_core.report.report import Live, render_html, render_waiting
+from salmu_core.report.report import Live, lying_beside, render_html, render_waiting
 
 SPEC_FILE = "spec.json"  # lies in a run directory from the start; the record follows when the run ends
 
@@ -47,9 +46,12 @@ class LiveFolder:
         Raises:
             BadRecord: there is none yet, or the records cannot share a table.
         """
-        return self._once(
-            "leaderboard", lambda version: compare_records(load_records(self.folder).records).model_dump_json(indent=2)
-        )
+
+        def made(version: str) -> str:
+            loaded = load_records(self.folder)
+            return compare_records(loaded.records, loaded.folders).model_dump_json(indent=2)
+
+        return self._once("leaderboard", made)
 
     def _once(self, what: str, make: Callable[[str], str]) -> str:
         # Taken before reading: what changes while the page is made is then noticed by the page itself.
@@ -67,10 +69,10 @@ class LiveFolder:
             message = "No run has ended yet." if live.going else f"There is no record below '{self.folder}' yet."
             return render_waiting(title, message, live, loaded.problems)
         try:
-            comparison = compare_records(loaded.records)
+            comparison = compare_records(loaded.records, loaded.folders)
         except BadRecord as problem:
             return render_waiting(title, str(problem), live, loaded.problems)
-        evidence = gather(zip(loaded.records, loaded.files, strict=True))
+        evidence = lying_beside(comparison, zip(loaded.records, loaded.files, strict=True))
         return render_html(comparison, evidence=evidence, live=live, problems=loaded.problems)
 
     def _going(self) -> list[str]:

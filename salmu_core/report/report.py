@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -20,7 +20,7 @@ from plotly.utils import PlotlyJSONEncoder
 
 from salmu_core.comparison.compare import Comparison, section
 from salmu_core.comparison.explain import ELSEWHERE, VERDICTS
-from salmu_core.files.writing import write_json, write_text
+from salmu_core.files.writing import write_text
 from salmu_core.records.schema import RunRecord
 from salmu_core.report.charts import (
     costs,
@@ -44,6 +44,8 @@ _ASPECTS = {
     "retained": "Ordinary data near the forgotten people or the sensitive domain. The target is Compromised.",
 }
 _REPORT = ("kept.js", "theme.js", "figures.js", "board.js", "up_close.js", "live.js")
+#: Runs of which a page holds pictures and curves.
+MOST_UP_CLOSE = 300
 _WAITING = ("kept.js", "live.js")
 
 
@@ -126,10 +128,26 @@ def write_reports(folder: Path, comparison: Comparison, records: Iterable[tuple[
         records: with the file of each: what lies beside them is shown too.
     """
     files = {"json": folder / "leaderboard.json", "md": folder / "leaderboard.md", "html": folder / "report.html"}
-    write_json(files["json"], comparison.model_dump(mode="json"))
+    write_text(files["json"], comparison.model_dump_json(indent=2) + "\n")
     write_text(files["md"], render_markdown(comparison))
-    write_text(files["html"], render_html(comparison, evidence=gather(records)))
+    write_text(files["html"], render_html(comparison, evidence=lying_beside(comparison, records)))
     return files
+
+
+def lying_beside(comparison: Comparison, records: Iterable[tuple[RunRecord, Path]]) -> Evidence:
+    """What lies beside the records of a comparison, of at most `MOST_UP_CLOSE` runs, the best ones: a page holds all that it shows.
+
+    Args:
+        records: with the file of each.
+    """
+    every = list(records)
+    ranked = [record for row in comparison.rows if row.kind != "reference" for record in row.records]
+    chosen = set(ranked[:MOST_UP_CLOSE])
+    found = gather([(record, file) for record, file in every if record.kind == "reference" or record.id in chosen])
+    if len(ranked) > len(chosen):
+        words = f"The best {len(chosen)} of {len(ranked)} runs have pictures here: fewer runs in a folder are shown in full."
+        return replace(found, problems=[*found.problems, words])
+    return found
 
 
 @cache

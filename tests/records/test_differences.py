@@ -189,3 +189,19 @@ def test_every_row_carries_a_command_that_remakes_all_of_it():
     assert _row(comparison, "n").command == "salmu run n"
     assert all(row.command for row in comparison.rows)
     assert {"RetFail": CLEAN["RetFail"]} == {"RetFail": _row(comparison, "Clean").cells["RetFail"].value}
+
+
+def test_only_so_many_rows_are_compared_and_the_others_hold_no_rank(monkeypatch):
+    monkeypatch.setattr("salmu_core.comparison.compare.MOST_COMPARED", 2)
+    runs = [*_runs("a", 0.10, 0.001), *_runs("b", 0.15, 0.001), *_runs("c", 0.20, 0.001)]
+    comparison = compare_records([*references(), *runs])
+    assert [(row.title, row.place) for row in comparison.rows[2:]] == [("a", "1"), ("b", "2"), ("c", "")]
+    assert [(d.row, d.other) for d in comparison.differences] == [("a", "b")]
+    assert any("best 2 of 3 rows" in note for note in comparison.notes)
+
+
+def test_rows_that_differ_in_their_start_alone_have_titles_of_their_own():
+    runs = [record("a", _values(RetFail=0.1), seed=n, start=start) for n in (0, 1) for start in ("compromised", "clean")]
+    comparison = compare_records([*references(), *runs])
+    assert {row.title: row.runs for row in comparison.rows[2:]} == {"a": 2, "a from Clean": 2}
+    assert len(comparison.differences) == 1

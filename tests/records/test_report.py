@@ -9,16 +9,20 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from plotly.offline import get_plotlyjs
 from rich.console import Console
 
 from records import CLEAN, COMPROMISED, published, record, references, with_published
 from salmu_core.comparison.compare import compare_records
-from salmu_core.report.charts import trade_off, trade_off_table
+from salmu_core.comparison.selection import first_rows
+from salmu_core.records.store import load_records
+from salmu_core.report.charts import front, trade_off, trade_off_table
 from salmu_core.report.markdown import render_markdown
-from salmu_core.report.report import Live, render_html, write_reports
+from salmu_core.report.report import Live, lying_beside, render_html, write_reports
 from salmu_core.report.table import leaderboard_renderables
+from showings import write_results
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 
@@ -214,3 +218,31 @@ def test_a_command_cannot_close_the_block_of_commands():
     text = render_markdown(compare_records([*references(), run]))
     assert text.endswith("salmu run m ``` <script>\n````\n")
     assert "\n````bash\n" in text
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_front_is_what_no_other_row_beats_in_both_directions(seed):
+    places = np.random.default_rng(seed).integers(0, 6, (40, 2)).tolist()
+    row = compare_records([*references(), record("m", {**COMPROMISED, "RetFail": 0.1})]).rows[2]
+    row = row.model_copy(update={"verdict": "selective"})
+    found = front([(row, x, y) for x, y in places])
+    beaten = [any(ox >= x and oy >= y and (ox, oy) != (x, y) for ox, oy in places) for x, y in places]
+    left = sorted((x, y) for (x, y), lost in zip(places, beaten, strict=True) if not lost)
+    assert [(x, y) for _, x, y in found] == left
+
+
+def test_a_terminal_shows_the_first_rows_and_says_how_many_are_left():
+    comparison = compare_records([*references(), *(record(f"m{n}", COMPROMISED) for n in range(4))])
+    fewer, left = first_rows(comparison, 3)
+    assert left == 1
+    assert [row.title for row in fewer.rows] == [row.title for row in comparison.rows][:5]
+    assert first_rows(comparison, 4) == (comparison, 0)
+
+
+def test_a_page_holds_what_lies_beside_the_best_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr("salmu_core.report.report.MOST_UP_CLOSE", 1)
+    write_results(tmp_path, [*references(), record("good", {**COMPROMISED, "RetFail": 0.1}), record("poor", COMPROMISED)])
+    loaded = load_records(tmp_path)
+    found = lying_beside(compare_records(loaded.records), zip(loaded.records, loaded.files, strict=True))
+    assert set(found.exhibits) == {"none-0-1.0-clean", "none-0-1.0", "good-0-1.0"}
+    assert "The best 1 of 2 runs" in found.problems[-1]

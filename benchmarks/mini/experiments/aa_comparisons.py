@@ -31,10 +31,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 from head_to_head import RESULTS, every_stored
 from matrix import Cell, cells_of
 
-from salmu_core.comparison.differences import Instance, JudgedRun, PairedDifference, paired_differences
+from salmu_core.comparison.differences import PairedDifference, paired_differences
 from salmu_core.comparison.gaps import gaps_of
 from salmu_core.comparison.overall import basis, overall_score
 from salmu_core.comparison.paired import GAP_NOISE, OVERALL_NOISE
+from salmu_core.comparison.pairing import Instance, JudgedRun
 from salmu_core.comparison.verdict import Verdict
 from salmu_core.files.writing import write_json, write_text
 from salmu_core.records.rows import ClusterSums, read_cluster_sums
