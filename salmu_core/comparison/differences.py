@@ -137,11 +137,12 @@ def _described(
     found = []
     for number, (own, other) in enumerate(pairs.rows):
         difference, low, high, p = tests[:, number, 0].tolist()
-        words = outcomes[number].tolist()
         details = {
-            name: MetricDifference(*numbers[number][column], words[column])
-            for column, name in enumerate(table.metrics)
-            if measured[number, column]
+            name: MetricDifference(nearer, lowest, highest, of_metric, outcome)
+            for name, (nearer, lowest, highest, of_metric), outcome in zip(
+                table.metrics, numbers[number], outcomes[number].tolist(), strict=True
+            )
+            if of_metric == of_metric  # NaN: not measured
         }
         counted = [detail.outcome for detail in details.values()]
         runs = pairs.runs[number][0]

@@ -109,8 +109,8 @@ class PairedTests:
 
     def each(self) -> list[PairedTest]:
         """One by one."""
-        columns = zip(*(values.tolist() for values in (self.mean, self.low, self.high, self.p)), strict=True)
-        return [PairedTest(*numbers, self.units) for numbers in columns]
+        columns = (values.tolist() for values in (self.mean, self.low, self.high, self.p))
+        return [PairedTest(mean, low, high, p, self.units) for mean, low, high, p in zip(*columns, strict=True)]
 
 
 def paired_tests(
@@ -266,7 +266,8 @@ def _moments(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _ratio(mean: np.ndarray, error: np.ndarray) -> np.ndarray:
     """|mean| / error; 0 where both are 0."""
     certain = np.where(mean == 0, 0.0, np.inf)
-    return np.divide(abs(mean), error, out=certain, where=error > 0)
+    found: np.ndarray = np.divide(abs(mean), error, out=certain, where=error > 0)
+    return found
 
 
 def holm(ps: Sequence[float] | np.ndarray) -> list[float]:
