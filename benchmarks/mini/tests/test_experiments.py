@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
 import planned
 from curves import coarse_first, driver, values_of
 from curves_report import Curve, Point, at_level, curves_of, page
+from old_and_new import DOCS, RESULTS, docs, rows_of, title_of
 
 from salmu_core.options import Between
 from salmu_core.plugins.registry import load_plugins
@@ -140,3 +141,32 @@ def test_attacked_runs_are_kept_one_by_one_and_joined_over_instances(tmp_path: P
     assert "| m | selective | 40 | a | 40 |" in (tmp_path / "attacks.md").read_text()
     attacks.keep(_attacked("m", 0, 0.1), tmp_path, {**ABOUT, "version": "3"})
     assert len(json.loads((tmp_path / "attacks.json").read_text())["runs"]) == 1
+
+
+def test_the_old_score_gave_to_what_lost_the_holdouts_and_todays_does_not() -> None:
+    content = _stored()
+    runs: list[dict[str, object]] = content["runs"]  # type: ignore[assignment]
+    content["runs"] = [
+        {
+            **runs[0],
+            "title": "half",
+            "scores": {"F": 0.0, "H": 0.2, "G": 0.8},
+        },  # all forgotten, three quarters of the holdouts lost
+        {**runs[0], "title": "goal", "scores": {"F": 0.0, "H": 0.8, "G": 0.8}},
+        {**runs[0], "title": "clean", "scores": {"F": 0.0, "H": 0.0, "G": 0.8}},
+    ]
+    found = {cells[0]: cells[1:3] for cells in rows_of(content)}
+    # 1 - sqrt(.75^2 / 2), since half of what is not forgetting is whole.
+    assert found == {"goal": ["1.00", "1.00"], "half": ["0.47", "0.25"], "clean": ["0.29", "0.00"]}
+
+
+def test_the_committed_table_is_made_of_the_committed_runs() -> None:
+    if not RESULTS.is_file():
+        pytest.skip("no results are committed")
+    assert docs(json.loads(RESULTS.read_text(encoding="utf-8"))) == DOCS.read_text(encoding="utf-8")
+
+
+def test_scores_are_shown_under_the_options_that_made_them() -> None:
+    spec = SimpleNamespace(method="word-removal", method_options={"variant": "rare", "r": 1.0})
+    item = SimpleNamespace(resolved=SimpleNamespace(spec=spec))
+    assert title_of(item) == "`word-removal` variant=rare r=1"  # type: ignore[arg-type]
