@@ -86,3 +86,17 @@ def test_a_git_lfs_pointer_is_told_from_its_first_bytes(tmp_path):
         refuse_lfs_pointer(pointer)
     pointer.write_text("version,image\n")
     refuse_lfs_pointer(pointer)
+
+
+def test_a_closed_output_and_a_folder_that_is_gone_are_no_tracebacks(monkeypatch, tmp_path, capsys):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(BadOptions, match="does not exist any more"):
+        streams.check_arguments([])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -152,7 +153,7 @@ def _short(value: Any) -> str:
     text = str(value)
     if not {"/", "\\"} & set(text):
         return text
-    digest = hashlib.sha256(str(Path(text).expanduser().absolute()).encode()).hexdigest()[:6]
+    digest = hashlib.sha256(str(Path(os.path.expanduser(text)).absolute()).encode()).hexdigest()[:6]
     return f"{Path(text).name or 'root'}-{digest}"
 
 

@@ -31,7 +31,10 @@ _STREAM = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EPIPE)
 
 
 def prepare_streams() -> None:
-    """Let a stream that cannot show a sign show a plainer one, instead of ending the program."""
+    """Let a stream that cannot show a sign show a plainer one, and one that is closed take everything. Else the program would end."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started the program
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     codecs.register_error("salmu-plain", _plainer)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # tests put other objects there
@@ -39,11 +42,15 @@ def prepare_streams() -> None:
 
 
 def check_arguments(arguments: Sequence[str]) -> None:
-    """Refuse names that cannot be written into a record, which is UTF-8.
+    """Refuse names that cannot be written into a record, which is UTF-8, and to work in a folder that is gone.
 
     Raises:
-        BadOptions: bytes of an argument are not UTF-8.
+        BadOptions: bytes of an argument are not UTF-8, or the current folder was removed.
     """
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise BadOptions("The current folder does not exist any more.", "Change to another folder first.") from None
     for argument in arguments:
         if any("\ud800" <= sign <= "\udfff" for sign in argument):
             shown = os.fsencode(argument).decode("utf-8", "backslashreplace")

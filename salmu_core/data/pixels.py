@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -23,27 +23,43 @@ from salmu_core.errors import BadData
 from salmu_core.models.dual_encoder import Processor
 
 T = TypeVar("T")
+_LONGEST = 500  # times the shorter side: such a picture takes 75 MB once it is resized to 224 pixels
 _IN_MEMORY_BYTES = 256_000_000  # splits below this keep their pixels in memory where there is no cache
 
 
-class DeepPicture(ValueError):
-    """A picture whose values do not fit into 8 bits."""
+class UnfitPicture(ValueError):
+    """A picture that can be decoded, and would not be seen as it is.
+
+    Args:
+        kind: "deep" or "long".
+        words: what is so, as a sentence without its subject.
+        hint: what to do.
+    """
+
+    def __init__(self, kind: Literal["deep", "long"], words: str, hint: str) -> None:
+        super().__init__(words)
+        self.kind, self.hint = kind, hint
 
 
 def open_picture(encoded: bytes) -> Image.Image:
     """A decoded picture, in its own mode.
 
     Raises:
-        DeepPicture: values beyond 0 to 255, as in grey pictures of 16 or 32 bits, or of floating point numbers from 0 to 1: made RGB,
-            they would all become black or white.
+        UnfitPicture: values beyond 0 to 255, as in grey pictures of 16 or 32 bits, or of floating point numbers from 0 to 1: made RGB,
+            they would all become black or white. Or one side more than 500 times the other: resized by the shorter one, it would fill
+            the memory.
         OSError, SyntaxError, ValueError, DecompressionBombError: bytes that are no image or are cut short.
     """
     image = Image.open(io.BytesIO(encoded))
+    if max(image.size) > _LONGEST * min(image.size):
+        raise UnfitPicture("long", f"it has {image.size[0]} x {image.size[1]} pixels", "Cut out what it is to show.")
     image.load()
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        low, high = (float(value) for value in image.getextrema())  # type: ignore[arg-type]
+        values = np.asarray(image)
+        low, high = float(values.min()), float(values.max())  # NaN where one is
         if not (low >= 0 and high <= 255) or (image.mode == "F" and 0 < high <= 1):
-            raise DeepPicture(f"it has values from {low:g} to {high:g}, and a picture of 8 bits has 0 to 255")
+            words = f"it has values from {low:g} to {high:g}, and a picture of 8 bits has 0 to 255"
+            raise UnfitPicture("deep", words, "Save it as 8-bit, with values scaled to 0 to 255.")
     return image
 
 
@@ -55,10 +71,9 @@ def decode_image(images: ImageRows, row: int, split: str) -> Image.Image:
     """
     try:
         return open_picture(images.read(row)).convert("RGB")
-    except DeepPicture as error:
+    except UnfitPicture as error:
         raise BadData(
-            f"An image of split '{split}' would lose what it shows: {images.where(row)}: {error}.",
-            "Save it as 8-bit, with values scaled to 0 to 255.",
+            f"An image of split '{split}' would not be seen as it is: {images.where(row)}: {error}.", error.hint
         ) from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise BadData(

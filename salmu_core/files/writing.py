@@ -16,7 +16,7 @@ from salmu_core.errors import BadData, DamagedFile, OutputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-_LFS = b"version https://git-lfs.github.com/spec/"
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def default_cache() -> Path:
@@ -189,7 +189,7 @@ def is_lfs_pointer(path: Path) -> bool:
     """Is this the short text that Git LFS leaves in place of a large file which was not fetched?"""
     try:
         with path.open("rb") as file:
-            return file.read(len(_LFS)) == _LFS
+            return file.read(len(LFS_POINTER)) == LFS_POINTER
     except OSError:
         return False
 

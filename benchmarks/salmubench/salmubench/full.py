@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -59,7 +60,7 @@ class SalmubenchOptions(Options):
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         """A record's command must work from everywhere."""
-        return None if path is None else path.expanduser().absolute()
+        return None if path is None else Path(os.path.expanduser(path)).absolute()
 
     @field_validator("revision")
     @classmethod

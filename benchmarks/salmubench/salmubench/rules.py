@@ -37,7 +37,7 @@ def table_findings(split: str, texts: Sequence[Any], columns: Mapping[str, Seque
             )
         else:
             seen[file_name] = row
-        if split != layout.GENKNOW and not isinstance(text, str):
+        if split != layout.GENKNOW and not (isinstance(text, str) and text.strip()):
             yield _error(f"{place}: text is {text!r}, and every row needs a caption.", rule="captions")
         if split in layout.SENSITIVE_SPLITS and identity is None:
             yield _error(f"{place}: identity_id is null, and a sensitive row must have one.", rule="identities")
@@ -111,7 +111,14 @@ def values_of(person: Mapping[str, Any], name: str) -> list[str]:
     """What is known of one attribute of a person: several values where it is a list, none where it is missing or null."""
     value = person.get(name)
     values = value if isinstance(value, list) else [value]
-    return [str(item) for item in values if item is not None and str(item)]
+    return [text for item in values if (text := _text(item))]
+
+
+def _text(item: Any) -> str:
+    """A value as captions have it: telephone numbers may have become floating point numbers on the way."""
+    if item is None or item != item:  # NaN
+        return ""
+    return str(int(item)) if isinstance(item, float) and item.is_integer() else str(item)
 
 
 def metadata_fault(name: str, content: Any) -> str | None:

@@ -189,6 +189,6 @@ def _read_columns(shard: Path, split: str) -> dict[str, list[Any]]:
 
 def _identity(value: Any) -> Any:
     """An identity as text. Numbers get the eight digits that they have in the official file names."""
-    if isinstance(value, float) and value.is_integer():  # a column with gaps may have become one of floats
-        value = int(value)
+    if isinstance(value, float):  # a column with gaps may have become one of floats, with NaN in the gaps
+        value = int(value) if value.is_integer() else None if value != value else value
     return f"{value:08d}" if isinstance(value, int) and not isinstance(value, bool) else value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ class ModelSource:
             ValueError: a name on the hub without a commit, which could change behind a finished run.
         """
         if not text.startswith("hf-hub:"):
-            return cls(str(Path(text.removeprefix("local-dir:")).expanduser().absolute()), cache)
+            return cls(str(Path(os.path.expanduser(text.removeprefix("local-dir:"))).absolute()), cache)
         if not _HUB.fullmatch(text):
             raise ValueError("hf-hub:OWNER/NAME@COMMIT is expected, with a commit of 40 hex digits: branches can move")
         return cls(text, cache)

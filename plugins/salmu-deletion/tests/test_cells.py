@@ -77,6 +77,13 @@ def test_words_that_stand_for_nothing_are_told_and_kept(text):
     assert "row 2" in found.message
 
 
+def test_numbers_that_a_spreadsheet_has_rounded_are_told():
+    _, [found] = read_texts(["612345678", "6.12E+08", "6,12e8", "E5", "1e"], "value", "t")
+    assert found.rule == "value in powers of ten"
+    assert "row 2, row 3." in found.message
+    assert not read_texts(["6.12E+08"], "caption", "t")[1]
+
+
 def test_numbers_are_aligned_only_where_some_are_written_plainly_and_none_is_a_fraction():
     assert plain_numbers(["1", "2", "1.0"])
     assert not plain_numbers(["1.0", "2.0"])  # all alike: whoever wrote them so reads them so

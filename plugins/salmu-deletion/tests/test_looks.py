@@ -105,13 +105,14 @@ def test_pairs_that_are_one_to_the_model_are_one_to_the_check(report, tmp_path):
         ("i32.tiff", Image.fromarray(_ramp("I").astype(np.int32))),
         ("f.tiff", Image.fromarray((_ramp("F") / 255).astype(np.float32))),
         ("negative.tiff", Image.fromarray(_ramp("F").astype(np.float32) - 128)),
+        ("nan.tiff", Image.fromarray(np.where(_ramp("F") > 9, _ramp("F"), np.nan).astype(np.float32))),
     ],
 )
 def test_pictures_of_more_than_8_bits_are_refused_where_they_would_lose_what_they_show(report, row, tmp_path, name, image):
     given = row(name, image)
     assert report([given])["deep picture"].severity == "error"
     images = read_table(write_csv(tmp_path / "t.csv", [given]), COLUMNS).images
-    with pytest.raises(BadData, match=r"would lose what it shows: .*values from"):
+    with pytest.raises(BadData, match=r"would not be seen as it is: .*values from"):
         decode_image(images, 0, "forget")
 
 
@@ -150,6 +151,16 @@ def test_what_a_picture_holds_and_the_model_is_not_shown_is_told(report, row, tm
     assert "row 4 (" in named["frames"]
     assert "row 5 (" in named["frames"]
     assert "1 pictures have transparent parts" in named["transparent"]
+
+
+def test_pictures_that_cannot_be_used_are_told_by_their_cause(report, row, tmp_path):
+    rows = make_rows(tmp_path)
+    (tmp_path / rows[0]["photo"]).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
+    found = report([*rows, row("thread.png", Image.new("RGB", (1, 600))), row("banner.png", Image.new("RGB", (400, 1)))])
+    assert "row 1 (" in found["pointer picture"].message
+    assert found["long picture"].severity == "error"
+    assert "thread.png" in found["long picture"].message
+    assert "banner.png" not in found["long picture"].message
 
 
 # ------------------------------------------------------------------ people

@@ -82,24 +82,31 @@ def test_captions_that_are_no_text_are_errors_and_never_run(parquet, captions):
         table.require_good()
 
 
-def _paths(kind):
+def _paths(kind, folder):
     names = pa.array(["photos/0-0.png", "photos/0-1.png"])
     return {
         "text": names,
         "large text": names.cast(pa.large_string()),
         "categories": names.dictionary_encode(),
         "view": names.cast(pa.string_view()),
+        "bytes": names.cast(pa.binary()),
+        "file addresses": pa.array([f"file://{folder}/{name}" for name in names.to_pylist()]),
         "struct without bytes": pa.array([{"bytes": None, "path": name} for name in names.to_pylist()]),
         "struct of a path": pa.array([{"path": name} for name in names.to_pylist()]),
     }[kind]
 
 
-@pytest.mark.parametrize("kind", ["text", "large text", "categories", "view", "struct without bytes", "struct of a path"])
+@pytest.mark.parametrize(
+    "kind",
+    ["text", "large text", "categories", "view", "bytes", "file addresses", "struct without bytes", "struct of a path"],
+)
 def test_paths_are_found_whatever_the_type_of_the_column(parquet, tmp_path, kind):
     rows = make_rows(tmp_path, 1)
-    table = read_table(parquet(image=_paths(kind)), {})
+    table = read_table(parquet(image=_paths(kind, tmp_path)), {})
     assert [table.images.read(row) for row in range(2)] == [(tmp_path / row["photo"]).read_bytes() for row in rows]
-    assert list(table.file_names) == [row["photo"] for row in rows]
+    assert all(name.endswith(row["photo"]) for name, row in zip(table.file_names, rows, strict=True))
+    with pytest.raises(BadData, match="no folder of pictures"):
+        read_table(tmp_path / "t.parquet", {}, tmp_path / "nowhere")
 
 
 def test_structs_may_hold_some_pictures_and_name_others(parquet, tmp_path, picture):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -60,14 +61,14 @@ class OwnDataOptions(Options):
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         """A record's command must work from everywhere."""
-        return None if path is None else path.expanduser().absolute()
+        return None if path is None else Path(os.path.expanduser(path)).absolute()
 
     @field_validator("model")
     @classmethod
     def _place(cls, model: str | None) -> str | None:
         if model is None or model.startswith("hf-hub:"):
             return model
-        return str(Path(model.removeprefix("local-dir:")).expanduser().absolute())
+        return str(Path(os.path.expanduser(model.removeprefix("local-dir:"))).absolute())
 
 
 class OwnData(Benchmark):

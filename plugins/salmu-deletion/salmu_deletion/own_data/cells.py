@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
@@ -13,6 +14,7 @@ from salmu_core.data.layout import Finding
 #: Whole numbers from here on are no longer told apart by a type with so many bits of significand.
 EXACT = {"halffloat": 2**11, "float": 2**24, "double": 2**53}
 _SHOWN = 3  # rows that a finding names
+_POWER = re.compile(r"[-+]?\d+([.,]\d+)?[eE]\+?\d+")
 #: What programs write where nothing was there. Some of these are names of people too, so they are told and kept.
 _STAND_INS = frozenset({"nan", "null", "none", "nil", "<na>", "n/a", "na", "#n/a", "nat", "undefined"})
 
@@ -51,6 +53,17 @@ def read_texts(
         )
         for fault, rows in faults.items()
     ]
+    powers = [row for row, text in enumerate(texts) if part not in ("caption", "image") and text and _POWER.fullmatch(text)]
+    if powers:
+        findings.append(
+            Finding(
+                "warning",
+                f"{len(powers)} {'cells' if len(powers) > 1 else 'cell'} of {where} are numbers in powers of ten, as spreadsheets"
+                f" write long ones: {named_rows(powers)}.",
+                "Their last digits are lost. Take them from where the table came from, as text.",
+                f"{part} in powers of ten",
+            )
+        )
     stand_ins = [row for row, text in enumerate(texts) if text is not None and text.casefold() in _STAND_INS]
     if stand_ins and part != "image":
         literal = sorted({str(texts[row]) for row in stand_ins})

@@ -23,7 +23,13 @@ _PICTURES: Mapping[str, tuple[str, str, str]] = {
     "unreadable": (
         "error",
         "pictures cannot be decoded",
-        "The files are cut short or are no pictures. Mend them or take the rows out.",
+        "The files are cut short, are no pictures, or are of a kind that is not read (HEIC, SVG). Mend them or take the rows out.",
+    ),
+    "pointer": ("error", "pictures are Git LFS pointers: the files were not fetched", "Fetch them with `git lfs pull`."),
+    "long": (
+        "error",
+        "pictures are more than 500 times as long as they are wide, which would fill the memory",
+        "Cut out what they are to show, or take the rows out.",
     ),
     "deep": (
         "error",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from salmu_core.errors import BadData
 from salmu_core.files.digests import Stamp, file_stamp
@@ -79,7 +80,9 @@ class TarImages:
 
 
 def picture_path(folder: Path, name: str) -> Path:
-    """Where a picture lies. A table made on Windows may name it with backslashes."""
+    """Where a picture lies. A table made on Windows may name it with backslashes, other programs write file: addresses."""
+    if name.startswith("file://"):
+        name = unquote(urlsplit(name).path)
     path = folder / name
     if "\\" in name and not _is_file(path):
         other = folder / name.replace("\\", "/")

@@ -11,8 +11,9 @@ from PIL import Image, UnidentifiedImageError
 
 from salmu_core.data.cache import decode_pool
 from salmu_core.data.pairs import content_key
-from salmu_core.data.pixels import DeepPicture, open_picture
+from salmu_core.data.pixels import UnfitPicture, open_picture
 from salmu_core.errors import BadData
+from salmu_core.files.writing import LFS_POINTER
 from salmu_core.models.dual_encoder import Processor
 from salmu_deletion.own_data.tables import Table
 
@@ -25,7 +26,7 @@ class Look:
 
     Attributes:
         key: of the pixels that the model is given, or of the file where it was not decoded; None where there is nothing.
-        problem: "missing", "unreadable" or "deep".
+        problem: "missing", "unreadable", "pointer" (of Git LFS), "deep" or "long".
         traits: "one colour", "turned", "frames", "transparent".
     """
 
@@ -100,10 +101,10 @@ def _look(table: Table, row: int, decode: bool, processor: Processor | None) -> 
         if processor is None:
             return Look(key(), None, frozenset(traits))
         pixels = processor.pixels(image.convert("RGB"))
-    except DeepPicture:
-        return Look(key(), "deep")
+    except UnfitPicture as unfit:
+        return Look(key(), unfit.kind)
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return Look(key(), "unreadable")
+        return Look(key(), "pointer" if encoded.startswith(LFS_POINTER) else "unreadable")
     if (pixels == pixels[:, :1, :1]).all():
         traits.add("one colour")
     return Look(content_key(pixels.tobytes()), None, frozenset(traits))

@@ -14,9 +14,11 @@ from salmu_deletion.own_data.cells import EXACT, read_texts
 from salmu_deletion.own_data.columns import match_columns
 from salmu_deletion.own_data.images import PathImages, picture_path
 from salmu_deletion.own_data.raw import RawTable, rivals, usual_names
+from salmu_deletion.own_data.tar_file import PICTURES
 
 _NO_BYTES = "Take the row out, or give its picture."
 _AGAIN = "Save or fetch it again."
+_ENDINGS = tuple(f".{ending}".encode() for ending in PICTURES)
 
 
 def read_parquet(path: Path, columns: Mapping[str, str], folder: Path, optional: frozenset[str]) -> RawTable:
@@ -48,8 +50,10 @@ def read_parquet(path: Path, columns: Mapping[str, str], folder: Path, optional:
     try:
         values: dict[str, Sequence[Any]] = file.read(columns=wanted).to_pydict()
         kind = _plain_type(schema.field(pictures).type)
-        if _is_text(kind):
-            values[pictures], images, names = file.read(columns=[pictures]).column(pictures).to_pylist(), None, None
+        if _is_text(kind) or _are_paths(file, pictures, kind):
+            cells = file.read(columns=[pictures]).column(pictures).to_pylist()
+            values[pictures] = [cell.decode() if isinstance(cell, bytes) else cell for cell in cells]
+            images, names = None, None
         else:
             images, names = _pictures(path, file, pictures, kind, folder)
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -105,6 +109,20 @@ def _pictures(path: Path, file: Any, column: str, kind: Any, folder: Path) -> tu
     whole = Split("images", join_images([cells, beside])).take([place.get(row, row) for row in range(rows)])
     assert whole.images is not None
     return whole.images, names
+
+
+def _are_paths(file: Any, column: str, kind: Any) -> bool:
+    """Does a column of bytes hold paths, as programs write them that know no text? Its first cell tells."""
+    if not _is_binary(kind):
+        return False
+    batch = next(file.iter_batches(batch_size=1, columns=[column]), None)
+    cell = batch.column(0)[0].as_py() if batch is not None and len(batch) else None
+    return (
+        isinstance(cell, bytes)
+        and cell.lower().endswith(_ENDINGS)
+        and len(cell) < 1000
+        and cell.decode("utf-8", "ignore").isprintable()
+    )
 
 
 def _all_have_bytes(file: Any, column: str) -> bool:

@@ -79,6 +79,10 @@ def read_table(
             text are among the table's findings: `Table.require_good` raises for them.
     """
     files = table_files(path)
+    if images is not None and not images.is_dir():
+        raise BadData(
+            f"There is no folder of pictures '{images}'.", "--images takes the folder that paths of pictures begin in."
+        )
     parts = [_as_table(_read_one(file, columns, images, optional), images) for file in files]
     if len(parts) == 1:
         return replace(parts[0], findings=[*shard_findings(path, files), *parts[0].findings])
