@@ -171,6 +171,8 @@ class Benchmark(ABC):
     paper: ClassVar[str | None] = None
     #: Rows are somebody's own: commands that only look at them keep nothing derived from them in the user's cache.
     private: ClassVar[bool] = False
+    #: Commands mean it where no benchmark is named. One installed benchmark declares that.
+    standard: ClassVar[bool] = False
     Options: ClassVar[type[Options]] = Options
     #: The metrics that count in the overall score and the verdict, by name; another choice is another `version`. Metrics that are
     #: not named are shown and count nothing unless a comparison asks for them. None: every metric that is installed counts.

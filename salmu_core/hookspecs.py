@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from salmu_core.plugins.commands import CommandInfo
     from salmu_core.plugins.registry import Plugins
     from salmu_core.records.schema import RunRecord, RunSpec
-    from salmu_core.runner.compare import PlannedRun
-    from salmu_core.runner.jobs import Launched, Launcher
+    from salmu_core.runner.jobs import Launched
+    from salmu_core.runner.planned import PlannedRun
     from salmu_core.runner.progress import Progress
     from salmu_core.runner.run import Settings
-    from salmu_core.spec.study import AuditChoice
+    from salmu_core.spec.study import AuditChoice, StudyLauncher
 
 hookspec = pluggy.HookspecMarker("salmu")
 hookimpl = pluggy.HookimplMarker("salmu")
@@ -128,7 +128,7 @@ def attack_runs(
 
 @hookspec
 def launch_runs(
-    planned: Sequence[PlannedRun], out: Path, settings: Settings, plugins: Plugins, launcher: Launcher, wait: bool
+    planned: Sequence[PlannedRun], out: Path, settings: Settings, plugins: Plugins, launcher: StudyLauncher, wait: bool
 ) -> Launched | None:
     """Called instead of running what is missing, when a comparison has a launcher (`--launcher`). Start a job for every planned run
     that is not done, wait for them when `wait` says so, and return what came of it; None: this plugin does not know the

@@ -32,7 +32,7 @@ def test_every_command_has_help_with_an_example(command):
 def test_listings_are_json_when_asked(command):
     listed = json.loads(_salmu(command, "--json").output)
     if command == "list-benchmarks":
-        assert {"own-data", "toy"} <= {item["name"] for item in listed}
+        assert [item["name"] for item in listed] == ["toy"]
         assert {item["package"] for item in listed} == {"salmu"}
     if command == "list-methods":
         assert [item["name"] for item in listed] == ["none"]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -119,10 +117,8 @@ def benchmark_choice(command: F) -> F:
         click.option(
             "--benchmark",
             "-b",
-            default="mini",
-            show_default=True,
             shell_complete=complete_names("benchmark"),
-            help="A registered benchmark.",
+            help="A registered benchmark. Default: the standard one that is installed.",
         ),
     ):
         command = decorate(command)
@@ -141,20 +137,6 @@ def benchmark_options(bench_set: Sequence[str], bench_seed: int | None, data_dir
                 raise BadOptions(f"The benchmark's {name} is given twice: {flag} and --bench-set {name}=.")
             options[name] = value
     return options
-
-
-def results_folder(benchmark: str, options: Mapping[str, Any]) -> Path:
-    """Where results go by default: a folder for each instance of a benchmark, since instances share no table."""
-    return Path("results") / "-".join([benchmark, *(f"{name}-{_short(value)}" for name, value in sorted(options.items()))])
-
-
-def _short(value: Any) -> str:
-    """An option's value as part of a folder's name. A path gives its last part and a few digits that tell it from others."""
-    text = str(value)
-    if not {"/", "\\"} & set(text):
-        return text
-    digest = hashlib.sha256(str(Path(os.path.expanduser(text)).absolute()).encode()).hexdigest()[:6]
-    return f"{Path(text).name or 'root'}-{digest}"
 
 
 precision_choice = click.option(
@@ -207,21 +189,21 @@ def run_settings(command: F) -> F:
     return command
 
 
+def execution_of(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of an `Execution` from the flags of `run_settings`."""
+    same = ("cpu", "checkpoint_seconds", "log_with", "micro_batch", "checkpoint_activations")
+    return {
+        **{name: flags[name] for name in same},
+        "compile": flags["compile_encoders"],
+        "keep_pixels": not flags["no_cache"],
+    }
+
+
 def make_settings(flags: Mapping[str, Any], *, overwrite: bool = False) -> Settings:
     """`Settings` from the flags of `run_settings` (the precision aside, which is part of a run's identity)."""
     from salmu_core.runner.run import Settings
 
-    return Settings(
-        overwrite=overwrite,
-        checkpoint_seconds=flags["checkpoint_seconds"],
-        log_with=flags["log_with"],
-        cpu=flags["cpu"],
-        metric_options=metric_options(flags["metric_set"]),
-        keep_pixels=not flags["no_cache"],
-        micro_batch=flags["micro_batch"],
-        checkpoint_activations=flags["checkpoint_activations"],
-        compile=flags["compile_encoders"],
-    )
+    return Settings(**execution_of(flags), overwrite=overwrite, metric_options=metric_options(flags["metric_set"]))
 
 
 def metric_options(pairs: Sequence[str]) -> dict[str, dict[str, str]]:

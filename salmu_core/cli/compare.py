@@ -11,6 +11,7 @@ from salmu_core.cli.arguments import (
     benchmark_choice,
     benchmark_options,
     complete_names,
+    execution_of,
     metric_options,
     parse_numbers,
     parse_settings,
@@ -79,7 +80,7 @@ Examples:
 @showing
 def compare_command(
     methods: tuple[str, ...],
-    benchmark: str,
+    benchmark: str | None,
     bench_seed: int | None,
     bench_set: tuple[str, ...],
     data_dir: Path | None,
@@ -109,7 +110,7 @@ def compare_command(
     Exit codes: 0, 1 when a run is not ok or something cannot be used, 2 for flags that are none, 3 when a --require or --fail-if
     condition is broken.
     """
-    from salmu_core.cli.carry_out import carry_out
+    from salmu_core.cli.comparison import carry_out
     from salmu_core.spec.study import Study, StudyExecution, StudyLauncher, StudyMethod
 
     if launcher is None and (launcher_set or no_wait):
@@ -128,7 +129,7 @@ def compare_command(
         benchmark=benchmark,
         benchmark_options=benchmark_options(bench_set, bench_seed, data_dir),
         bench_seeds=() if bench_seeds is None else tuple(parse_numbers(bench_seeds, "--bench-seeds", int)),
-        methods=tuple(StudyMethod(name=name) for name in methods),
+        methods=tuple(StudyMethod(name) for name in methods),
         seeds=tuple(parse_numbers(seeds, "--seeds", int)),
         budgets=tuple(parse_numbers(budgets, "--budget", float)),
         preset=preset,
@@ -138,14 +139,8 @@ def compare_command(
         execution=StudyExecution(
             precision=precision,
             protocol=protocol,
-            cpu=flags["cpu"],
             workers=workers,
-            checkpoint_seconds=flags["checkpoint_seconds"],
-            micro_batch=flags["micro_batch"],
-            checkpoint_activations=flags["checkpoint_activations"],
-            compile=flags["compile_encoders"],
-            keep_pixels=not flags["no_cache"],
-            log_with=flags["log_with"],
+            **execution_of(flags),
         ),
         launcher=None
         if launcher is None

@@ -161,14 +161,14 @@ Examples:
 @_bench_seed
 @_bench_set
 @data_dir_option
-@click.option("--layout", "layout_name", default="salmubench", show_default=True, help="The layout to write.")
+@click.option("--layout", "layout_name", help="The layout to write. Default: the one that is installed.")
 def export_command(
     benchmark: str,
     folder: Path,
     bench_seed: int | None,
     bench_set: Sequence[str],
     data_dir: Path | None,
-    layout_name: str,
+    layout_name: str | None,
 ) -> int:
     """Write the data and both models of BENCHMARK to DIR, in a layout that other tools read too.
 
@@ -183,7 +183,7 @@ def export_command(
     from salmu_core.spec.resolve import make_benchmark
 
     plugins = load_plugins()
-    layout = _layout(plugins, layout_name)
+    layout = _layout(plugins, layout_name) if layout_name is not None else _only_layout(plugins)
     source = make_benchmark(benchmark, benchmark_options(bench_set, bench_seed, data_dir), plugins)
     with ProgressDisplay() as display:
 
@@ -242,6 +242,15 @@ def _announce(downloads: Sequence[Download]) -> None:
 def _layout(plugins: Plugins, name: str) -> Layout:
     layout: Layout = plugins.get("layout", name).cls()
     return layout
+
+
+def _only_layout(plugins: Plugins) -> Layout:
+    from salmu_core.errors import BadOptions
+
+    if len(plugins.layouts) != 1:
+        installed = ", ".join(sorted(plugins.layouts)) or "none"
+        raise BadOptions(f"Which layout? Installed are: {installed}.", "Name one with --layout.")
+    return _layout(plugins, next(iter(plugins.layouts)))
 
 
 def _recognised(plugins: Plugins, folder: Path) -> Layout:

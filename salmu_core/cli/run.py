@@ -15,7 +15,6 @@ from salmu_core.cli.arguments import (
     parse_settings,
     preset_option,
     protocol_choice,
-    results_folder,
     run_settings,
 )
 
@@ -57,7 +56,7 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="Print the record (or the plan) as JSON.")
 def run_command(
     method: str,
-    benchmark: str,
+    benchmark: str | None,
     bench_seed: int | None,
     bench_set: tuple[str, ...],
     data_dir: Path | None,
@@ -86,16 +85,18 @@ def run_command(
     from salmu_core.runner.planning import plan_run
     from salmu_core.runner.run import run_resolved
     from salmu_core.spec.presets import with_preset
-    from salmu_core.spec.resolve import make_benchmark, resolve
+    from salmu_core.spec.resolve import make_benchmark, resolve, standard_benchmark
+    from salmu_core.spec.study import results_folder
 
     plugins = load_plugins()
     how = make_settings(flags, overwrite=overwrite)
     given = parse_settings(settings)
     bench_options = benchmark_options(bench_set, bench_seed, data_dir)
-    shared = make_benchmark(benchmark, bench_options, plugins, how.cache_folder)
+    name = benchmark or standard_benchmark(plugins)
+    shared = make_benchmark(name, bench_options, plugins, how.cache_folder)
     spec = RunSpec(
         method=method,
-        benchmark=benchmark,
+        benchmark=name,
         method_options=with_preset(method, given, shared, preset, budget),
         benchmark_options=bench_options,
         start=start,
@@ -105,7 +106,7 @@ def run_command(
         protocol=protocol,
     )
     resolved = resolve(spec, plugins, how.cache_folder, shared)
-    folder = out or results_folder(benchmark, spec.benchmark_options) / "runs" / resolved.folder_name
+    folder = out or results_folder(name, spec.benchmark_options) / "runs" / resolved.folder_name
     if dry_run:
         plan = plan_run(resolved, folder, how, plugins)
         if as_json:

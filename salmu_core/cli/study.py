@@ -30,7 +30,7 @@ def study_command(file: Path, out: Path | None, overwrite: bool, dry_run: bool, 
     The results folder keeps a copy. `salmu compare` writes such a file for what it ran; docs/compare.md lists the keys. Exit codes
     are those of `salmu compare`.
     """
-    from salmu_core.cli.carry_out import carry_out
+    from salmu_core.cli.comparison import carry_out
     from salmu_core.spec.study import read_study
 
     study = read_study(file)

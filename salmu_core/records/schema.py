@@ -39,7 +39,7 @@ class RunSpec(_Frozen):
     """Everything that decides a run's outcome. Its hash is the run's identity."""
 
     method: str
-    benchmark: str = "mini"
+    benchmark: str = Field("", description="by name; empty: the standard one that is installed, until the run is resolved")
     method_options: dict[str, Any] = Field(default_factory=dict)
     benchmark_options: dict[str, Any] = Field(default_factory=dict)
     start: Target = Field("compromised", description="the model that the method is given")

@@ -29,7 +29,7 @@ FULL_PRECISION = "fp32"  # the extra that holds a score in full precision beside
 def evaluate(
     model: str | Path | DualEncoder,
     *,
-    benchmark: str = "mini",
+    benchmark: str | None = None,
     benchmark_options: Mapping[str, Any] | None = None,
     precision: Literal["no", "bf16", "fp16"] = "no",
     protocol: Protocol = "seeded",
@@ -42,6 +42,7 @@ def evaluate(
     Args:
         model: the words `clean` or `compromised`, a run directory, a checkpoint file, an open_clip `hf-hub:` or
             `local-dir:` name, or a `DualEncoder`.
+        benchmark: a registered name; default: the standard one that is installed.
         precision: type that the encoders run under autocast to; embeddings and similarities stay fp32. With fp16 each score in full
             precision stands beside it, as `extras["fp32"]`; with the official protocol cosines are rounded to float16.
         protocol: see `run`.
@@ -58,13 +59,14 @@ def evaluate(
     start: Literal["clean", "compromised"] = "clean" if model == "clean" else "compromised"
     spec = RunSpec(
         method="none",
-        benchmark=benchmark,
+        benchmark=benchmark or "",
         benchmark_options=dict(benchmark_options or {}),
         start=start,
         precision=precision,
         protocol=protocol,
     )
     resolved = resolve(spec, plugins, settings.cache_folder)
+    spec = spec.model_copy(update={"benchmark": resolved.spec.benchmark})
     title = str(model) if not isinstance(model, DualEncoder) else "model"
 
     def tell(stage: str, done: int, total: int) -> None:

@@ -1,31 +1,16 @@
-"""How encoders are carried out while a method runs: what it changes is time and memory, and values by rounding only."""
+"""Putting an execution in force on a model while a method runs."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from salmu_core.models.dual_encoder import DualEncoder
-
-
-@dataclass(frozen=True)
-class Execution:
-    """What is asked for.
-
-    Args:
-        micro_batch: rows that go through an encoder at a time; None: whole batches.
-        checkpoint_activations: compute the activations of each layer again in the backward pass.
-        compile: compile the encoders with torch.compile where there is a compiler.
-    """
-
-    micro_batch: int | None = None
-    checkpoint_activations: bool = False
-    compile: bool = False
+from salmu_core.spec.execution import Execution as Execution
 
 
 @contextmanager

@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 from salmu_core.errors import SalmuError
 from salmu_core.plugins.registry import Plugins
-from salmu_core.runner.compare import ComparisonResult, PlannedRun
+from salmu_core.runner.planned import ComparisonResult, PlannedRun
 from salmu_core.runner.run import Settings
-
-
-@dataclass(frozen=True)
-class Launcher:
-    """Where jobs run and what each is given.
-
-    Args:
-        kind: "slurm", or "local" for processes of this machine.
-        options: submitit's names, e.g. timeout_min, gpus_per_node, tasks_per_node, nodes, cpus_per_task, mem_gb,
-            slurm_partition, slurm_account, slurm_array_parallelism; on this machine also `parallel`, jobs at a time.
-    """
-
-    kind: Literal["slurm", "local"]
-    options: Mapping[str, Any] = field(default_factory=dict)
+from salmu_core.spec.study import StudyLauncher
 
 
 @dataclass(frozen=True)
@@ -52,7 +38,13 @@ class Launched:
 
 
 def launch_runs(
-    planned: Sequence[PlannedRun], out: Path, settings: Settings, plugins: Plugins, launcher: Launcher, *, wait: bool = True
+    planned: Sequence[PlannedRun],
+    out: Path,
+    settings: Settings,
+    plugins: Plugins,
+    launcher: StudyLauncher,
+    *,
+    wait: bool = True,
 ) -> Launched:
     """Have a plugin run what is missing as jobs, and compare.
 

@@ -106,7 +106,7 @@ def plan_run(
                 first = next(iter(rows))
                 steps = min(steps, int(method.options.epochs * rows[first] / sizes[first]))
             samples = {role: steps * size for role, size in sizes.items()}
-            memory = training_bytes(cost, method.options, rows, resolved.spec.precision, settings.execution, process_count())
+            memory = training_bytes(cost, method.options, rows, resolved.spec.precision, settings, process_count())
             disk = disk_for_training(cost.weights)
     return RunPlan(
         title=resolved.title,

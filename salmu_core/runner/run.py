@@ -38,7 +38,7 @@ SPEC_FILE = "spec.json"
 def run(
     method: str | RunSpec,
     *,
-    benchmark: str = "mini",
+    benchmark: str | None = None,
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
     benchmark_options: Mapping[str, Any] | None = None,
@@ -55,6 +55,7 @@ def run(
 
     Args:
         method: a registered name, or a whole `RunSpec` (the other arguments that describe the run are then ignored).
+        benchmark: a registered name; default: the standard one that is installed.
         options, benchmark_options: as after `--set` and `--bench-set`.
         protocol: conventions of the evaluation. `seeded`: salmu's own, equal numbers for equal models; `official`: those of the
             benchmark's official evaluator, as far as they are known.
@@ -69,12 +70,14 @@ def run(
     Raises:
         SalmuError: names, options, output place or benchmark are not usable; found before anything expensive.
     """
+    plugins = plugins or load_plugins()
+    settings = settings or Settings()
     spec = (
         method
         if isinstance(method, RunSpec)
         else RunSpec(
             method=method,
-            benchmark=benchmark,
+            benchmark=benchmark or "",
             method_options=dict(options or {}),
             benchmark_options=dict(benchmark_options or {}),
             start=start,
@@ -84,8 +87,6 @@ def run(
             protocol=protocol,
         )
     )
-    plugins = plugins or load_plugins()
-    settings = settings or Settings()
     resolved = resolve(spec, plugins, settings.cache_folder)
     if not isinstance(method, RunSpec):
         chosen = with_preset(method, spec.method_options, resolved.benchmark, preset, spec.budget)

@@ -141,7 +141,7 @@ def _unlearn(
     fingerprint: Mapping[Tower, str] = {}
     in_force: dict[str, Any] = {}
     try:
-        with evaluation_locked(), carried_out(model, settings.execution) as in_force:
+        with evaluation_locked(), carried_out(model, settings) as in_force:
             method.unlearn(ctx)
         fingerprint = model.fingerprint()
         _same_on_all_processes(fingerprint, accelerator)

@@ -57,6 +57,8 @@ def resolve(spec: RunSpec, plugins: Plugins, cache: Path | None = None, benchmar
     Raises:
         UnknownName, BadOptions: see there.
     """
+    if not spec.benchmark:
+        spec = spec.model_copy(update={"benchmark": standard_benchmark(plugins)})
     method = plugins.get("method", spec.method)
     entry = plugins.get("benchmark", spec.benchmark)
     options = parse_options(method.cls.Options, spec.method_options, spec.method)
@@ -79,6 +81,19 @@ def resolve(spec: RunSpec, plugins: Plugins, cache: Path | None = None, benchmar
     full = resolved.model_copy(update=decisive)
     identity = full.identity(method=method.package.version, benchmark=benchmark.version)
     return Resolved(resolved, options.model_dump(mode="json"), identity, method, entry, benchmark)
+
+
+def standard_benchmark(plugins: Plugins) -> str:
+    """The benchmark that is meant where none is named: the one that an installed package declares as standard.
+
+    Raises:
+        BadOptions: no package declares one, or several do.
+    """
+    found = sorted(name for name, entry in plugins.benchmarks.items() if entry.cls.standard)
+    if len(found) != 1:
+        declared = f"{' and '.join(found)} are both standard" if found else "no installed package has a standard one"
+        raise BadOptions(f"No benchmark was named, and {declared}.", f"Name one: {', '.join(sorted(plugins.benchmarks))}.")
+    return found[0]
 
 
 def make_benchmark(name: str, options: Mapping[str, Any], plugins: Plugins, cache: Path | None = None) -> Benchmark:

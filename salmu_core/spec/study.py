@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
+import os
 import tomllib
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from salmu_core.errors import BadOptions
 from salmu_core.files.writing import write_text
+from salmu_core.spec.execution import Execution
 
 STUDY_FILE = "study.toml"
 
@@ -22,6 +26,10 @@ AuditChoice = Literal["fast", "all", "none"]
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def __init__(self, *values: Any, **named: Any) -> None:
+        """Fields by name, or by place in the order of the class."""
+        super().__init__(**dict(zip(type(self).model_fields, values, strict=False)), **named)
 
 
 class StudyMethod(_Part):
@@ -46,9 +54,18 @@ class StudyExecution(_Part):
     keep_pixels: bool = True
     log_with: str | None = None
 
+    @property
+    def execution(self) -> Execution:
+        """What the training loop is told."""
+        return Execution(**{item.name: getattr(self, item.name) for item in fields(Execution)})
+
 
 class StudyLauncher(_Part):
-    """Runs as jobs: of a Slurm cluster, or processes of this machine."""
+    """Runs as jobs: of a Slurm cluster, or processes of this machine.
+
+    `options` are submitit's names, e.g. timeout_min, gpus_per_node, tasks_per_node, nodes, cpus_per_task, mem_gb, slurm_partition,
+    slurm_account, slurm_array_parallelism; on this machine also `parallel`, jobs at a time.
+    """
 
     kind: Literal["slurm", "local"]
     options: dict[str, Any] = Field(default_factory=dict, description="by submitit's names: timeout_min, gpus_per_node, ...")
@@ -58,7 +75,7 @@ class Study(_Part):
     """Everything that decides a comparison. Relative paths are taken from where the command is called."""
 
     description: str = ""
-    benchmark: str = "mini"
+    benchmark: str | None = Field(None, description="left out: the one that an installed package declares as standard")
     benchmark_options: dict[str, Any] = Field(default_factory=dict)
     bench_seeds: tuple[int, ...] = Field(
         (), description="instances of the benchmark; left out: the one of benchmark_options"
@@ -77,7 +94,11 @@ class Study(_Part):
     @classmethod
     def _names(cls, value: Any) -> Any:
         """A bare name is a method without options."""
-        return [{"name": item} if isinstance(item, str) else item for item in value] if isinstance(value, list) else value
+        return (
+            [{"name": item} if isinstance(item, str) else item for item in value]
+            if isinstance(value, list | tuple)
+            else value
+        )
 
     @field_validator("seeds", "bench_seeds", "budgets")
     @classmethod
@@ -95,10 +116,20 @@ class Study(_Part):
                 raise ValueError(f"{method.name} is to run at {other[0]:g}x, which is not among the budgets of the study")
         return self
 
+    @property
+    def folder(self) -> Path:
+        """Where results go: `out`, or a folder below results/ for these instances."""
+        seeds = {"seeds": "-".join(map(str, self.bench_seeds))} if self.bench_seeds else {}
+        return (
+            Path(self.out)
+            if self.out is not None
+            else results_folder(self.benchmark or "", {**self.benchmark_options, **seeds})
+        )
+
     def as_toml(self) -> str:
         """The file's text: what decides results, and of the rest only what is not the default."""
         content = {
-            "benchmark": self.benchmark,
+            **({} if self.benchmark is None else {"benchmark": self.benchmark}),
             "seeds": list(self.seeds),
             "budgets": list(self.budgets),
             **self.model_dump(mode="json", exclude_defaults=True, exclude_none=True),
@@ -108,6 +139,20 @@ class Study(_Part):
                 _as_table(method) if method.options or method.budgets else method.name for method in self.methods
             ]
         return tomli_w.dumps(_without_none(content))
+
+
+def results_folder(benchmark: str, options: Mapping[str, Any]) -> Path:
+    """Where results go by default: a folder for each instance of a benchmark, since instances share no table."""
+    return Path("results") / "-".join([benchmark, *(f"{name}-{_short(value)}" for name, value in sorted(options.items()))])
+
+
+def _short(value: Any) -> str:
+    """An option's value as part of a folder's name. A path gives its last part and a few digits that tell it from others."""
+    text = str(value)
+    if not {"/", "\\"} & set(text):
+        return text
+    digest = hashlib.sha256(str(Path(os.path.expanduser(text)).absolute()).encode()).hexdigest()[:6]
+    return f"{Path(text).name or 'root'}-{digest}"
 
 
 def _as_table(method: StudyMethod) -> dict[str, Any]:

@@ -56,6 +56,7 @@ class Mini(SnapshotBenchmark):
     """SALMUBench's structure at a size that two cores generate and train in minutes, offline."""
 
     name = "mini"
+    standard = True
     version = "2"
     summary = "Embedded SALMUBench: fictitious people and drawn portraits, a Clean/Compromised pair trained on this machine."
     paper = "https://arxiv.org/abs/2603.26316"

@@ -161,7 +161,7 @@ def test_a_run_takes_the_place_of_an_earlier_one_and_is_not_missed_again(tmp_pat
     import head_to_head
 
     from salmu_core.records.schema import Provenance, RunRecord, RunSpec
-    from salmu_core.runner.compare import plan_comparison
+    from salmu_core.runner.planned import plan_comparison
     from salmu_core.runner.run import Settings
 
     monkeypatch.setattr(head_to_head, "RESULTS", tmp_path)
@@ -170,7 +170,7 @@ def test_a_run_takes_the_place_of_an_earlier_one_and_is_not_missed_again(tmp_pat
 
     def record(item, identity):
         spec = item.resolved.spec
-        return RunRecord(id=identity, status="ok", spec=RunSpec(method=spec.method, start=spec.start), created_at="2026-01-01T00:00:00Z", provenance=Provenance(device="cpu"))  # fmt: skip
+        return RunRecord(id=identity, status="ok", spec=RunSpec(method=spec.method, benchmark="toy", start=spec.start), created_at="2026-01-01T00:00:00Z", provenance=Provenance(device="cpu"))  # fmt: skip
 
     for item in planned:
         head_to_head.keep(0, record(item, "an earlier version"))

@@ -30,7 +30,7 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 def audit_command(
     model: str,
-    benchmark: str,
+    benchmark: str | None,
     bench_seed: int | None,
     bench_set: tuple[str, ...],
     data_dir: Path | None,

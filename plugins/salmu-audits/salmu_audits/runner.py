@@ -33,7 +33,7 @@ from salmu_core.runner.audit_context import AuditContext
 from salmu_core.runner.evaluate import given_model
 from salmu_core.runner.progress import Progress
 from salmu_core.runner.run import Settings, ensure_built
-from salmu_core.spec.resolve import make_benchmark
+from salmu_core.spec.resolve import make_benchmark, standard_benchmark
 
 _REFERENCES: tuple[Target, Target] = ("clean", "compromised")
 
@@ -42,7 +42,7 @@ def audit(
     model: str | Path | DualEncoder,
     *,
     audits: Sequence[str] | None = None,
-    benchmark: str = "mini",
+    benchmark: str | None = None,
     benchmark_options: Mapping[str, Any] | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     seed: int = 0,
@@ -68,7 +68,9 @@ def audit(
         raise SalmuError("No audit is installed.", "Install a package that registers audits.")
     given = dict(options or {})
     made = make_audits(plugins, list(audits) if audits else list(plugins.audits), given)
-    base = make_benchmark(benchmark, dict(benchmark_options or {}), plugins, settings.cache_folder)
+    base = make_benchmark(
+        benchmark or standard_benchmark(plugins), dict(benchmark_options or {}), plugins, settings.cache_folder
+    )
     title = "model" if isinstance(model, DualEncoder) else str(model)
     folder = Path(out) if out is not None else Path(title) if (Path(title) / RECORD_FILE).is_file() else None
     if folder is not None:

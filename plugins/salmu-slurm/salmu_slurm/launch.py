@@ -28,11 +28,13 @@ from salmu_core.plugins.registry import Plugins, load_plugins
 from salmu_core.records.schema import RunRecord, RunSpec
 from salmu_core.records.store import RECORD_FILE, read_record
 from salmu_core.runner.accelerate_setup import leave_process_group
-from salmu_core.runner.compare import ComparisonResult, PlannedRun, compared
-from salmu_core.runner.jobs import DeadJob, Launched, Launcher
+from salmu_core.runner.compare import compared
+from salmu_core.runner.jobs import DeadJob, Launched
+from salmu_core.runner.planned import ComparisonResult, PlannedRun
 from salmu_core.runner.progress import Progress
 from salmu_core.runner.run import Settings, claim_folder, run_resolved
 from salmu_core.spec.resolve import resolve
+from salmu_core.spec.study import StudyLauncher
 from salmu_slurm.local_jobs import LocalJobs, meet, meeting_place
 
 JOBS_FOLDER = "jobs"
@@ -90,7 +92,7 @@ def launch_planned(
     out: str | Path,
     settings: Settings,
     plugins: Plugins,
-    launcher: Launcher,
+    launcher: StudyLauncher,
     *,
     wait: bool = True,
 ) -> Launched:
@@ -225,7 +227,7 @@ class _Book:
 class _Submitter:
     """submitit behind three questions: submit these, which are alive, where is the log."""
 
-    def __init__(self, launcher: Launcher, folder: Path, settings: Settings) -> None:
+    def __init__(self, launcher: StudyLauncher, folder: Path, settings: Settings) -> None:
         import submitit
 
         self.kind = launcher.kind

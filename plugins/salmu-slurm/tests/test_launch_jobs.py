@@ -17,9 +17,9 @@ from click.testing import CliRunner
 from salmu_core.cli.main import cli
 from salmu_core.errors import BadOptions, SalmuError
 from salmu_core.records.store import read_record
-from salmu_core.runner.compare import plan_comparison
-from salmu_core.runner.jobs import Launcher
+from salmu_core.runner.planned import plan_comparison
 from salmu_core.runner.run import Settings
+from salmu_core.spec.study import StudyLauncher as Launcher
 from salmu_slurm.launch import RunJob, launch_planned
 from salmu_slurm.local_jobs import LocalJobs
 from toy_methods import toy_plugins

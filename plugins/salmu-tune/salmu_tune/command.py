@@ -15,7 +15,6 @@ from salmu_core.cli.arguments import (
     complete_names,
     make_settings,
     parse_numbers,
-    results_folder,
     run_settings,
 )
 
@@ -52,7 +51,7 @@ Examples:
 def tune_command(
     methods: tuple[str, ...],
     every: bool,
-    benchmark: str,
+    benchmark: str | None,
     bench_seed: int | None,
     bench_set: tuple[str, ...],
     data_dir: Path | None,
@@ -73,12 +72,15 @@ def tune_command(
     from salmu_core.cli.progress import ProgressDisplay
     from salmu_core.errors import BadOptions
     from salmu_core.plugins.registry import load_plugins
+    from salmu_core.spec.resolve import standard_benchmark
+    from salmu_core.spec.study import results_folder
     from salmu_tune.search import Trial, tune
 
     plugins = load_plugins()
     if bool(methods) == every:
         raise BadOptions("salmu tune takes METHODS or --all.", "salmu list-methods shows what is installed.")
     chosen = methods or tuple(sorted(name for name, entry in plugins.methods.items() if entry.cls.search))
+    name = benchmark or standard_benchmark(plugins)
     options = benchmark_options(bench_set, bench_seed, data_dir)
     if bench_seeds is not None and bench_seed is not None:
         raise BadOptions("The benchmark's seed is given twice: --bench-seed and --bench-seeds.", "Leave out one.")
@@ -95,14 +97,14 @@ def tune_command(
         plugins.watch(display)
         found = tune(
             chosen,
-            benchmark=benchmark,
+            benchmark=name,
             benchmark_options=options,
             bench_seeds=instances,
             trials=trials,
             budgets=factors,
             seed=seed,
             precision=precision,
-            out=out or results_folder(benchmark, named) / "tune",
+            out=out or results_folder(name, named) / "tune",
             settings=make_settings(flags),
             plugins=plugins,
             command=" ".join(["salmu", *map(shlex.quote, sys.argv[1:])]),

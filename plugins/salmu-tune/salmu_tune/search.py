@@ -18,7 +18,7 @@ from salmu_core.runner.provenance import package_versions
 from salmu_core.runner.run import ROWS_FILE, Settings, run_resolved
 from salmu_core.seeding import derive_seed
 from salmu_core.spec.presets import preset_file
-from salmu_core.spec.resolve import make_benchmark, resolve
+from salmu_core.spec.resolve import make_benchmark, resolve, standard_benchmark
 from salmu_tune.rule import LOST, RULE, Scores, Worth, mean_worth, worth_of
 from salmu_tune.space import described, first_trial, searched_values, space_of, suggest
 
@@ -133,7 +133,7 @@ class Ground:
 def tune(
     methods: Sequence[str],
     *,
-    benchmark: str = "mini",
+    benchmark: str | None = None,
     benchmark_options: Mapping[str, Any] | None = None,
     bench_seeds: Sequence[int] = (),
     trials: int = 12,
@@ -169,6 +169,7 @@ def tune(
     for name, entry in entries.items():
         if not entry.cls.search:
             raise BadOptions(f"{name} declares no search space, so there is nothing to tune.", "Leave it out.")
+    benchmark = benchmark or standard_benchmark(plugins)
     folder = Path(out)
     check_writable(folder, needed_bytes=64_000_000)
     grounds = make_grounds(benchmark, benchmark_options or {}, bench_seeds, seed, precision, folder, settings, plugins)
