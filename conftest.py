@@ -4,10 +4,19 @@ import gc
 import os
 import sys
 
+import pytest
+
 # Containers often have Python keep no bytecode. The tests start dozens of processes, each of which would compile torch and open_clip
 # anew, which takes longer than most of what they do.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# Every core has a test process of its own: threads on top of that wait for each other. For processes that tests start, too.
+for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
+
+# Importing everything makes a million objects that stay: looking for garbage among them meanwhile finds nothing.
+gc.disable()
 
 
 def pytest_collection_finish() -> None:
@@ -15,3 +24,12 @@ def pytest_collection_finish() -> None:
     million objects that never go away, and take longer than the fit itself."""
     gc.collect()
     gc.freeze()
+    gc.enable()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """The same for what a file's tests leave behind: modules that they imported, and what is kept for later tests."""
+    if nextitem is not None and nextitem.path != item.path:
+        gc.collect()
+        gc.freeze()
