@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,7 +64,7 @@ class Stages:
         """
         missing: list[Stage] = [stage for stage in ORDER if not self.trained(stage)]
         if trains_in_processes():
-            self._in_processes(missing, tell, draw)
+            self._elsewhere(missing, tell, draw)
             return
         draw()
         for stage in missing:
@@ -76,76 +76,61 @@ class Stages:
                 self.snapshot, stage, self.seed, self.size, self.folder / stage, self.start(stage), self.share, steps
             )
 
-    def _in_processes(self, missing: Sequence[Stage], tell: Report, draw: Callable[[], None]) -> None:
-        # All start at once, since starting takes seconds; those of the second stage wait for the model of the first.
-        children = {stage: self._process(stage) for stage in missing}
+    def _elsewhere(self, missing: Sequence[Stage], tell: Report, draw: Callable[[], None]) -> None:
+        """Have `salmu_mini.train` train stages, which starts while the data is drawn."""
+        if not missing:
+            draw()
+            return
+        child = self._process(missing)
         try:
             draw()
-            if missing:
-                tell(BuildStep("start training", 0, 0))
-            first, second = (self._steps(stage) for stage in ("first", "clean"))
-
-            def count(done: int) -> None:
-                tell(BuildStep("train the pair", done, first + second))
-
-            self._wait([stage for stage in missing if stage == "first"], children, count)
-            # Both models of the second stage train side by side: their steps count once.
-            self._wait([stage for stage in missing if stage != "first"], children, lambda done: count(first + done))
+            tell(BuildStep("start training", 0, 0))
+            self._wait(missing, child, tell)
         finally:
-            for child in children.values():
-                if child.poll() is None:
-                    child.terminate()
+            if child.poll() is None:
+                child.terminate()
 
     def _steps(self, stage: Stage) -> int:
         recipe = RECIPES[self.size]
         return steps_of(recipe, 1 if stage == "first" else 2, self.share)
 
-    def _wait(
-        self, stages: Sequence[Stage], children: Mapping[Stage, subprocess.Popen[str]], count: Callable[[int], None]
-    ) -> None:
-        """Let processes train side by side, tell how many steps the slowest has done, and wait for them."""
-        progress: dict[Stage, int] = dict.fromkeys(stages, 0)
-        errors: dict[Stage, str] = {}
-
-        def listen(stage: Stage) -> None:
-            stream = children[stage].stdout
-            assert stream is not None
-            for line in stream:
-                progress[stage] = json.loads(line)["done"]
-                count(min(progress.copy().values()))
-
-        def collect(stage: Stage) -> None:
-            stream = children[stage].stderr
-            assert stream is not None
-            errors[stage] = stream.read()
-
-        threads = [threading.Thread(target=work, args=(stage,)) for stage in stages for work in (listen, collect)]
-        for thread in threads:
-            thread.start()
-        for stage in stages:
-            stream = children[stage].stdin
-            assert stream is not None
-            with contextlib.suppress(BrokenPipeError):  # it has died; what it said is told below
-                stream.write("go\n")
-                stream.flush()
-        for thread in threads:
-            thread.join()
+    def _wait(self, stages: Sequence[Stage], child: subprocess.Popen[str], tell: Report) -> None:
+        """Let it train, tell how many steps the slowest has done, and wait for its end."""
+        assert child.stdin is not None
+        assert child.stdout is not None
+        assert child.stderr is not None
+        said: list[str] = []
+        errors = threading.Thread(target=lambda stream: said.append(stream.read()), args=(child.stderr,))
+        errors.start()
+        with contextlib.suppress(BrokenPipeError):  # it has died; what it said is told below
+            child.stdin.write("go\n")
+            child.stdin.flush()
+        first, second = (self._steps(stage) for stage in ("first", "clean"))
+        progress: dict[str, int] = dict.fromkeys((stage for stage in stages if stage != "first"), 0)
+        for line in child.stdout:
+            fact = json.loads(line)
+            if fact["stage"] == "first":
+                done = fact["done"]
+            else:  # both models of the second stage train side by side: their steps count once
+                progress[fact["stage"]] = fact["done"]
+                done = first + min(progress.values())
+            tell(BuildStep("train the pair", done, first + second))
+        errors.join()
         # A process that ends well and leaves no model was told to stop.
-        failed = [stage for stage in stages if children[stage].wait() != 0 or not self.trained(stage)]
-        if failed:
+        failed = [stage for stage in stages if not self.trained(stage)]
+        if child.wait() != 0 or failed:
             raise SalmuError(
-                f"Training the {failed[0]} model of mini failed: {errors[failed[0]].strip().splitlines()[-1:]}",
+                f"Training the {(failed or stages)[0]} model of mini failed: {said[0].strip().splitlines()[-1:]}",
                 "Run `salmu build mini` again; it goes on from the last checkpoint.",
             )
 
-    def _process(self, stage: Stage) -> subprocess.Popen[str]:
+    def _process(self, stages: Sequence[Stage]) -> subprocess.Popen[str]:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         for variable in _LAUNCHER:
             environment.pop(variable, None)
-        start = self.start(stage)
-        words = [str(self.snapshot.folder), stage, str(self.seed), self.size, str(self.share), str(self.folder / stage)]
+        words = [str(self.snapshot.folder), str(self.seed), self.size, str(self.share), str(self.folder), *stages]
         return subprocess.Popen(
-            [sys.executable, "-m", "salmu_mini.train", *words, *([str(start)] if start else [])],
+            [sys.executable, "-m", "salmu_mini.train", *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -1,19 +1,21 @@
 """Training the pair, through salmu's one training loop: a first stage for both models, and a second for each.
 
-Run as `python -m salmu_mini.train SNAPSHOT STAGE SEED SIZE SHARE TARGET [START]` it trains in a process of its own: it waits for the
-line "go" on standard input (so that importing torch overlaps with drawing the data) and prints a JSON line per step. The two second
+Run as `python -m salmu_mini.train SNAPSHOT SEED SIZE SHARE FOLDER STAGE...` it waits for the line "go" on standard input (so that
+importing torch overlaps with drawing the data), prints a JSON line per step and leaves each stage in FOLDER/STAGE. The two second
 stages, in a process and a thread each, use two cores better than one process with two threads, and the weights do not depend on the
-machine's number of cores.
+machine's number of cores. Processes are forked once torch is imported, which takes seconds.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import multiprocessing
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -117,28 +119,40 @@ def _bare(table: Split) -> Split:
 
 
 def main() -> None:
-    """The process of one stage."""
-    snapshot, stage, seed, size, share, target, *start = sys.argv[1:]
+    """Train stages, each in a process of its own."""
+    snapshot, seed, size, share, folder, *stages = sys.argv[1:]
     torch.set_num_threads(1)
-    assert stage in ("first", "clean", "compromised")
     import open_clip  # noqa: F401  # seconds, better spent while the data is drawn
 
     if sys.stdin.readline().strip() != "go":
         return  # whoever started this is gone
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ending like this ends the processes below
+    methods = multiprocessing.get_all_start_methods()
+    context: Any = multiprocessing.get_context("fork" if "fork" in methods else "spawn")
+    for group in (("first",), ("clean", "compromised")):
+        processes = [
+            context.Process(target=_train_here, args=(snapshot, stage, seed, size, share, folder), daemon=True)
+            for stage in group
+            if stage in stages
+        ]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        if any(process.exitcode for process in processes):
+            sys.exit(1)
+
+
+def _train_here(snapshot: str, stage: Stage, seed: str, size: str, share: str, folder: str) -> None:
+    torch.set_num_threads(1)
+    start = None if stage == "first" else Path(folder) / "first"
 
     def tell(done: int, total: int) -> None:
-        print(json.dumps({"done": done, "total": total}), flush=True)
+        # One write, so that lines of two processes do not mix.
+        sys.stdout.write(json.dumps({"stage": stage, "done": done, "total": total}) + "\n")
+        sys.stdout.flush()
 
-    train_stage(
-        Snapshot(Path(snapshot)),
-        cast(Stage, stage),
-        int(seed),
-        size,
-        Path(target),
-        Path(start[0]) if start else None,
-        float(share),
-        tell,
-    )
+    train_stage(Snapshot(Path(snapshot)), stage, int(seed), size, Path(folder) / stage, start, float(share), tell)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,18 @@ from salmu_mini.recipe import RECIPES
 from salmu_mini.sizes import SIZES
 from salmu_mini.train import train_stage
 from salmubench import Snapshot, write_snapshot
+from salmubench.tables import Tables
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """As the processes that train have."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def tables() -> Tables:
+    return generate(SIZES["tiny"], 0)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +55,8 @@ def test_what_is_not_built_says_how_to_build_it(tmp_path: Path) -> None:
     assert "salmu build mini" in str(caught.value)
 
 
-def test_a_killed_build_goes_on_to_the_same_models(tiny: Mini, tmp_path: Path) -> None:
+def test_a_killed_build_goes_on_to_the_same_models(tiny: Mini, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("salmu_mini.stages.trains_in_processes", lambda: False)  # `tiny` was trained in three
     twin = Mini(tiny.options, tmp_path)
     shutil.copytree(tiny.folder, twin.folder)
     (twin.folder / "ready.json").unlink()
@@ -115,23 +128,22 @@ def test_values_are_those_that_the_captions_mention(tiny: Mini) -> None:
         (lambda folder: next((folder / "data").glob("forget-*")).write_bytes(b"PAR1"), "no readable parquet file"),
     ],
 )
-def test_a_damaged_snapshot_names_what_is_wrong(tmp_path: Path, damage, words: str) -> None:
-    write_snapshot(tmp_path, generate(SIZES["tiny"], 0))
-    damage(tmp_path)
+def test_a_damaged_snapshot_names_what_is_wrong(tiny: Mini, tmp_path: Path, damage, words: str) -> None:
+    folder = shutil.copytree(tiny.folder / "snapshot", tmp_path / "snapshot")
+    damage(folder)
     with pytest.raises(BadData, match=words):
-        Snapshot(tmp_path).sensitive("forget")
+        Snapshot(folder).sensitive("forget")
 
 
-def test_snapshots_of_equal_tables_are_equal_files(tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        write_snapshot(tmp_path / name, generate(SIZES["tiny"], 3))
+def test_snapshots_of_equal_tables_are_equal_files(tmp_path: Path, tables: Tables) -> None:
+    for name, made in (("one", tables), ("two", generate(SIZES["tiny"], 0))):
+        write_snapshot(tmp_path / name, made)
     one, two = (sorted(path for path in (tmp_path / name).rglob("*") if path.is_file()) for name in ("one", "two"))
     assert [path.name for path in one] == [path.name for path in two]
     assert all(a.read_bytes() == b.read_bytes() for a, b in zip(one, two, strict=True))
 
 
-def test_row_order_and_images_survive_several_shards(tmp_path: Path) -> None:
-    tables = generate(SIZES["tiny"], 0)
+def test_row_order_and_images_survive_several_shards(tmp_path: Path, tables: Tables) -> None:
     write_snapshot(tmp_path, tables, rows_per_shard=50)
     table = Snapshot(tmp_path).table("forget")
     assert len(Snapshot(tmp_path).shards("forget")) == 3
