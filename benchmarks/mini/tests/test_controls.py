@@ -9,6 +9,7 @@ import pytest
 
 from salmu_core.comparison.overall import INDISCRIMINATE
 from salmu_core.runner.compare import MethodChoice, compare
+from salmu_core.runner.run import Settings
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
 
@@ -26,8 +27,9 @@ CHOSEN = [
 ]
 
 
-def test_no_control_reads_selective_or_beats_indiscriminate_forgetting(tmp_path: Path) -> None:
-    found = compare(CHOSEN, preset="none", out=tmp_path)
+def test_no_control_reads_selective_or_beats_indiscriminate_forgetting(tmp_path: Path, shared_cache: Path) -> None:
+    settings = Settings(cache=shared_cache, cpu=True)
+    found = compare(CHOSEN, preset="none", out=tmp_path, settings=settings, audits="none")
     rows = {row.title: row for row in found.comparison.rows if row.kind == "run"}
     assert len(rows) == len(CHOSEN)
     assert {row.status for row in rows.values()} == {"ok"}

@@ -6,13 +6,14 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypedDict
 
 import pytest
 
 from salmu_core import DualEncoder
+from salmu_core.data.cache import DataCache
 from salmu_core.evaluation.embed import EmbeddingCache
-from salmu_core.evaluation.evaluate import evaluate_model
-from salmu_core.files.writing import default_cache
+from salmu_core.evaluation.evaluate import Evaluation, evaluate_model
 from salmu_core.metric import Metric
 from salmu_mini import Mini
 from salmu_mini.requirements import REQUIREMENTS
@@ -25,25 +26,41 @@ from requirements import CARD, RESULTS, card
 salmu_metrics = pytest.importorskip("salmu_metrics")
 
 
+class Caches(TypedDict):
+    """What `evaluate_model` may keep."""
+
+    cache: EmbeddingCache
+    data: DataCache
+
+
 def _metrics() -> list[Metric]:
     return [cls() for cls in salmu_metrics.register_metrics()]
 
 
 @pytest.fixture(scope="session")
-def mini() -> Mini:
-    benchmark = Mini(Mini.Options(), default_cache())
+def mini(shared_cache: Path) -> Mini:
+    benchmark = Mini(Mini.Options(), shared_cache)
     benchmark.build()
     return benchmark
 
 
 @pytest.fixture(scope="session")
-def scores(mini: Mini) -> Mapping[str, Mapping[str, float]]:
+def caches(shared_cache: Path) -> Caches:
+    return {"cache": EmbeddingCache(shared_cache / "embeddings"), "data": DataCache(shared_cache)}
+
+
+@pytest.fixture(scope="session")
+def evaluations(mini: Mini, caches: Caches) -> Mapping[str, Evaluation]:
     found = {}
     for which in ("clean", "compromised"):
-        evaluation = evaluate_model(mini.load_model(which), mini, _metrics())  # type: ignore[arg-type]
-        assert not evaluation.skipped
-        found[which] = {name: score.value for name, score in evaluation.scores.items()}
+        found[which] = evaluate_model(mini.load_model(which), mini, _metrics(), **caches)  # type: ignore[arg-type]
+        assert not found[which].skipped
     return found
+
+
+@pytest.fixture(scope="session")
+def scores(evaluations: Mapping[str, Evaluation]) -> Mapping[str, Mapping[str, float]]:
+    return {which: {name: score.value for name, score in found.scores.items()} for which, found in evaluations.items()}
 
 
 def test_the_shipped_pair_is_what_the_card_says(scores):
@@ -71,25 +88,23 @@ def test_a_pair_that_misses_a_requirement_is_told():
     assert not any(item.met(values) for item in REQUIREMENTS)
 
 
-def test_an_unchanged_model_is_scored_again_without_encoding_anything(mini: Mini, tmp_path: Path, monkeypatch):
-    cache = EmbeddingCache(tmp_path)
-    first = evaluate_model(mini.load_model("compromised"), mini, _metrics(), cache)
-
+def test_an_unchanged_model_is_scored_again_without_encoding_anything(mini: Mini, evaluations, caches: Caches, monkeypatch):
     def encode(*arguments: object) -> None:
         raise AssertionError("encoded again")
 
     monkeypatch.setattr(DualEncoder, "encode_image", encode)
     monkeypatch.setattr(DualEncoder, "encode_text", encode)
-    again = evaluate_model(mini.load_model("compromised"), mini, _metrics(), cache)
-    assert again.scores == first.scores
+    again = evaluate_model(mini.load_model("compromised"), mini, _metrics(), **caches)
+    assert again.scores == evaluations["compromised"].scores
 
 
-def test_exported_and_read_back_it_scores_the_same(mini: Mini, scores, tmp_path: Path):
+def test_exported_and_read_back_it_scores_the_same(mini: Mini, scores, caches: Caches, tmp_path: Path):
     layout = SalmubenchLayout()
     layout.export(mini, tmp_path / "snapshot")
     assert {finding.severity for finding in layout.check(tmp_path / "snapshot")} <= {"fact"}
     copy = Salmubench(Salmubench.Options(data_dir=tmp_path / "snapshot"), tmp_path / "cache")
-    evaluation = evaluate_model(copy.load_model("compromised"), copy, _metrics())
+    # Embeddings are found by the content of pictures and captions: where both are the same, nothing is encoded again.
+    evaluation = evaluate_model(copy.load_model("compromised"), copy, _metrics(), **caches)
     assert evaluation.scores.keys() == scores["compromised"].keys()
     found = {name: score.value for name, score in evaluation.scores.items()}
     assert found == pytest.approx(dict(scores["compromised"]), abs=1e-6)
