@@ -1,15 +1,14 @@
 """The one embedding pass: everything is encoded exactly once, and caches answer for equal content only."""
 
 import io
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+import embed_toy
+import forked
 from salmu_core import EncodedImages, Split, View
 from salmu_core.builtin.toy import Toy
 from salmu_core.data.cache import DataCache
@@ -18,9 +17,6 @@ from salmu_core.evaluation.embed import EmbeddingCache, embed_views
 from salmu_core.evaluation.evaluate import evaluate_model
 from salmu_core.models.dual_encoder import DualEncoder, Processor
 from toy_methods import MeanCosine
-
-sys.path.insert(0, str(Path(__file__).parent / "scripts"))
-import embed_toy
 
 VIEWS = [
     View("forget", "image"),
@@ -186,11 +182,11 @@ def test_the_numbers_are_the_same_whatever_the_caches_hold(tmp_path):
 def test_several_processes_give_the_bits_of_one(tmp_path):
     benchmark = Toy(embed_toy.TOY)
     single = embed_views(benchmark.load_model("compromised"), benchmark, embed_toy.VIEWS)
-    command = [sys.executable, embed_toy.__file__, "1", "2", tmp_path / "meeting", tmp_path / "cache", tmp_path / "out"]
-    other = subprocess.Popen([str(word) for word in command])
+    other = forked.start(embed_toy.write_as, 1, 2, tmp_path / "meeting", tmp_path / "cache", tmp_path / "out")
     try:
         mine = embed_toy.embed_as(0, 2, tmp_path / "meeting", tmp_path / "cache")
-        assert other.wait(120) == 0
+        other.join(120)
+        assert other.exitcode == 0
     finally:
         other.kill()
     theirs = load_file(tmp_path / "out")

@@ -1,16 +1,14 @@
 """Runs: what they leave, what they refuse, and that nothing is lost when they are killed."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+import forked
 from salmu_core import UnlearningMethod, load_model
 from salmu_core.builtin.toy import Toy
 from salmu_core.errors import BadOptions, EvaluationLocked, OutputError, SalmuError, UnknownName
@@ -18,8 +16,6 @@ from salmu_core.records.schema import RunSpec
 from salmu_core.records.store import read_record
 from salmu_core.runner.run import Settings, run
 from toy_methods import Hooks, toy_plugins
-
-SCRIPT = Path(__file__).parent / "scripts" / "toy_run.py"
 
 
 @pytest.fixture
@@ -217,23 +213,25 @@ def test_observers_see_start_steps_and_end(tmp_path, settings):
 
 @pytest.mark.parametrize(("method", "last_step"), [("ascent", 5), ("two-stages", 4)])
 def test_a_run_killed_with_sigkill_resumes_to_the_weights_of_an_uninterrupted_one(tmp_path, settings, method, last_step):
-    command = [sys.executable, str(SCRIPT), method, str(tmp_path / "cut")]
     expected = _run(method, tmp_path / "whole", settings)
-    process = subprocess.Popen([*command, "0.2"], stdout=subprocess.PIPE, text=True)
-    seen = 0
-    for line in process.stdout:
-        seen += line.startswith("step")
-        if seen == last_step:
-            os.kill(process.pid, signal.SIGKILL)
-            break
-    assert process.wait() == -signal.SIGKILL
+    steps, told = forked.pipe()
+    process = forked.start(forked.run_toy, [method], tmp_path / "cut", told, 0.2)
+    told.close()
+    for _ in range(last_step):
+        steps.recv()
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     folder = tmp_path / "cut" / method
     assert not (folder / "record.json").exists()
     assert list((folder / "checkpoints").iterdir())
 
-    resumed = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert 0 < resumed.stdout.count("step") <= expected.cost.steps - last_step + 1
-    record = read_record(folder)
+    done = []
+    plugins = toy_plugins()
+    plugins.watch(Hooks(run_progress=lambda event: done.append(event.done) if event.stage == "unlearn" else None))
+    record = _run(method, folder, settings, plugins)
+    assert 0 < len(done) <= expected.cost.steps - last_step + 1
+    assert read_record(folder) == record
     assert record.provenance.model_fingerprint == expected.provenance.model_fingerprint
     assert record.cost.samples == expected.cost.samples
     assert record.cost.steps == expected.cost.steps
@@ -241,13 +239,13 @@ def test_a_run_killed_with_sigkill_resumes_to_the_weights_of_an_uninterrupted_on
 
 
 def test_two_processes_give_the_metrics_of_one(tmp_path, settings):
-    methods = ("ascent", "two-stages", "combined", "weight-edit")
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = [sys.executable, *launch, str(SCRIPT), ",".join(methods), str(tmp_path / "two")]
-    two = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert two.returncode == 0, two.stderr[-2000:]
-    for method in methods:
-        single = _run(method, tmp_path / "one" / method, settings)
+    methods = ["ascent", "two-stages", "combined", "weight-edit"]
+    two = forked.start_ranks(2, tmp_path / "meeting", forked.run_toy, methods, tmp_path / "two")
+    singles = {method: _run(method, tmp_path / "one" / method, settings) for method in methods}
+    for process in two:
+        process.join(600)
+    assert [process.exitcode for process in two] == [0, 0]
+    for method, single in singles.items():
         double = read_record(tmp_path / "two" / method)
         assert double.provenance.processes == 2
         assert double.cost.samples == single.cost.samples

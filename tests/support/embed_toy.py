@@ -1,8 +1,7 @@
-"""Embed the toy benchmark as one of several processes: `python embed_toy.py RANK WORLD MEETING_FILE CACHE OUT`."""
+"""Embed the toy benchmark as one of several processes."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import torch
@@ -31,7 +30,6 @@ def embed_as(rank: int, world: int, meeting: Path, cache: Path) -> dict[str, tor
         dist.destroy_process_group()
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    rank, world, meeting, cache, out = sys.argv[1:]
-    write_tensors(Path(out), embed_as(int(rank), int(world), Path(meeting), Path(cache)))
+def write_as(rank: int, world: int, meeting: Path, cache: Path, out: Path) -> None:
+    """Write those embeddings to a file."""
+    write_tensors(out, embed_as(rank, world, meeting, cache))
