@@ -20,7 +20,7 @@ def test_runs_side_by_side_end_at_the_weights_of_runs_one_after_another(tmp_path
     plugins = load_plugins()
     plugins.watch(Hooks(run_finished=lambda record: told.append(record.spec.method)))
     options = {name: {"batch_size": 12, "epochs": 1} for name in METHODS}
-    arguments = {"benchmark": "toy", "options": options, "plugins": plugins}
+    arguments = {"benchmark": "toy", "options": options, "plugins": plugins, "audits": "none"}
     settings = Settings(cache=tmp_path / "cache", cpu=True)
     compare(
         METHODS[:1], **{**arguments, "options": {METHODS[0]: options[METHODS[0]]}}, out=tmp_path / "two", settings=settings

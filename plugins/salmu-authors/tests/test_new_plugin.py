@@ -55,18 +55,13 @@ def _elsewhere(place: Path, *arguments: str, **more: str):
     )
 
 
-def test_the_tests_of_what_is_written_pass(written):
-    # In one process: importing torch five times would take longer than all the tests.
+@pytest.fixture(scope="module")
+def tried(written):
+    """What is listed, what the checks report and what the plugins' own tests print.
+
+    One process for all of it: importing torch again would take longer than the tests.
+    """
     tests = [str(written / kind / "tests") for kind in KINDS]
-    done = _elsewhere(written, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib", *tests)
-    assert done.returncode == 0, done.stdout[-3000:]
-    assert (
-        f"{sum((Path(t) / name).read_text().count('def test_') for t in tests for name in os.listdir(t) if name.endswith('.py'))} passed"
-        in done.stdout
-    )
-
-
-def test_what_is_written_is_listed_at_once_and_passes_every_check(written):
     code = (
         "import json, sys, torch; torch.set_num_threads(1)\n"
         "from salmu_core.plugins.registry import load_plugins\n"
@@ -79,12 +74,24 @@ def test_what_is_written_is_listed_at_once_and_passes_every_check(written):
         "plugins.benchmarks['fresh-benchmark'].cls().build()\n"
         "names = [*plugins.methods, *plugins.metrics, *plugins.benchmarks, *commands.entries]\n"
         "own = [name for name in names if name.lower().startswith('fresh')]\n"
-        "tried = ['fresh-multi-stage', 'FreshMetric', 'fresh-benchmark', 'fresh-command']\n"  # the others' own tests have done that
-        "print(json.dumps([own, [report_named(name, plugins, commands=commands).as_json() for name in tried]]))"
+        "tried = ['fresh-multi-stage', 'FreshMetric', 'fresh-benchmark', 'fresh-command']\n"  # the others' own tests do that
+        "print(json.dumps([own, [report_named(name, plugins, commands=commands).as_json() for name in tried]]), flush=True)\n"
+        "import pytest\n"
+        "sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', '--import-mode=importlib', *sys.argv[1:]]))"
     )
-    done = _elsewhere(written, "-c", code)
-    assert done.returncode == 0, done.stderr[-3000:]
-    listed, reports = json.loads(done.stdout)
+    done = _elsewhere(written, "-c", code, *tests)
+    assert done.stdout, done.stderr[-3000:]
+    return done
+
+
+def test_the_tests_of_what_is_written_pass(written, tried):
+    assert tried.returncode == 0, tried.stdout[-3000:]
+    tests = [file.read_text() for kind in KINDS for file in (written / kind / "tests").glob("*.py")]
+    assert f"{sum(text.count('def test_') for text in tests)} passed" in tried.stdout
+
+
+def test_what_is_written_is_listed_at_once_and_passes_every_check(tried):
+    listed, reports = json.loads(tried.stdout.splitlines()[0])
     assert set(listed) == {
         "fresh-loss",
         "fresh-multi-stage",

@@ -196,9 +196,9 @@ def test_jobs_of_this_machine_end_to_end_with_two_processes_each(tmp_path, monke
     taken = socket.create_server(("127.0.0.1", 0))  # a port that another program has is no hindrance
     monkeypatch.setenv("MASTER_PORT", str(taken.getsockname()[1]))
     out = tmp_path / "out"
-    here = ["compare", "--benchmark", "toy", "--cpu", "--out", str(out), "--json"]
+    here = ["compare", "--benchmark", "toy", "--cpu", "--out", str(out), "--audits", "none", "--json"]
     # The two reference rows are done by this process, so that one job is left.
-    CliRunner().invoke(cli, [*here, "none"], catch_exceptions=False, standalone_mode=False)
+    CliRunner().invoke(cli, [*here, "none", "--workers", "1"], catch_exceptions=False, standalone_mode=False)
     command = [
         *here, "gradient-ascent-retain", "--micro-batch", "3", "--set", "gradient-ascent-retain.batch_size=12",
         "--launcher", "local", "--launcher-set", "tasks_per_node=2",

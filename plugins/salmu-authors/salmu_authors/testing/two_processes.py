@@ -85,8 +85,10 @@ def _wait(running: subprocess.Popen[bytes]) -> None:
     started = moved = time.monotonic()
     before = -1.0
     family: list[psutil.Process] = []
-    while running.poll() is None:
-        time.sleep(0.1)
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            running.wait(2.0)  # looking at every process of the machine takes time, so seldom
+            return
         now, spent = time.monotonic(), before
         with contextlib.suppress(psutil.Error):
             parent = psutil.Process(running.pid)
