@@ -11,7 +11,9 @@ from salmu_core.records.store import load_records
 from salmu_core.report.report import write_reports
 from showings import write_results
 
-pytestmark = pytest.mark.skipif(find_chromium() is None, reason="there is no Chromium on this machine")
+pytestmark = pytest.mark.skipif(
+    find_chromium() is None, reason="there is no Chromium here: install chromium or google-chrome, and these tests run"
+)
 EVIL = "</script><img src=x onerror=\"window.hit='image'\"><script>window.hit='script'</script><b>'\"&"
 
 

@@ -205,7 +205,9 @@ def test_the_command_says_where_and_ends_cleanly_at_ctrl_c_without_torch(folder)
 ROWS = "document.readyState === 'complete' && document.querySelectorAll('#board tbody tr').length === {}"
 
 
-@pytest.mark.skipif(find_chromium() is None, reason="there is no Chromium on this machine")
+@pytest.mark.skipif(
+    find_chromium() is None, reason="there is no Chromium here: install chromium or google-chrome, and these tests run"
+)
 def test_an_open_page_shows_a_run_that_ends(server, folder):
     with Chromium() as browser:
         browser.open(server.url)
