@@ -14,7 +14,6 @@ import salmu_core
 from salmu_authors import pytest_plugin
 from salmu_authors.testing import checks_of
 from salmu_core import hookspecs
-from salmu_core.deprecation import DEPRECATIONS
 from salmu_core.records.schema import SCHEMA_VERSION, RunRecord
 from salmubench.published import published_rows
 
@@ -106,11 +105,6 @@ def _arguments(hook: Any) -> str:
     return f"({', '.join(inspect.signature(hook).parameters)})"
 
 
-def deprecations() -> str:
-    """What is deprecated in this version."""
-    return "\n".join(["", *(f"- {note}" for note in DEPRECATIONS), *([] if DEPRECATIONS else ["Nothing."]), ""])
-
-
 def contract() -> str:
     """Every check of `salmu check`."""
     lines: list[str] = []
@@ -123,7 +117,7 @@ def contract() -> str:
 #: Page, from the root of the repository -> block -> what fills it.
 BLOCKS = {
     "docs/salmubench.md": {"published": published_table},
-    "docs/api-stability.md": {"public": public_api, "deprecations": deprecations},
+    "docs/api-stability.md": {"public": public_api},
     "docs/contract.md": {"checks": contract},
     "docs/catalogue/methods.md": {"zoo": zoo_table},
 }

@@ -10,8 +10,8 @@ import importlib
 import sys
 from typing import TYPE_CHECKING, Any
 
-from salmu_core.moved import MOVED, MovedModules
-from salmu_core.moved import moved as _moved
+from salmu_core.plugins.moved import MOVED, MovedModules
+from salmu_core.plugins.moved import moved as _moved
 
 if TYPE_CHECKING:
     from salmu_core.audit import Audit as Audit
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from salmu_core.benchmark import Report as Report
     from salmu_core.benchmark import SplitInfo as SplitInfo
     from salmu_core.benchmark import Terms as Terms
-    from salmu_core.data.layout import Finding as Finding
-    from salmu_core.data.layout import Layout as Layout
     from salmu_core.data.pairs import Batch as Batch
     from salmu_core.data.pairs import Embedded as Embedded
     from salmu_core.data.pairs import EncodedImages as EncodedImages
@@ -39,6 +37,8 @@ if TYPE_CHECKING:
     from salmu_core.errors import BadData as BadData
     from salmu_core.errors import SalmuError as SalmuError
     from salmu_core.hookspecs import hookimpl as hookimpl
+    from salmu_core.layout import Finding as Finding
+    from salmu_core.layout import Layout as Layout
     from salmu_core.method import FitOptions as FitOptions
     from salmu_core.method import LossMethod as LossMethod
     from salmu_core.method import UnlearningMethod as UnlearningMethod
@@ -87,9 +87,9 @@ _HOMES = {
     "EncodedImages": "data.pairs",
     "Features": "data.pairs",
     "Field": "options",
-    "Finding": "data.layout",
+    "Finding": "layout",
     "FitOptions": "method",
-    "Layout": "data.layout",
+    "Layout": "layout",
     "LossMethod": "method",
     "Metric": "metric",
     "ModelConfig": "models.dual_encoder",

@@ -17,7 +17,7 @@ import pluggy
 if TYPE_CHECKING:
     from salmu_core.audit import Audit
     from salmu_core.benchmark import Benchmark
-    from salmu_core.data.layout import Layout
+    from salmu_core.layout import Layout
     from salmu_core.method import UnlearningMethod
     from salmu_core.metric import Metric
     from salmu_core.plugins.commands import CommandInfo

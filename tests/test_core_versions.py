@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import sys
-import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +9,6 @@ from click.testing import CliRunner
 
 from salmu_core import __version__
 from salmu_core.cli.main import cli
-from salmu_core.deprecation import Deprecation, SalmuDeprecationWarning, deprecated, overdue
 from salmu_core.plugins.core_versions import core_requirements, unsupported
 from salmu_core.plugins.registry import load_plugins
 from toy_methods import Ascent, as_plugin
@@ -66,33 +64,3 @@ def test_the_command_line_names_it_and_goes_on(command, monkeypatch):
     result = CliRunner().invoke(cli, [command], catch_exceptions=False, standalone_mode=False)
     assert "it works with salmu >=99" in result.output + result.stderr
     assert result.return_value == (1 if command == "doctor" else 0)
-
-
-def test_what_is_deprecated_warns_with_what_to_do():
-    known: list[Deprecation] = []
-
-    @deprecated(since="0.2", removal="0.4", instead="`new`", known=known)
-    def old(value: int) -> int:
-        """Doubles."""
-        return 2 * value
-
-    with pytest.warns(SalmuDeprecationWarning, match=r"old is deprecated since salmu 0.2 and goes with 0.4. Use `new`."):
-        assert old(2) == 4
-    assert [str(note) for note in overdue("0.4.0", known)]
-    assert not overdue("0.3.9", known)
-
-
-def test_a_removal_leaves_a_whole_minor_version_to_change_over():
-    with pytest.raises(ValueError, match=r"0\.4 at the earliest, not 0\.3"):
-        deprecated(since="0.2", removal="0.3", instead="x", known=[])
-    deprecated(since="0.9", removal="1.0", instead="x", known=[])
-
-
-def test_nothing_that_was_to_be_gone_is_still_there():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import salmu_core
-
-        for name in salmu_core.__all__:
-            getattr(salmu_core, name)
-    assert overdue(__version__) == []

@@ -13,9 +13,9 @@ from salmu_core.benchmark import BuildStep, Download
 from salmu_core.builtin.toy import Toy
 from salmu_core.cli.arguments import benchmark_options
 from salmu_core.cli.main import cli, main
-from salmu_core.data.layout import Finding, Layout
 from salmu_core.errors import BadOptions
 from salmu_core.hookspecs import hookimpl
+from salmu_core.layout import Finding, Layout
 from salmu_core.plugins.registry import add_plugin, load_plugins
 from salmu_core.records.schema import Package
 from salmu_core.spec.study import results_folder

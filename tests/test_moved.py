@@ -4,9 +4,9 @@ import importlib
 
 import pytest
 
-from salmu_core import moved
 from salmu_core.errors import PluginFailure
-from salmu_core.moved import MODULES, MOVED
+from salmu_core.plugins import moved
+from salmu_core.plugins.moved import MODULES, MOVED
 
 
 @pytest.mark.parametrize("name", sorted(MODULES))

@@ -14,7 +14,7 @@ from salmu_core.cli.arguments import benchmark_options, complete_names, data_dir
 
 if TYPE_CHECKING:
     from salmu_core.benchmark import Download, Terms
-    from salmu_core.data.layout import Finding, Layout
+    from salmu_core.layout import Finding, Layout
     from salmu_core.plugins.registry import Plugins
 
 _MARKS = {"error": "red", "warning": "yellow", "fact": "dim"}

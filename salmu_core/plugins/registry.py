@@ -18,8 +18,8 @@ import pluggy
 from salmu_core import __version__, hookspecs
 from salmu_core.audit import Audit
 from salmu_core.benchmark import Benchmark
-from salmu_core.data.layout import Layout
 from salmu_core.errors import PluginFailure, SalmuError, UnknownName
+from salmu_core.layout import Layout
 from salmu_core.method import UnlearningMethod
 from salmu_core.metric import Metric
 from salmu_core.options import Options

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from salmu_core.moved import moved
+from salmu_core.plugins.moved import moved
 
 
 def __getattr__(name: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from salmu_core import Benchmark, hookimpl
-from salmu_core.data.layout import Layout
+from salmu_core.layout import Layout
 from salmubench.benchmark import SnapshotBenchmark as SnapshotBenchmark
 from salmubench.full import Salmubench as Salmubench
 from salmubench.full import SalmubenchOptions as SalmubenchOptions

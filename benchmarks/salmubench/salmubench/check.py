@@ -16,11 +16,11 @@ import pyarrow.parquet as pq
 from PIL import UnidentifiedImageError
 
 from salmu_core.benchmark import BuildStep, Report
-from salmu_core.data.layout import Finding
 from salmu_core.data.parquet_images import open_parquet
 from salmu_core.data.pixels import open_picture
 from salmu_core.errors import SalmuError
 from salmu_core.files.writing import visible
+from salmu_core.layout import Finding
 from salmubench import layout, rules
 from salmubench.published_check import (
     ReadTable,

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from salmu_core.benchmark import BuildStep, Report
-from salmu_core.data.layout import Finding
 from salmu_core.errors import SalmuError
+from salmu_core.layout import Finding
 from salmu_core.models.dual_encoder import load_model
 from salmubench import hub, layout
 from salmubench.snapshot import Snapshot

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from salmu_core.data.layout import Finding
 from salmu_core.errors import BadData
+from salmu_core.layout import Finding
 from salmubench import layout
 
 

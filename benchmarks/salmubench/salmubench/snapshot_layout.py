@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from salmu_core.benchmark import Benchmark, Report
-from salmu_core.data.layout import Finding, Layout
 from salmu_core.files.writing import visible
+from salmu_core.layout import Finding, Layout
 from salmubench import layout
 from salmubench.check import check_snapshot
 from salmubench.export import export_benchmark

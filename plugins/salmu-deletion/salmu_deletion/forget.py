@@ -13,10 +13,10 @@ from typing import Any, Literal
 import torch
 from PIL import Image
 
-from salmu_core.data.layout import Finding
 from salmu_core.data.processes import process_index
 from salmu_core.errors import BadData, BadOptions, OutputError
 from salmu_core.files.writing import write_json, write_text
+from salmu_core.layout import Finding
 from salmu_core.models.dual_encoder import DualEncoder, load_model
 from salmu_core.models.hf_layout import hf_refusal, write_hf_folder
 from salmu_core.options import parse_options

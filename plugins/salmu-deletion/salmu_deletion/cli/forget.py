@@ -12,7 +12,7 @@ from salmu_core.cli.arguments import complete_names, make_settings, parse_settin
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from salmu_core.data.layout import Finding
+    from salmu_core.layout import Finding
     from salmu_deletion.forget import Forgotten
 
 _EXAMPLES = """\b

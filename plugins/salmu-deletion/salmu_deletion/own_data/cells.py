@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from salmu_core.data.layout import Finding
+from salmu_core.layout import Finding
 
 #: Whole numbers from here on are no longer told apart by a type with so many bits of significand.
 EXACT = {"halffloat": 2**11, "float": 2**24, "double": 2**53}

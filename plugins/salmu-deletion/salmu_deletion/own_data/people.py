@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from salmu_core.data.layout import Finding
+from salmu_core.layout import Finding
 from salmu_deletion.own_data.cells import loose, shape
 from salmu_deletion.own_data.tables import Table
 

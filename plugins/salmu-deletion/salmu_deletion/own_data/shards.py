@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from salmu_core.data.layout import Finding
 from salmu_core.errors import BadData
 from salmu_core.files.writing import visible
+from salmu_core.layout import Finding
 
 _KINDS = "a .csv, .tsv, .parquet or .tar file, or a folder of .parquet or .tar files"
 #: Words by which shards of different sets are told apart where they lie in one folder.

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from salmu_core.data.layout import Finding
 from salmu_core.data.pairs import ImageRows, join_images
 from salmu_core.errors import BadData
 from salmu_core.files.writing import refuse_lfs_pointer
+from salmu_core.layout import Finding
 from salmu_deletion.own_data.cells import plain_numbers, read_texts, without_zero
 from salmu_deletion.own_data.columns import PARTS
 from salmu_deletion.own_data.csv_file import read_csv

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from salmu_core.data.layout import Finding
 from salmu_core.errors import BadData
 from salmu_core.files.writing import refuse_lfs_pointer
+from salmu_core.layout import Finding
 from salmu_deletion.own_data.columns import match_columns
 from salmu_deletion.own_data.images import TarImages
 from salmu_deletion.own_data.raw import RawTable, rivals, usual_names

@@ -24,7 +24,6 @@ MODULES = {
     "data_cache": "data.cache",
     "pixels": "data.pixels",
     "pixel_file": "data.pixel_file",
-    "layout": "data.layout",
     "seals": "files.seals",
     "file_digests": "files.digests",
     "model": "models.dual_encoder",
