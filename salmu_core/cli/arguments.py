@@ -22,11 +22,11 @@ def complete_names(kind: str) -> Callable[[click.Context, click.Parameter, str],
     """Shell completion of registered names of a kind."""
 
     def complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        from salmu_core.plugins.registry import load_plugins
+        from salmu_core.cli.catalogue import read_catalogue
 
-        entries = load_plugins().of(kind)  # type: ignore[arg-type]
+        entries = read_catalogue().of(kind)
         return [
-            CompletionItem(name, help=entry.cls.summary) for name, entry in entries.items() if name.startswith(incomplete)
+            CompletionItem(name, help=entry["summary"]) for name, entry in entries.items() if name.startswith(incomplete)
         ]
 
     return complete

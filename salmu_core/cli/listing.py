@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -11,18 +12,18 @@ from salmu_core.cli.arguments import complete_names
 _json_flag = click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 
 
-def _list(kind: Any, as_json: bool, columns: dict[str, str]) -> int:
-    """Print the entries of a kind; `columns` maps a word to the attribute shown behind it."""
+def _list(kind: str, as_json: bool, columns: dict[str, str]) -> int:
+    """Print the entries of a kind; `columns` maps a word to the fact shown behind it."""
     from salmu_core.cli import render
-    from salmu_core.plugins.registry import load_plugins
+    from salmu_core.cli.catalogue import read_catalogue
 
-    plugins = load_plugins()
+    catalogue = read_catalogue()
     listed = []
-    for name, entry in sorted(plugins.of(kind).items()):
-        facts: dict[str, Any] = {"name": name, "summary": entry.cls.summary}
-        facts |= {"package": entry.package.name, "version": entry.package.version}
+    for entry in catalogue.of(kind).values():
+        facts: dict[str, Any] = {"name": entry["name"], "summary": entry["summary"]}
+        facts |= {"package": entry["package"]["name"], "version": entry["package"]["version"]}
         for attribute in columns.values():
-            value = getattr(entry.cls, attribute, None)
+            value = entry[attribute]
             key = "benchmark_version" if attribute == "version" else attribute
             facts[key] = value if isinstance(value, str | bool) or value is None else ", ".join(value)
         listed.append(facts)
@@ -40,7 +41,7 @@ def _list(kind: Any, as_json: bool, columns: dict[str, str]) -> int:
             )
             for item in listed
         )
-    render.show_problems(plugins.problems)
+    render.show_problems(catalogue.problems)
     return 0
 
 
@@ -94,66 +95,63 @@ def _complete_any(ctx: click.Context, parameter: click.Parameter, incomplete: st
 @_json_flag
 def describe_command(name: str, as_json: bool) -> int:
     """Show the card of a method, metric, benchmark or audit, its options with types, defaults and bounds, and presets."""
+    from salmu_core.cli import render
+    from salmu_core.cli.catalogue import read_catalogue
+    from salmu_core.errors import UnknownName
+
+    catalogue = read_catalogue()
+    found = catalogue.find(name)
+    if found is None:
+        raise UnknownName("method, metric, benchmark or audit", name, catalogue.names)
+    if as_json:
+        of_every_kind = (
+            "name",
+            "kind",
+            "summary",
+            "package",
+            "paper",
+            "data",
+            "columns",
+            "options",
+            "search",
+            "presets",
+            "card",
+        )
+        render.print_json({key: found[key] for key in of_every_kind})
+    else:
+        _show(found)
+    render.show_problems(catalogue.problems)
+    return 0
+
+
+def _show(found: Mapping[str, Any]) -> None:
+    """The card of an entry, with its options before it."""
     from rich.markdown import Markdown
 
     from salmu_core.cli import render
-    from salmu_core.errors import UnknownName
-    from salmu_core.options import describe_options, describe_space
-    from salmu_core.plugins.cards import card_of
-    from salmu_core.plugins.registry import load_plugins
-    from salmu_core.spec.resolve import shipped_presets
 
-    plugins = load_plugins()
-    kinds = ("method", "metric", "benchmark", "audit")
-    entry = next((plugins.of(kind)[name] for kind in kinds if name in plugins.of(kind)), None)  # type: ignore[arg-type]
-    if entry is None:
-        known = [known for kind in kinds for known in plugins.of(kind)]  # type: ignore[arg-type]
-        raise UnknownName("method, metric, benchmark or audit", name, known)
-    options = describe_options(entry.cls.Options)
-    space = describe_space(getattr(entry.cls, "search", {}))
-    presets = shipped_presets(name, plugins) if entry.kind == "method" else {}
-    card = card_of(entry)
-    if as_json:
-        render.print_json(
-            {
-                "name": name,
-                "kind": entry.kind,
-                "summary": entry.cls.summary,
-                "package": entry.package.model_dump(),
-                "paper": entry.cls.paper,
-                "data": list(getattr(entry.cls, "data", ())),
-                "columns": list(getattr(entry.cls, "columns", ())),
-                "options": [vars(option) for option in options],
-                "search": space,
-                "presets": presets,
-                "card": card,
-            }
-        )
-        render.show_problems(plugins.problems)
-        return 0
-    render.out.print(f"[bold]{name}[/] ({entry.kind}, {entry.origin})", highlight=False)
-    render.out.print(entry.cls.summary, markup=False, highlight=False)
-    rows = [(o.name, o.type, str(o.default), o.bounds, o.description) for o in options]
-    render.out.print()
-    render.out.print(render.make_table(("Option", "Type", "Default", "Bounds", "What it is"), rows))
-    if entry.kind == "method":
+    package = found["package"]
+    render.out.print(f"[bold]{found['name']}[/] ({found['kind']}, {package['name']} {package['version']})", highlight=False)
+    render.out.print(found["summary"], markup=False, highlight=False)
+    rows = [(o["name"], o["type"], str(o["default"]), o["bounds"], o["description"]) for o in found["options"]]
+    tables = [render.make_table(("Option", "Type", "Default", "Bounds", "What it is"), rows)]
+    if found["kind"] == "method":
         sees = [
-            ("splits", ", ".join(entry.cls.data) or "none"),
-            ("metadata columns", ", ".join(entry.cls.columns) or "none"),
+            ("splits", ", ".join(found["data"]) or "no split"),
+            ("metadata columns", ", ".join(found["columns"]) or "no column"),
+            ("Clean model", "yes" if found["oracle"] else "no"),
         ]
-        render.out.print()
-        render.out.print(render.make_table(("It sees", ""), [*sees, ("Clean model", "yes" if entry.cls.oracle else "no")]))
-    if space:
-        render.out.print()
-        render.out.print(render.make_table(("salmu tune varies", "over"), space.items()))
-    if presets:
+        tables.append(render.make_table(("It sees", ""), sees))
+    if found["search"]:
+        tables.append(render.make_table(("salmu tune varies", "over"), found["search"].items()))
+    if found["presets"]:
         listed = [
             (benchmark, ", ".join(f"{option}={value}" for option, value in preset.items()) or "the defaults")
-            for benchmark, preset in presets.items()
+            for benchmark, preset in found["presets"].items()
         ]
+        tables.append(render.make_table(("Preset of", "options"), listed))
+    for table in tables:
         render.out.print()
-        render.out.print(render.make_table(("Preset of", "options"), listed))
+        render.out.print(table)
     render.out.print()
-    render.out.print(Markdown(card) if card else "This package ships no card.")
-    render.show_problems(plugins.problems)
-    return 0
+    render.out.print(Markdown(found["card"]) if found["card"] else "This package ships no card.")
