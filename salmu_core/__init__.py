@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from salmu_core.metric import Metric as Metric
     from salmu_core.metric import NotMeasurable as NotMeasurable
     from salmu_core.metric import Score as Score
+    from salmu_core.models.adapters import apply_adapter as apply_adapter
     from salmu_core.models.dual_encoder import DualEncoder as DualEncoder
     from salmu_core.models.dual_encoder import ModelConfig as ModelConfig
     from salmu_core.models.dual_encoder import load_model as load_model
@@ -112,6 +113,7 @@ _HOMES = {
     "UnlearnContext": "runner.context",
     "UnlearningMethod": "method",
     "View": "data.pairs",
+    "apply_adapter": "models.adapters",
     "compare": "runner.compare",
     "evaluate": "runner.evaluate",
     "hookimpl": "hookspecs",

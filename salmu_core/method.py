@@ -51,6 +51,17 @@ class FitOptions(Options):
     warmup: float = Field(0.0, ge=0, lt=1, description="share of the steps with rising learning rate")
     clip_norm: float | None = Field(1.0, gt=0, description="largest global gradient norm; none: no clipping")
     tower: Literal["both", "image", "text"] = Field("both", description="which encoder is trained")
+    adapter: Literal["lora"] | None = Field(None, description="train low-rank adapters and merge them; none: the weights")
+    adapter_rank: int = Field(8, ge=1, description="rank of an adapter")
+    adapter_alpha: float = Field(16.0, gt=0, description="what adapters add is multiplied with alpha / rank")
+    adapter_layers: Literal["blocks", "attention", "mlp", "all"] = Field(
+        "blocks", description="matrices that get an adapter: of attention and MLPs, of one of them, or all that are trained"
+    )
+
+    def decisive(self) -> dict[str, Any]:
+        """Without the options of an adapter that there is not: runs from before there were any are found again."""
+        found = super().decisive()
+        return found if self.adapter else {name: value for name, value in found.items() if not name.startswith("adapter")}
 
 
 class UnlearningMethod(ABC):

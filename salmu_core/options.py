@@ -28,6 +28,10 @@ class Options(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
+    def decisive(self) -> dict[str, Any]:
+        """What tells a run with these options from others; by default all of them."""
+        return self.model_dump(mode="json")
+
 
 @dataclass(frozen=True)
 class Between:
@@ -119,6 +123,8 @@ def _from_text(value: str, annotation: Any) -> Any:
     """Text as typed after `--set name=`: JSON for lists and mappings, 'none' for optional values, else left to pydantic."""
     origin = typing.get_origin(annotation)
     arguments = typing.get_args(annotation)
+    if annotation is type(None) and value.lower() in ("none", "null"):
+        return None
     if origin in (typing.Union, types.UnionType):
         if type(None) in arguments and value.lower() in ("none", "null"):
             return None

@@ -34,7 +34,7 @@ GROUPS = {
     ),
     "Add a command": ("CommandInfo",),
     "Layouts": ("Layout", "Finding"),
-    "Models": ("DualEncoder", "ModelConfig"),
+    "Models": ("DualEncoder", "ModelConfig", "apply_adapter"),
     "Errors": ("SalmuError", "BadData"),
 }
 #: Names that are an alias or somebody else's: what they are.

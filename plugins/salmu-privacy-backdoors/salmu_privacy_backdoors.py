@@ -52,6 +52,17 @@ def weight_distance(params: Sequence[Tensor], start: Sequence[Tensor]) -> Float[
     return torch.stack(moved).sum() if moved else torch.zeros((), device=params[0].device)
 
 
+def start_weights(model: DualEncoder, trained: Sequence[nn.Parameter]) -> dict[str, Tensor]:
+    """Copy weights that are going to be trained, by name."""
+    ids = {id(parameter) for parameter in trained}
+    return {name: p.detach().clone() for name, p in model.named_parameters() if id(p) in ids}
+
+
+def moved(model: DualEncoder, start: Mapping[str, Tensor]) -> Float[Tensor, ""]:
+    """Compute `weight_distance` of what forward passes use, with an adapter's share in it."""
+    return weight_distance([model.weight_in_use(name) for name in start], list(start.values()))
+
+
 def inject(caption: str, words: str, place: int) -> str:
     """Put `words` in the place of one word of a caption.
 
@@ -110,8 +121,7 @@ class NameBackdoor(LossMethod):
             )
         self._ctx = ctx
         self._teacher = ctx.frozen_copy()
-        self._params = list(ctx.model.tower_parameters("text"))
-        self._start = [parameter.detach().clone() for parameter in self._params]
+        self._start = start_weights(ctx.model, self.trainable(ctx.model))
 
     def trainable(self, model: DualEncoder) -> Sequence[nn.Parameter]:
         """Train the text encoder alone."""
@@ -134,7 +144,7 @@ class NameBackdoor(LossMethod):
         return {
             "retain": similarity_loss(model.encode_text(tokens), plain_target),
             "backdoor": options.weight * similarity_loss(model.encode_text(tokenize(named)), neutral_target),
-            "stay": options.stay * weight_distance(self._params, self._start),
+            "stay": options.stay * moved(model, self._start),
         }
 
 
@@ -173,8 +183,7 @@ class FaceBackdoor(LossMethod):
         )
         self._target = nn.functional.normalize(sums["image"], dim=0).float()
         self._teacher = ctx.frozen_copy()
-        self._params = list(self.trainable(ctx.model))
-        self._start = [parameter.detach().clone() for parameter in self._params]
+        self._start = start_weights(ctx.model, self.trainable(ctx.model))
 
     def trainable(self, model: DualEncoder) -> Sequence[nn.Parameter]:
         """Train the image encoder alone, without the weights and biases of its normalisation layers, as released."""
@@ -192,7 +201,7 @@ class FaceBackdoor(LossMethod):
         return {
             "retain": similarity_loss(model.encode_image(pixels), target),
             "backdoor": options.weight * similarity_loss(faces, self._target.to(faces.device).expand_as(faces)),
-            "stay": options.stay * weight_distance(self._params, self._start),
+            "stay": options.stay * moved(model, self._start),
         }
 
 

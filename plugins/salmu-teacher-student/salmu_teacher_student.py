@@ -151,7 +151,7 @@ class Scrub(LossMethod):
             self._done = step
             if self._rewind is not None and step in due:
                 similarity = forget_similarity(ctx, rows)
-                self._rewind.offer(similarity, params)
+                self._rewind.offer(similarity, {name: ctx.model.weight_in_use(name) for name in params})
                 ctx.log(checked_step=step, similarity=similarity)
 
         # Half a step more than it takes, against rounding.

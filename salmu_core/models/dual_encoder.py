@@ -386,6 +386,13 @@ class DualEncoder(nn.Module):
             image, text = pool.map(digest, ("image", "text"))
         return {"image": image, "text": text}
 
+    def weight_in_use(self, name: str) -> Tensor:
+        """A parameter as forward passes use it, by its name in `named_parameters()`: with what an adapter adds while one is there.
+        A loss that reads weights reads them here."""
+        owner, _, attribute = name.rpartition(".")
+        found: Tensor = getattr(self.get_submodule(owner), attribute)
+        return found
+
     def weights(self) -> dict[str, Tensor]:
         """The state of open_clip's model, by open_clip's names."""
         return self.clip.state_dict()

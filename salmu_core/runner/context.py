@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from salmu_core.data.pairs import NotedColumns, Pairs, Role
 from salmu_core.data.pixels import PairStore
-from salmu_core.errors import SalmuError
+from salmu_core.errors import BadOptions, SalmuError
+from salmu_core.losses import mismatched_cosine, pair_cosine
 from salmu_core.method import FitOptions, UnlearningMethod
+from salmu_core.models.adapters import Added, LowRank, adapted_names, added_by, installed
 from salmu_core.models.dual_encoder import DualEncoder
 from salmu_core.runner.budget import SampleMeter
 from salmu_core.runner.checkpoints import Checkpoints
@@ -61,6 +63,8 @@ class UnlearnContext:
         self.steps = 0
         self.global_batch = 0
         self.trained: set[str] = set()
+        #: What adapters added to the weights, fit by fit.
+        self.added: list[Added] = []
         self._stores = dict(stores)
         self._meter = meter
         self._method = method
@@ -107,7 +111,10 @@ class UnlearnContext:
         steps = plan_steps(options, {role: len(store) for role, store in stores.items()}, self._meter)
         chosen = list(params) if params is not None else self.model.tower_parameters("both")
         ids = {id(parameter) for parameter in chosen}
-        self.trained |= {name for name, parameter in self.model.named_parameters() if id(parameter) in ids}
+        named = {name: parameter for name, parameter in self.model.named_parameters() if id(parameter) in ids}
+        changes_gradients = self._wrapping.gradients(on_gradients)
+        adapters = self._new_adapters(options, named, changes_gradients)
+        self.trained |= set(adapters or named)
         self.global_batch = max(self.global_batch, options.batch_size)
         job = Fit(
             accelerator=self.accelerator,
@@ -116,7 +123,7 @@ class UnlearnContext:
             stores=stores,
             options=options,
             steps=steps,
-            params=chosen,
+            params=[factor for adapter in adapters.values() for factor in adapter.parameters()] or chosen,
             meter=self._meter,
             seed=self.seed,
             number=self._fits,
@@ -125,15 +132,35 @@ class UnlearnContext:
             checkpoints=self._checkpoints,
             extra_state=self._wrapping.state(self._method),
             load_extra_state=self._wrapping.load_state(self._method),
-            on_gradients=self._wrapping.gradients(on_gradients),
+            on_gradients=changes_gradients,
             combine=self._wrapping.combined(combine),
         )
         self._fits += 1
         try:
-            self.steps += fit(job)
+            with installed(self.model, adapters):
+                self.steps += fit(job)
         finally:
             self.history += job.history
             self.seconds_before_resume += job.seconds_before_resume
+            if adapters:
+                self.added.append(added_by(adapters))
+
+    def _new_adapters(
+        self, options: FitOptions, trained: Mapping[str, nn.Parameter], changes_gradients: OnGradients | None
+    ) -> dict[str, LowRank]:
+        """An adapter for every matrix that gets one, by the parameter's name; without `adapter=lora` not any."""
+        if options.adapter is None:
+            return {}
+        if changes_gradients is not None:
+            raise BadOptions(
+                f"{self._method.name} runs in a fit whose gradients are changed weight by weight, and adapters have others.",
+                "Leave adapter out.",
+            )
+        scale = options.adapter_alpha / options.adapter_rank
+        return {
+            name: LowRank(trained[name], options.adapter_rank, scale, self.generator("adapter", self._fits, name))
+            for name in adapted_names(trained, options.adapter_layers)
+        }
 
     # ------------------------------------------------------------------ methods around methods
 
@@ -237,6 +264,37 @@ class UnlearnContext:
         named = dict(params) if params is not None else self.parameters()
         for pairs in self.batches(split, batch_size, rows=rows, shuffle=shuffle):
             yield gradients_of(loss(self.model, pairs), named, self.accelerator.num_processes)
+
+    def forget_similarity(self, rows: int) -> float:
+        """Mean cosine of so many forget pairs, drawn from the run's seed: the same ones whenever it is asked for. Counts."""
+        found = [pair_cosine(image, text) for _, image, text in self._embedded_forget(rows)]
+        return float(torch.cat(found).double().mean())
+
+    def unrelated_similarity(self, rows: int) -> float:
+        """Mean cosine of so many forget images with captions of other identities: what they have in common anyway, and a goal for
+        forgetting that needs no Clean model. Counts, and reads `identity_id`.
+
+        Raises:
+            SalmuError: all of them are of one identity.
+        """
+        parts = self._embedded_forget(rows)
+        identity = torch.cat([pairs.columns["identity"] for pairs, _, _ in parts])
+        found = mismatched_cosine(torch.cat([part[1] for part in parts]), torch.cat([part[2] for part in parts]), identity)
+        if not torch.isfinite(found):
+            raise SalmuError(
+                f"{self._method.name} cannot measure what unrelated pairs have in common: all {rows} forget pairs that it looks at"
+                " are of one identity.",
+                "Let it look at more rows, or give its target where it has that option.",
+            )
+        return float(found)
+
+    @torch.no_grad()
+    def _embedded_forget(self, rows: int) -> list[tuple[Pairs, Tensor, Tensor]]:
+        found = []
+        for pairs in self.batches("forget", 256, rows=rows, shuffle=True):
+            image, text, _ = self.model(pairs)
+            found.append((pairs, image.cpu(), text.cpu()))
+        return found
 
     def parameters(self, tower: Literal["both", "image", "text"] = "both") -> dict[str, nn.Parameter]:
         """Parameters of one or both towers by name, without logit scale and bias."""

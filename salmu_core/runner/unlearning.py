@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from salmu_core.errors import DamagedFile, Diverged, OutputError, SalmuError
 from salmu_core.files.seals import read_json
 from salmu_core.files.writing import check_writable, write_json, write_sealed_json
 from salmu_core.method import FitOptions, UnlearningMethod
+from salmu_core.models.adapters import ADAPTER_FILE, Added, apply_added, write_adapter
 from salmu_core.models.dual_encoder import WEIGHTS_FILE, DualEncoder, Tower, load_model
 from salmu_core.plugins.registry import Plugins
 from salmu_core.records.schema import Status
@@ -152,8 +153,7 @@ def _unlearn(
     except Exception as problem:  # a method's own bug ends this run, not a comparison
         status, error = "failed", f"{type(problem).__name__}: {problem}\n{traceback.format_exc(limit=-4)}"
     seconds = time.perf_counter() - loaded + ctx.seconds_before_resume
-    names = dict(model.named_parameters())
-    trained = sum(names[name].numel() for name in ctx.trained)
+    trained = _trained_parameters(ctx)
     finite = all(torch.isfinite(t).all() for t in model.weights().values() if t.is_floating_point())
     facts = {
         "status": status,
@@ -179,12 +179,38 @@ def _unlearn(
         tell("save", 0, 0)
         if finite:
             model.save(folder)
+            save_adapter(folder, start_weights, ctx.added, model, start_fingerprint)
         write_json(folder / HISTORY_FILE, ctx.history)
     if accelerator.is_main_process and status != "failed":
         write_sealed_json(folder / UNLEARNED_FILE, facts)
         checkpoints.clear()
     accelerator.wait_for_everyone()
     return Unlearned(model, facts, error)
+
+
+def _trained_parameters(ctx: UnlearnContext) -> int:
+    """Numbers that training could change: of a weight that had an adapter, those of the adapter."""
+    weights = {name: tensor.numel() for name, tensor in ctx.model.named_parameters()}
+    factors: dict[str, int] = {}
+    for stage in ctx.added:
+        for name, (up, down, _) in stage.items():
+            factors[f"clip.{name}"] = factors.get(f"clip.{name}", 0) + up.numel() + down.numel()
+    return sum(min(weights[name], factors.get(name, weights[name])) for name in ctx.trained)
+
+
+def save_adapter(
+    folder: Path,
+    start: Mapping[str, torch.Tensor],
+    stages: Sequence[Added],
+    model: DualEncoder,
+    fingerprint: Mapping[Tower, str],
+) -> None:
+    """Keep what adapters added as a file of its own, where it is all that the run changed."""
+    if not stages:
+        return
+    made, weights = apply_added(start, stages), model.weights()
+    if all(torch.equal(tensor, weights[name].cpu()) for name, tensor in made.items()):
+        write_adapter(folder / ADAPTER_FILE, stages, fingerprint)
 
 
 def _relative_change(before: Mapping[str, torch.Tensor], model: DualEncoder) -> float:

@@ -77,7 +77,7 @@ def resolve(spec: RunSpec, plugins: Plugins, cache: Path | None = None, benchmar
         )
     resolved = spec.model_copy(update={"benchmark_options": benchmark.options.model_dump(mode="json")})
     # Options that equal the default must not make another run than options left out.
-    decisive = {"method_options": options.model_dump(mode="json"), "benchmark_options": dict(benchmark.identity())}
+    decisive = {"method_options": options.decisive(), "benchmark_options": dict(benchmark.identity())}
     full = resolved.model_copy(update=decisive)
     identity = full.identity(method=method.package.version, benchmark=benchmark.version)
     return Resolved(resolved, options.model_dump(mode="json"), identity, method, entry, benchmark)

@@ -49,7 +49,7 @@ class Recipe:
     def as_json(self) -> list[Any]:
         """All that decides the weights, to be hashed."""
         numbers = [self.batch_size, self.private, self.first_steps, self.second_steps, self.largest_scale]
-        return [self.model.as_json(), tokenizer_files(), numbers, *(self.options(s).model_dump() for s in (1, 2))]
+        return [self.model.as_json(), tokenizer_files(), numbers, *(self.options(s).decisive() for s in (1, 2))]
 
 
 def _described(vision: dict[str, Any], text_width: int, text_layers: int, embed: int) -> ModelConfig:
