@@ -1,10 +1,10 @@
-"""Low-rank adapters beside the layers of the MLPs: where they are put, what they add, and how they are taken out again."""
+"""Low-rank adapters of the layers of the MLPs: which layers, what the adapters see, and how well they imitate."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from salmu_core import DualEncoder, SalmuError
+from salmu_core.models.adapters import LowRank, installed
 from salmu_vl_eraser.formulas import imitation_loss
 
 Tower = Literal["image", "text"]
@@ -52,51 +53,26 @@ def mlp_sites(model: DualEncoder, tower: Literal["both", "image", "text"], which
     return found
 
 
-class Adapter(nn.Module):
-    """`up down N N^T`: a map of low rank that sees only the directions N. It depends on what they span and not on which basis of
-    it is given: directions that hold equally little come in an order that rounding decides."""
-
-    basis: Tensor
-
-    def __init__(self, layer: nn.Linear, basis: Float[Tensor, "dim kept"], rank: int, generator: torch.Generator) -> None:
-        super().__init__()
-        inputs, device = layer.in_features, layer.weight.device
-        # Neither starts at 0: a cosine needs a direction. The product is small beside what the layer itself gives.
-        self.down = nn.Parameter((torch.randn(rank, inputs, generator=generator) / inputs**0.5).to(device))
-        self.up = nn.Parameter((0.01 * torch.randn(layer.out_features, rank, generator=generator) / rank**0.5).to(device))
-        self.register_buffer("basis", basis.to(device), persistent=False)  # worked out again when a run is resumed
-
-    def forward(self, inputs: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows out"]:
-        """What the adapter makes of a layer's inputs."""
-        return (inputs @ self.basis) @ (self.basis.T @ self.down.T) @ self.up.T
-
-    def matrix(self) -> Float[Tensor, "out dim"]:
-        """The adapter as one matrix."""
-        return (self.up @ (self.down @ self.basis) @ self.basis.T).detach()
-
-
-#: Called with a layer's name and inputs and which of its tokens count; what it returns is added to the layer's outputs.
-Watcher = Callable[[str, Tensor, "Bool[Tensor, 'rows tokens']"], "Tensor | None"]
+#: Called with a layer's name and inputs and which of its tokens count.
+Watcher = Callable[[str, Tensor, "Bool[Tensor, 'rows tokens']"], None]
 
 
 @contextmanager
 def watched(model: DualEncoder, sites: Mapping[str, Site], watcher: Watcher) -> Iterator[None]:
-    """While open, forward passes show what the layers read to `watcher`, and add what it returns to what they give. Both are
-    in single precision, whatever the encoders compute in."""
+    """While open, forward passes show what the layers read to `watcher`, in single precision, whatever the encoders compute in."""
     ends: list[Tensor] = []  # where the captions that pass end
 
     def remember(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         ends[:] = [inputs[0].argmax(dim=1, keepdim=True)]  # end-of-text has the largest id
 
-    def hook(name: str, site: Site) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]:
-        def after(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+    def hook(name: str, site: Site) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def after(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             rows, tokens = inputs[0].shape[:2]
             counted = torch.ones(rows, tokens, dtype=torch.bool, device=output.device)
             if site.tower == "text":
                 counted = torch.arange(tokens, device=output.device) <= ends[0]
             with torch.autocast(output.device.type, enabled=False):
-                more = watcher(name, inputs[0].float(), counted)
-            return None if more is None else output + more.to(output.dtype)
+                watcher(name, inputs[0].float(), counted)
 
         return after
 
@@ -112,47 +88,65 @@ def watched(model: DualEncoder, sites: Mapping[str, Site], watcher: Watcher) -> 
             handle.remove()
 
 
-@dataclass
 class Adapters:
-    """Adapters that are in their places.
+    """Core's low-rank adapters, one for each layer, and how well each imitates its layer.
+
+    An adapter is a map of low rank that sees only the directions it is given. It depends on what they span and not on which basis of
+    it is given: directions that hold equally little come in an order that rounding decides. No factor starts at 0, as one of a LoRA
+    does: a cosine needs a direction. The product is small beside what the layer itself gives.
+
+    Args:
+        sites: the layers.
+        bases: orthonormal columns that an adapter sees, by layer.
+        rank: of every adapter.
+        generator: draws an adapter's start, by layer.
 
     Attributes:
         losses: of imitation, one per layer of the last forward passes.
     """
 
-    sites: Mapping[str, Site]
-    losses: list[Tensor] = field(default_factory=list)
-
-    def __getitem__(self, name: str) -> Adapter:
-        adapter: Any = self.sites[name].layer.adapter
-        return adapter  # type: ignore[no-any-return]
+    def __init__(
+        self,
+        sites: Mapping[str, Site],
+        bases: Mapping[str, Float[Tensor, "dim kept"]],
+        rank: int,
+        generator: Callable[[str], torch.Generator],
+    ) -> None:
+        self.sites = sites
+        self.losses: list[Tensor] = []
+        self._weights = {name: site.layer.weight for name, site in sites.items()}  # the layers' own, also while adapted
+        self._parts = {
+            name: LowRank(site.layer.weight, rank, 1.0, generator(name), spread=0.01, basis=bases[name])
+            for name, site in sites.items()
+        }
 
     def parameters(self) -> list[nn.Parameter]:
         """All that is trained."""
-        return [parameter for name in self.sites for parameter in self[name].parameters()]
+        return [parameter for part in self._parts.values() for parameter in part.parameters()]
 
-    def imitate(self, name: str, inputs: Tensor, counted: Tensor) -> Tensor:
-        """A watcher that adds the adapters' outputs, and notes how well they imitate the layers."""
+    def give(self, name: str, inputs: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows out"]:
+        """What a layer's adapter makes of inputs."""
+        factors = self._parts[name].factors()
+        return (inputs @ factors.down.T) @ factors.up.T
+
+    def target(self, name: str, inputs: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows out"]:
+        """What the layer itself makes of them, without its bias."""
+        return F.linear(inputs, self._weights[name])
+
+    def matrix(self, name: str) -> Float[Tensor, "out dim"]:
+        """A layer's adapter as one matrix."""
+        factors = self._parts[name].factors()
+        return (factors.up @ factors.down).detach()
+
+    def imitate(self, name: str, inputs: Tensor, counted: Tensor) -> None:
+        """A watcher that notes how well the adapters imitate the layers."""
         # Each adapter learns from its own layer: the loss does not reach those below through the layer's inputs.
         fixed = inputs.detach()
-        target = F.linear(fixed, self.sites[name].layer.weight)
-        self.losses.append(imitation_loss(target, self[name](fixed), counted))
-        return self[name](inputs)
+        self.losses.append(imitation_loss(self.target(name, fixed), self.give(name, fixed), counted))
 
-
-@contextmanager
-def installed(
-    sites: Mapping[str, Site],
-    bases: Mapping[str, Tensor],
-    rank: int,
-    generator: Callable[[str], torch.Generator],
-) -> Iterator[Adapters]:
-    """Put adapters into the layers, as parts of the model, so that the training loop trains, distributes and checkpoints them
-    like any of its parameters; and take them out again, whatever happens."""
-    for name, site in sites.items():
-        site.layer.adapter = Adapter(site.layer, bases[name], rank, generator(name))
-    try:
-        yield Adapters(sites)
-    finally:
-        for site in sites.values():
-            del site.layer.adapter
+    @contextmanager
+    def installed(self, model: DualEncoder) -> Iterator[None]:
+        """Put the adapters into the model, so that the training loop trains, distributes and checkpoints them like any of its
+        parts; and take them out again, whatever happens."""
+        with installed(model, {f"{name}.weight": part for name, part in self._parts.items()}, merge=False):
+            yield

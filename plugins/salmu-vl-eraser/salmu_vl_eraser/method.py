@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from salmu_core import (
@@ -22,7 +21,7 @@ from salmu_core import (
     hookimpl,
 )
 from salmu_core.losses import contrastive_loss
-from salmu_vl_eraser.adapters import Adapters, Site, Which, installed, mlp_sites, watched
+from salmu_vl_eraser.adapters import Adapters, Site, Which, mlp_sites, watched
 from salmu_vl_eraser.formulas import gain, null_basis
 
 
@@ -34,6 +33,7 @@ class EraserOptions(FitOptions):
     leak: float = Field(
         0.01, ge=0, lt=1, description="share of the retain inputs' squared length in the directions that adapters see"
     )
+    adapter: None = Field(None, description="fixed: it trains adapters of its own, of rank `rank`, and subtracts them")
     rank: int = Field(8, ge=1, description="rank of an adapter")
     distill: float = Field(0.5, ge=0, le=1, description="lambda: weight of imitation; the contrastive loss has 1 - lambda")
     layer: Which = Field("second", description="which layer of every MLP")
@@ -67,15 +67,15 @@ class VLEraser(UnlearningMethod):
         if not sites:
             raise SalmuError(f"Retain pairs leave no direction of any MLP free at leak = {options.leak:g}.", "Raise leak.")
         rows = self.rows_for_gains(ctx)
-        with installed(sites, bases, options.rank, lambda name: ctx.generator("adapter", name)) as adapters:
-            fit_options = options.model_copy(update={"epochs": self.epochs(ctx, rows)})
-            try:
-                with watched(ctx.model, sites, adapters.imitate):
-                    ctx.fit(self.loss_of(adapters), fit_options, params=adapters.parameters(), splits=("forget",))
-            finally:
-                ctx.trained.clear()  # the adapters do not stay
-            gains = measured_gains(ctx, adapters, rows, options.measure_batch)
-            edits = {name: options.alpha * gains[name] * adapters[name].matrix() for name in sites}
+        adapters = Adapters(sites, bases, options.rank, lambda name: ctx.generator("adapter", name))
+        fit_options = options.model_copy(update={"epochs": self.epochs(ctx, rows)})
+        try:
+            with adapters.installed(ctx.model), watched(ctx.model, sites, adapters.imitate):
+                ctx.fit(self.loss_of(adapters), fit_options, params=adapters.parameters(), splits=("forget",))
+        finally:
+            ctx.trained.clear()  # the adapters do not stay
+        gains = measured_gains(ctx, adapters, rows, options.measure_batch)
+        edits = {name: options.alpha * gains[name] * adapters.matrix(name) for name in sites}
         with torch.no_grad():
             for name, site in sites.items():
                 site.layer.weight -= edits[name]
@@ -154,7 +154,7 @@ def measured_gains(ctx: UnlearnContext, adapters: Adapters, rows: int, batch_siz
 
         def note(name: str, inputs: Tensor, counted: Tensor) -> None:
             vectors = inputs[counted]
-            target, given = F.linear(vectors, adapters.sites[name].layer.weight), adapters[name](vectors)
+            target, given = adapters.target(name, vectors), adapters.give(name, vectors)
             sums[f"{name} products"] = (target * given).sum()
             sums[f"{name} squares"] = given.square().sum()
 
@@ -165,7 +165,7 @@ def measured_gains(ctx: UnlearnContext, adapters: Adapters, rows: int, batch_siz
     sums = ctx.accumulate(measure, "forget", batch_size, rows=rows, shuffle=True)
     gains = {}
     for name, site in adapters.sites.items():
-        longest = site.layer.weight.detach().norm() / adapters[name].matrix().norm()
+        longest = site.layer.weight.detach().norm() / adapters.matrix(name).norm()
         gains[name] = gain(sums[f"{name} products"], sums[f"{name} squares"], longest)
     return gains
 

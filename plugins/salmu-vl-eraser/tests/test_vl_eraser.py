@@ -17,7 +17,7 @@ from salmu_core.runner.checkpoints import Checkpoints
 # Shape annotations are checked while these tests run.
 with install_import_hook("salmu_vl_eraser", "beartype.beartype"):
     from salmu_vl_eraser import VLEraser
-    from salmu_vl_eraser.adapters import Adapter, installed, mlp_sites, watched
+    from salmu_vl_eraser.adapters import Adapters, Site, mlp_sites, watched
     from salmu_vl_eraser.formulas import gain, imitation_loss, null_basis
     from salmu_vl_eraser.method import measured_gains, retain_moments
 
@@ -110,16 +110,20 @@ RESNET = ModelConfig(
 
 def test_an_adapter_sees_only_its_directions():
     layer, basis = nn.Linear(7, 5), torch.linalg.qr(draw(7, 7, 3)).Q.float()
-    adapter = Adapter(layer, basis, 2, torch.Generator().manual_seed(0))
+
+    def adapter(basis):
+        return Adapters({"x": Site("text", layer)}, {"x": basis}, 2, lambda name: torch.Generator().manual_seed(0))
+
+    made = adapter(basis)
     inputs = draw(8, 4, 6, 7).float()
-    torch.testing.assert_close(adapter(inputs).detach(), inputs @ adapter.matrix().T)
+    torch.testing.assert_close(made.give("x", inputs).detach(), inputs @ made.matrix("x").T)
+    torch.testing.assert_close(made.target("x", inputs), inputs @ layer.weight.T)
     hidden = inputs - inputs @ basis @ basis.T  # nothing along its directions
-    torch.testing.assert_close(adapter(hidden), torch.zeros(4, 6, 5), atol=1e-7, rtol=0)
-    assert adapter.matrix().norm() > 0
+    torch.testing.assert_close(made.give("x", hidden), torch.zeros(4, 6, 5), atol=1e-7, rtol=0)
+    assert made.matrix("x").norm() > 0
     turned = basis @ torch.linalg.qr(draw(9, 3, 3)).Q.float()
-    again = Adapter(layer, turned, 2, torch.Generator().manual_seed(0))
-    torch.testing.assert_close(again.matrix(), adapter.matrix())
-    assert [name for name, _ in adapter.named_parameters()] == ["down", "up"]
+    torch.testing.assert_close(adapter(turned).matrix("x"), made.matrix("x"))
+    assert len(made.parameters()) == 2
 
 
 def test_sites_of_the_toy_transformer():
@@ -196,10 +200,11 @@ def test_adapters_are_parts_of_the_model_while_they_are_installed_and_gone_after
         sites = mlp_sites(ctx.model, "both", "second")
         bases = bases_of(ctx, sites)
         before, names = ctx.model.fingerprint(), list(ctx.model.weights())
-        with installed(sites, bases, 3, lambda name: torch.Generator()) as adapters:
+        adapters = Adapters(sites, bases, 3, lambda name: torch.Generator())
+        with adapters.installed(ctx.model):
             assert len(adapters.parameters()) == 4
             assert {id(p) for p in adapters.parameters()} < {id(p) for p in ctx.model.parameters()}
-            assert "transformer.resblocks.0.mlp.c_proj.adapter.up" in ctx.model.weights()
+            assert "transformer.resblocks.0.mlp.c_proj.parametrizations.weight.0.up" in ctx.model.weights()
         assert list(ctx.model.weights()) == names
         assert ctx.model.fingerprint() == before
 
@@ -211,12 +216,13 @@ def test_adapters_add_to_their_layers_and_learn_from_them_alone():
         bases = bases_of(ctx, sites)
         pairs = next(ctx.batches("forget", 12))
         start = {name: site.layer.weight.detach().clone() for name, site in sites.items()}
-        with installed(sites, bases, 3, lambda name: ctx.generator(name)) as adapters:
+        adapters = Adapters(sites, bases, 3, lambda name: ctx.generator(name))
+        with adapters.installed(ctx.model):
             for parameter in adapters.parameters():
                 parameter.data.mul_(20)
             with watched(ctx.model, sites, adapters.imitate):
                 terms = method.loss_of(adapters)(ctx.model, Batch({"forget": pairs}))
-            matrices = {name: adapters[name].matrix() for name in sites}
+            matrices = {name: adapters.matrix(name) for name in sites}
             terms["distill"].backward(retain_graph=True)
             assert all(parameter.grad is not None for parameter in adapters.parameters())
             assert ctx.model.clip.visual.conv1.weight.grad is None  # inputs are fixed
@@ -238,15 +244,15 @@ def test_gains_come_from_the_model_without_adapters():
     with toy_context(VLEraser()) as ctx:
         sites = mlp_sites(ctx.model, "both", "second")
         bases = bases_of(ctx, sites)
-        with installed(sites, bases, 3, lambda name: ctx.generator(name)) as adapters:
-            found = measured_gains(ctx, adapters, 36, 10)
-            assert ctx.samples == {"forget": 36, "retain": 24}
-            for name, (inputs, counted) in seen_by(ctx, sites, next(ctx.batches("forget", 36))).items():
-                vectors = inputs[counted].double()
-                target = vectors @ sites[name].layer.weight.detach().double().T
-                given = vectors @ adapters[name].matrix().double().T
-                expected = max(0.0, float((target * given).sum() / given.square().sum()))
-                assert found[name].item() == pytest.approx(expected, rel=1e-3, abs=1e-6)
+        adapters = Adapters(sites, bases, 3, lambda name: ctx.generator(name))
+        found = measured_gains(ctx, adapters, 36, 10)
+        assert ctx.samples == {"forget": 36, "retain": 24}
+        for name, (inputs, counted) in seen_by(ctx, sites, next(ctx.batches("forget", 36))).items():
+            vectors = inputs[counted].double()
+            target = vectors @ sites[name].layer.weight.detach().double().T
+            given = vectors @ adapters.matrix(name).double().T
+            expected = max(0.0, float((target * given).sum() / given.square().sum()))
+            assert found[name].item() == pytest.approx(expected, rel=1e-3, abs=1e-6)
 
 
 # ---------------------------------------------------------------- on the toy benchmark
