@@ -1,0 +1,344 @@
+"""Forget, remind, restore: layers chosen by relative Fisher information, and a soup with the weights from before."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from salmu_core import (
+    Batch,
+    Between,
+    DualEncoder,
+    Field,
+    FitOptions,
+    OneOf,
+    Options,
+    Pairs,
+    SalmuError,
+    UnlearnContext,
+    UnlearningMethod,
+    hookimpl,
+)
+from salmu_core.losses import contrastive_loss, pair_cosine
+
+_BLOCK = re.compile(r"^(.*?\.(?:attn|mlp))\.")
+Split = Literal["forget", "retain"]
+
+# ---------------------------------------------------------------- formulas
+
+
+def relative_fisher(forget: Mapping[str, Float[Tensor, ...]], retain: Mapping[str, Float[Tensor, ...]]) -> dict[str, float]:
+    """`sum E_forget[g^2] / sum E_retain[g^2]` per layer, for sums of squared gradients of the pairs' cosine by tensor: the relative
+    Fisher information of Zhang et al. 2025 (arXiv 2506.03117). An attention or an MLP is one layer. Layers without a gradient on
+    retain pairs are left out: nothing says what they would cost.
+
+    Example:
+        >>> forget = {"x.attn.a": torch.tensor([4.0, 2.0]), "x.attn.b": torch.tensor([3.0]), "y": torch.tensor([1.0])}
+        >>> retain = {"x.attn.a": torch.tensor([1.0, 1.0]), "x.attn.b": torch.tensor([1.0]), "y": torch.tensor([4.0])}
+        >>> relative_fisher(forget, retain)
+        {'x.attn': 3.0, 'y': 0.25}
+    """
+    above: dict[str, float] = {}
+    below: dict[str, float] = {}
+    for name, square in forget.items():
+        layer = layer_of(name)
+        above[layer] = above.get(layer, 0.0) + float(square.double().sum())
+        below[layer] = below.get(layer, 0.0) + float(retain[name].double().sum())
+    return {layer: above[layer] / below[layer] for layer in above if below[layer] > 0}
+
+
+def layer_of(name: str) -> str:
+    """The layer that a tensor belongs to: an attention or an MLP as a whole, anything else by itself."""
+    found = _BLOCK.match(name)
+    return found.group(1) if found else name
+
+
+def soup(
+    start: Mapping[str, Float[Tensor, ...]], end: Mapping[str, Float[Tensor, ...]], alpha: float
+) -> dict[str, Float[Tensor, ...]]:
+    """`alpha theta + (1 - alpha) theta_0`, tensor by tensor; exactly one of the two at 0 and at 1."""
+    if alpha in (0.0, 1.0):
+        return {name: (end if alpha else start)[name].clone() for name in start}
+    return {name: alpha * end[name] + (1 - alpha) * start[name] for name in start}
+
+
+def moving_average(mean: Float[Tensor, "*shape"], value: Float[Tensor, "*shape"], decay: float) -> Float[Tensor, "*shape"]:
+    """`decay mean + (1 - decay) value`."""
+    return decay * mean + (1 - decay) * value
+
+
+def first_share(reaches: Callable[[float], bool], points: int) -> float:
+    """The smallest of the shares 1/points, 2/points, ... that reaches a goal, tried in this order; 1 if not one before it does."""
+    return next((k / points for k in range(1, points) if reaches(k / points)), 1.0)
+
+
+# ---------------------------------------------------------------- soup around any method
+
+
+class SoupOptions(Options):
+    """Options of soup."""
+
+    lr: float = Field(1e-4, gt=0, le=10, description="peak learning rate of the inner method, where it has one")
+    inner: str = Field(
+        "gradient-ascent-retain", description="the method whose weights are mixed with those from before; any"
+    )
+    inner_options: dict[str, Any] = Field(default_factory=dict, description="its other options, as JSON")
+    alpha: float | None = Field(
+        None, ge=0, le=1, description="share of the forgetful weights; none: as little as forgets enough"
+    )
+    points: int = Field(10, ge=2, le=100, description="shares that are tried, evenly spaced")
+    target: float | None = Field(
+        None, ge=-1, le=1, description="cosine that is enough; none: that of other people's captions at the start"
+    )
+    check_rows: int = Field(256, ge=2, description="forget pairs per share that is tried; a fifth of the budget in all")
+
+
+class Soup(UnlearningMethod):
+    """Mix the weights that another method made with those from before, with as little of the former as forgets enough."""
+
+    name = "soup"
+    summary = "Mix another method's weights with those from before, with as little change as forgets enough (model soup)."
+    family = "pruning and editing"
+    paper = "https://arxiv.org/abs/2506.03117"
+    data = ("forget", "retain")
+    columns = ("identity_id",)
+    search = {"lr": Between(1e-6, 3e-3), "alpha": OneOf((None, 0.3, 0.5, 0.7, 0.9))}
+    Options = SoupOptions
+
+    def unlearn(self, ctx: UnlearnContext) -> None:
+        """Let the inner method work, then look for the share."""
+        options = self.options
+        params = ctx.parameters()
+        start = snapshot(params)
+        measures = 0 if options.alpha is not None else options.points  # the target, and all shares but the last
+        rows = check_rows(ctx, options.check_rows, max(1, measures))
+        target = options.target
+        if options.alpha is None and target is None:
+            target = ctx.unrelated_similarity(rows)
+        inner = inner_method(ctx, options.inner, {"lr": options.lr, **options.inner_options}, rows * measures)
+        ctx.delegate(inner)
+        alpha = options.alpha
+        if alpha is None:
+            alpha = restore(ctx, params, start, options.points, target, rows)
+        else:
+            write(params, soup(start, snapshot(params), alpha))
+        ctx.trained.update(name for name in params if not torch.equal(start[name], params[name]))
+        ctx.log(alpha=alpha, **({} if target is None else {"target": target}))
+
+
+def restore(
+    ctx: UnlearnContext,
+    params: Mapping[str, nn.Parameter],
+    start: Mapping[str, Tensor],
+    points: int,
+    target: float | None,
+    rows: int,
+) -> float:
+    """Mix in place with as little of the weights as they are now as brings the forget cosine down to the target. Returns how much."""
+    end = snapshot(params)
+
+    def reaches(alpha: float) -> bool:
+        write(params, soup(start, end, alpha))
+        similarity = ctx.forget_similarity(rows)
+        ctx.log(tried_alpha=alpha, similarity=similarity)
+        return target is not None and similarity <= target
+
+    alpha = first_share(reaches, points)
+    write(params, soup(start, end, alpha))
+    return alpha
+
+
+# ---------------------------------------------------------------- the three stages
+
+
+class SubgroupOptions(FitOptions):
+    """Options of subgroup-forgetting. Those of the loop hold for the first two stages."""
+
+    lr: float = Field(1e-3, gt=0, le=10, description="peak learning rate of the first two stages")
+    adapter: Literal["lora"] | None = Field("lora", description="train low-rank adapters and merge them; none: the weights")
+    adapter_layers: Literal["blocks", "attention", "mlp", "all"] = Field(
+        "all", description="matrices of the chosen layers that get an adapter"
+    )
+    layers: int = Field(6, ge=1, description="layers with the largest relative Fisher information, which are trained")
+    forget_share: float = Field(0.5, gt=0, lt=1, description="share of the steps that forget; the others remind")
+    decay: float = Field(0.9, ge=0, lt=1, description="of the moving average of the weights while reminding")
+    points: int = Field(10, ge=1, le=100, description="shares of the soup that are tried; 1: no soup")
+    target: float | None = Field(
+        None, ge=-1, le=1, description="cosine that is enough; none: that of other people's captions at the start"
+    )
+    check_rows: int = Field(256, ge=2, description="forget pairs per share that is tried; a fifth of the budget in all")
+
+
+class SubgroupForgetting(UnlearningMethod):
+    """Lower forget cosines on a few chosen layers, remind them of retain pairs, and mix in the weights from before."""
+
+    name = "subgroup-forgetting"
+    summary = "Forget on layers chosen by relative Fisher information, remind of retain pairs, restore by a soup."
+    family = "negative pairs"
+    paper = "https://arxiv.org/abs/2506.03117"
+    data = ("forget", "retain")
+    columns = ("identity_id",)
+    search = {"lr": Between(1e-5, 1e-2), "layers": OneOf((2, 6, 12)), "forget_share": Between(0.2, 0.8, log=False)}
+    Options = SubgroupOptions
+
+    def __init__(self, options: SubgroupOptions | None = None) -> None:
+        super().__init__(options)
+        self._mean: dict[str, Tensor] = {}
+
+    def unlearn(self, ctx: UnlearnContext) -> None:
+        """Choose layers, forget, remind, restore."""
+        options = self.options
+        self._mean = {}
+        rows = check_rows(ctx, options.check_rows, options.points + 1)
+        target = ctx.unrelated_similarity(rows) if options.target is None else options.target
+        params = self._chosen(ctx)
+        start = snapshot(params)
+        forgetting, reminding = self._steps(ctx, rows * options.points)
+
+        def forget(model: DualEncoder, batch: Batch) -> dict[str, Tensor]:
+            image, text, _ = model(batch.forget)
+            return {"forget": (pair_cosine(image, text) - target).clamp(min=0).mean()}
+
+        def remind(model: DualEncoder, batch: Batch) -> dict[str, Tensor]:
+            return {"retain": contrastive_loss(*model(batch.retain))}
+
+        def average(step: int) -> None:
+            for name in params:
+                now = ctx.model.weight_in_use(name).detach()
+                self._mean[name] = (
+                    moving_average(self._mean[name], now, options.decay) if name in self._mean else now.clone()
+                )
+
+        trained = list(params.values())
+        ctx.fit(forget, self._for(ctx, forgetting, "forget"), params=trained, splits=("forget",))
+        ctx.fit(remind, self._for(ctx, reminding, "retain"), params=trained, splits=("retain",), after_step=average)
+        write(params, self._mean)
+        alpha = restore(ctx, params, start, options.points, target, rows)
+        ctx.log(alpha=alpha, target=target)
+
+    def state(self) -> dict[str, Tensor]:
+        """The moving average."""
+        return dict(self._mean)
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on where `state` was taken."""
+        self._mean = dict(state)
+
+    def _chosen(self, ctx: UnlearnContext) -> dict[str, nn.Parameter]:
+        """The matrices of the layers with the largest relative Fisher information.
+
+        Raises:
+            SalmuError: no layer has a gradient on retain pairs.
+        """
+        options = self.options
+        matrices = {name: p for name, p in ctx.parameters(options.tower).items() if p.ndim > 1 and "embedding" not in name}
+        squares = {split: squared_gradients(ctx, split, matrices, options.batch_size) for split in ("forget", "retain")}
+        scores = relative_fisher(squares["forget"], squares["retain"])
+        if not scores:
+            raise SalmuError("No layer has a gradient on retain pairs, so none can be chosen.")
+        best = sorted(scores, key=lambda layer: -scores[layer])[: options.layers]
+        ctx.log(largest_relative_fisher=scores[best[0]], smallest_relative_fisher=scores[best[-1]])
+        return {name: p for name, p in matrices.items() if layer_of(name) in best}
+
+    def _steps(self, ctx: UnlearnContext, reserved: int) -> tuple[int, int]:
+        """Steps that forget and steps that remind.
+
+        Raises:
+            SalmuError: neither epochs nor a budget says how many.
+        """
+        options = self.options
+        sizes: dict[Split, int] = {role: min(options.batch_size, ctx.rows(role)) for role in ("forget", "retain")}
+        if options.epochs is not None:
+            total = max(2, int(options.epochs * ctx.rows("forget") / sizes["forget"]))
+            forgetting = min(max(1, round(options.forget_share * total)), total - 1)
+            return forgetting, total - forgetting
+        left = {role: ctx.budget_left(role) for role in sizes}
+        if left["forget"] is None or left["retain"] is None:
+            raise SalmuError("The number of epochs is not given and no budget limits it.", "Set epochs.")
+        total = min((left["forget"] - reserved) // sizes["forget"], left["retain"] // sizes["retain"])
+        return max(1, round(options.forget_share * total)), max(1, round((1 - options.forget_share) * total))
+
+    def _for(self, ctx: UnlearnContext, steps: int, split: Split) -> SubgroupOptions:
+        """The loop's options for a number of steps over one split."""
+        rows = ctx.rows(split)
+        epochs = (steps + 0.5) * min(self.options.batch_size, rows) / rows  # half a step more, against rounding
+        changed: SubgroupOptions = self.options.model_copy(update={"epochs": epochs})
+        return changed
+
+
+# ---------------------------------------------------------------- what both need
+
+
+def squared_gradients(
+    ctx: UnlearnContext, split: Split, params: Mapping[str, nn.Parameter], batch_size: int
+) -> dict[str, Tensor]:
+    """Mean squared batch gradient of the pairs' mean cosine, over a quarter of what is left of the budget at most."""
+    left = ctx.budget_left(split)
+    rows = ctx.rows(split) if left is None else min(ctx.rows(split), max(1, left // 4))
+    sums: dict[str, Tensor] = {name: torch.zeros_like(parameter) for name, parameter in params.items()}
+    batches = 0
+    for gradients in ctx.gradients(mean_cosine, split, batch_size, params=params, rows=rows):
+        batches += 1
+        for name, gradient in gradients.items():
+            sums[name] += gradient.square()
+    return {name: total / batches for name, total in sums.items()}
+
+
+def mean_cosine(model: DualEncoder, pairs: Pairs) -> Tensor:
+    """The mean cosine of a batch's pairs."""
+    image, text, _ = model(pairs)
+    return pair_cosine(image, text).mean()
+
+
+def check_rows(ctx: UnlearnContext, wanted: int, measures: int) -> int:
+    """As many forget pairs as wanted, but so that all measurements together take at most a fifth of what the budget holds."""
+    left = ctx.budget_left("forget")
+    rows = min(wanted, ctx.rows("forget"))
+    return rows if left is None else min(rows, max(4, left // (5 * measures)))  # a mean of fewer says nothing
+
+
+def inner_method(ctx: UnlearnContext, name: str, options: Mapping[str, Any], reserved: int) -> UnlearningMethod:
+    """The inner method, with its epochs set so that it leaves so many forget samples where it takes epochs and none are given.
+
+    Raises:
+        UnknownName, BadOptions: it is not installed, or takes other options.
+        SalmuError: it is soup itself.
+    """
+    if name == Soup.name:
+        raise SalmuError("soup cannot work around itself.", "Choose a method that forgets.")
+    inner = ctx.method(name, options)
+    if not reserved or not isinstance(inner.options, FitOptions) or inner.options.epochs is not None:
+        return inner
+    sizes = {role: min(inner.options.batch_size, ctx.rows(role)) for role in inner.reads()}
+    limits = []
+    for role, size in sizes.items():
+        left = ctx.budget_left(role)
+        if left is not None:
+            limits.append((left - (reserved if role == "forget" else 0)) // size)
+    if not limits:
+        return inner
+    first = inner.reads()[0]
+    return ctx.method(name, {**options, "epochs": (max(1, min(limits)) + 0.5) * sizes[first] / ctx.rows(first)})
+
+
+def snapshot(params: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """The values of parameters as they are now."""
+    return {name: parameter.detach().clone() for name, parameter in params.items()}
+
+
+@torch.no_grad()
+def write(params: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]) -> None:
+    """Give parameters new values."""
+    for name, parameter in params.items():
+        parameter.copy_(values[name])
+
+
+@hookimpl
+def register_methods() -> list[type[UnlearningMethod]]:
+    """The soup around any method, and the three stages."""
+    return [Soup, SubgroupForgetting]
