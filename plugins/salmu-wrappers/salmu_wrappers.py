@@ -1,4 +1,4 @@
-"""Methods around methods: SalUn masks the gradients of any of them, MUNBa and gradient surgery settle between its terms."""
+"""Methods around methods: SalUn masks the gradients of any of them, the others settle between its terms."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def inner_product(first: Gradients, second: Gradients) -> float:
 
 
 class SettlingOptions(Options):
-    """Options that both have."""
+    """Options that all of them have."""
 
     lr: float = Field(1e-4, gt=0, le=10, description="peak learning rate of the inner method")
     inner: str = Field("gradient-ascent-retain", description="the method whose terms are settled: it needs two or more")
@@ -223,6 +223,40 @@ class Munba(UnlearningMethod):
         ctx.delegate(inner, combine=bargain)
 
 
+def normalised_sum(forget: Gradients, retain: Gradients) -> dict[str, Tensor]:
+    """`g_r / |g_r| + g_f / |g_f|`, norms over all weights together: both sides have the same say however long their gradients are
+    (the step of MUKSB). A gradient of 0 says nothing.
+
+    Example:
+        >>> normalised_sum({"w": torch.tensor([3.0, 0.0])}, {"w": torch.tensor([0.0, 0.1])})["w"].tolist()
+        [1.0, 1.0]
+    """
+    lengths = [math.sqrt(inner_product(side, side)) for side in (forget, retain)]
+    of_forget, of_retain = (1 / length if length else 0.0 for length in lengths)
+    return {name: of_forget * gradient + of_retain * retain[name] for name, gradient in forget.items()}
+
+
+class NormalisedSum(UnlearningMethod):
+    """Give forgetting and retaining the same say at every step."""
+
+    name = "normalised-sum"
+    summary = "Another method's forget and retain gradients, each at length 1, added at each step (MUKSB)."
+    family = "gradient ascent"
+    data = ("forget", "retain")
+    search = {"lr": Between(1e-6, 3e-3)}
+    Options = SettlingOptions
+
+    def unlearn(self, ctx: UnlearnContext) -> None:
+        """Let the inner method train along the sum of both directions."""
+        options = self.options
+
+        def add(terms: Mapping[str, Gradients]) -> dict[str, Tensor]:
+            return normalised_sum(*two_sides(terms, options.retain_term, options.inner))
+
+        inner = inner_method(ctx, options.inner, {"lr": options.lr, **options.inner_options})
+        ctx.delegate(inner, combine=add)
+
+
 class SurgeryOptions(SettlingOptions):
     """Options of gradient-surgery."""
 
@@ -271,5 +305,5 @@ def inner_method(ctx: UnlearnContext, name: str, options: Mapping[str, Any]) -> 
 
 @hookimpl
 def register_methods() -> list[type[UnlearningMethod]]:
-    """SalUn, MUNBa and gradient surgery."""
-    return [SalUn, Munba, GradientSurgery]
+    """SalUn, MUNBa, the normalised sum and gradient surgery."""
+    return [SalUn, Munba, NormalisedSum, GradientSurgery]

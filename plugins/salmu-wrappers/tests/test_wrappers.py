@@ -16,15 +16,17 @@ with install_import_hook("salmu_wrappers", "beartype.beartype"):
     from salmu_wrappers import (
         GradientSurgery,
         Munba,
+        NormalisedSum,
         SalUn,
         inner_product,
         nash_weights,
+        normalised_sum,
         project_out,
         saliency_mask,
         two_sides,
     )
 
-METHODS = [SalUn, Munba, GradientSurgery]
+METHODS = [SalUn, Munba, NormalisedSum, GradientSurgery]
 FOLDER = Path(__file__).parents[1]
 ASCENT = {"inner": "gradient-ascent-retain", "inner_options": {"batch_size": 12, "epochs": 1.0}, "lr": 1e-3}
 
@@ -184,3 +186,20 @@ def test_a_wrapper_is_not_wrapped():
     method = SalUn(SalUn.Options(inner="munba"))
     with toy_context(method) as ctx, pytest.raises(SalmuError, match="cannot be inside one"):
         method.unlearn(ctx)
+
+
+# ---------------------------------------------------------------- normalised sum
+
+
+def test_the_normalised_sum_is_that_of_directions_over_all_tensors():
+    rng = np.random.default_rng(4)
+    forget, retain = ({"a": rng.normal(size=(2, 3)), "b": rng.normal(size=4)} for _ in range(2))
+    lengths = [math.sqrt(sum((part**2).sum() for part in side.values())) for side in (forget, retain)]
+    given = [{name: torch.from_numpy(part) for name, part in side.items()} for side in (forget, retain)]
+    found = normalised_sum(*given)
+    for name in forget:
+        np.testing.assert_allclose(found[name], forget[name] / lengths[0] + retain[name] / lengths[1], rtol=1e-6)
+    longer = normalised_sum({name: 1000 * part for name, part in given[0].items()}, given[1])
+    torch.testing.assert_close(longer["a"], found["a"])
+    zero = {name: torch.zeros_like(part) for name, part in given[0].items()}
+    np.testing.assert_allclose(normalised_sum(zero, given[1])["b"], retain["b"] / lengths[1], rtol=1e-6)
