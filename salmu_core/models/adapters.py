@@ -24,7 +24,7 @@ from torch.nn.utils import parametrize
 
 from salmu_core.errors import BadCheckpoint, BadOptions, DamagedFile
 from salmu_core.files.writing import read_tensors, write_tensors
-from salmu_core.models.dual_encoder import DualEncoder
+from salmu_core.models.dual_encoder import DualEncoder, Tower
 
 #: Which of the trained matrices get an adapter.
 Layers = Literal["blocks", "attention", "mlp", "all"]
@@ -174,7 +174,7 @@ def apply_added(weights: Mapping[str, Tensor], stages: Sequence[Added]) -> dict[
     return changed
 
 
-def write_adapter(path: Path, stages: Sequence[Added], start: Mapping[str, str]) -> None:
+def write_adapter(path: Path, stages: Sequence[Added], start: Mapping[Tower, str]) -> None:
     """Write what was added as one small safetensors file: `STAGE|NAME|up` and `STAGE|NAME|down`.
 
     Args:
