@@ -1,6 +1,6 @@
 """The other checks of the project, so that one command says whether a change is sound: lint, format, types and who imports whom.
 
-That the site of the docs builds is tested in test_docs_site.py.
+That the site of the docs builds is tested in docs/test_site.py.
 """
 
 import subprocess

@@ -1,6 +1,6 @@
 """Files that numbers come from, damaged at random: each trial ends in the same value or in one error, never in another value.
 
-`SALMU_FLIPS=500 uv run pytest -n0 tests/test_flips.py` makes 500 trials; a few dozen run by themselves. A trial is told by its number.
+`SALMU_FLIPS=500 uv run pytest -n0 tests/files/test_flips.py` makes 500 trials; a few dozen run by themselves. A trial is told by its number.
 """
 
 from __future__ import annotations

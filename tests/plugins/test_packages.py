@@ -14,7 +14,7 @@ from salmu_core.cli import core_commands
 from salmu_core.plugins.commands import COMMAND_GROUP, load_commands
 from salmu_core.plugins.registry import GROUP, load_plugins
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 #: Package -> the commands that it adds.
 COMMANDS = {
     "salmu-audits": {"audit"},

@@ -12,7 +12,7 @@ from salmu_core.plugins.registry import add_plugin
 from salmu_core.records.schema import Package
 from toy_methods import toy_plugins
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
