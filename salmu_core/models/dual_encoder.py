@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
@@ -26,20 +26,21 @@ from torch.utils.checkpoint import checkpoint
 
 from salmu_core.data.pairs import Features, Pairs
 from salmu_core.data.processes import process_count, share_of_batch
-from salmu_core.errors import BadCheckpoint, BadOptions, DamagedFile
+from salmu_core.errors import BadCheckpoint, BadOptions
 from salmu_core.files.seals import file_checksum
-from salmu_core.files.writing import read_tensors, write_tensors
+from salmu_core.files.writing import write_tensors
 from salmu_core.models.config import CONFIG_FILE as CONFIG_FILE
 from salmu_core.models.config import ModelConfig as ModelConfig
 from salmu_core.models.config import check_config, known_names, on_this_machine, read_config
 from salmu_core.models.folder_tokenizer import fingerprint, folder_tokenizer
-from salmu_core.models.hf_layout import from_hf_weights, is_hf_clip, read_hf_config
+from salmu_core.models.hf_layout import from_hf_weights
+from salmu_core.models.hf_settings import is_hf_clip, other_architecture, read_hf_config
+from salmu_core.models.weights import BESIDE, check_numbers, read_weights, without_constants
 
 Tower = Literal["image", "text"]
 #: From this many captions on they are encoded in parts of similar length on a CPU, and in how many parts.
 _WORTH_SORTING, _PARTS_BY_LENGTH = 32, 4
 WEIGHTS_FILE = "model.safetensors"
-BESIDE = "beside"  # in the metadata of saved weights: checksums of the files without which they mean something else
 
 
 @lru_cache(maxsize=8)
@@ -419,8 +420,8 @@ def load_model(source: str | Path, *, like: ModelConfig | None = None) -> DualEn
 
     Args:
         source: a directory with `open_clip_config.json` (a run directory is one), a `.safetensors`, `.pt`, `.pth` or `.bin`
-            file, a directory of `transformers.CLIPModel`, or an open_clip name starting with `hf-hub:` (OWNER/NAME, perhaps
-            @REVISION) or `local-dir:`.
+            file, an index of shards, a directory of `transformers.CLIPModel`, or an open_clip name starting with `hf-hub:`
+            (OWNER/NAME, perhaps @REVISION) or `local-dir:`.
         like: architecture of a checkpoint that has no `open_clip_config.json` beside it.
 
     Raises:
@@ -433,18 +434,16 @@ def load_model(source: str | Path, *, like: ModelConfig | None = None) -> DualEn
     path = Path(text.removeprefix("local-dir:"))
     if path.is_dir() and is_hf_clip(path):
         model_cfg, preprocess_cfg = read_hf_config(path)
-        weights = find_weights(path)
-        return _with_weights(ModelConfig(model_cfg, preprocess_cfg), from_hf_weights(read_weights(weights)), str(weights))
+        return _with_weights(ModelConfig(model_cfg, preprocess_cfg), from_hf_weights(read_weights(path)), str(path))
     if path.is_dir():
-        weights = find_weights(path)
         config_path = path / CONFIG_FILE
         if not config_path.is_file() and like is None:
             raise BadCheckpoint(
-                f"'{path}' holds no {CONFIG_FILE}.",
+                f"'{path}' holds no {CONFIG_FILE}{other_architecture(path)}.",
                 "Give a run directory, a checkpoint file, or an open_clip model directory.",
             )
     elif path.is_file():
-        weights, config_path = path, path.parent / CONFIG_FILE
+        config_path = path.parent / CONFIG_FILE
     else:
         raise BadCheckpoint(
             f"There is no model at '{source}'.",
@@ -454,75 +453,14 @@ def load_model(source: str | Path, *, like: ModelConfig | None = None) -> DualEn
     config = read_config(config_path) if config_path.exists() else like
     if config is None:
         raise BadCheckpoint(f"'{path}' does not say its architecture.", f"Put an {CONFIG_FILE} beside it.")
-    return _with_weights(config, read_weights(weights), str(weights))
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors of a checkpoint. Pickled files are read with `weights_only`, which refuses everything but tensors."""
-    import pickle
-
-    if not path.is_file():  # a device or a pipe may never end
-        raise BadCheckpoint(f"'{path}' is not a file.")
-    _refuse_compressed(path)
-    try:
-        if path.suffix == ".safetensors":
-            tensors, metadata = read_tensors(path)
-            _check_beside(path, metadata)
-            return tensors
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except DamagedFile as error:
-        raise BadCheckpoint(
-            f"'{path}' is not a checkpoint that can be read safely: {error.message}", "Fetch or make the model again."
-        ) from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise BadCheckpoint(
-            f"'{path}' is not a checkpoint that can be read safely: {str(error).splitlines()[0]}",
-            "Only safetensors files and pickles that hold nothing but tensors are read. Convert it where you trust it.",
-        ) from error
-    for key in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise BadCheckpoint(f"'{path}' holds no state dictionary of tensors.")
-    return {name.removeprefix("module."): tensor for name, tensor in content.items()}
-
-
-def _refuse_compressed(path: Path) -> None:
-    """PyTorch stores its archives as they are. A compressed one may be a thousand times as large in memory.
-
-    Raises:
-        BadCheckpoint: a member is compressed.
-    """
-    import zipfile
-
-    if not zipfile.is_zipfile(path):
-        return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            packed = [member.filename for member in archive.infolist() if member.compress_type != zipfile.ZIP_STORED]
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise BadCheckpoint(f"'{path}' is a damaged archive: {error}.") from error
-    if packed:
-        raise BadCheckpoint(f"'{path}' holds compressed data ({packed[0]}), which PyTorch does not write.")
-
-
-def _check_beside(weights: Path, metadata: Mapping[str, str]) -> None:
-    """Are the files that were saved with these weights still the same, as far as they are there?"""
-    try:
-        saved = json.loads(metadata.get(BESIDE, "{}"))
-        pairs = [(weights.with_name(Path(name).name), str(checksum)) for name, checksum in saved.items()]
-    except (ValueError, AttributeError, TypeError):
-        return  # somebody else's metadata
-    for path, checksum in pairs:
-        if path.is_file() and file_checksum(path) != checksum:
-            raise DamagedFile(f"'{path}' was changed after it was saved with '{weights.name}'.")
+    return _with_weights(config, read_weights(path), str(path))
 
 
 def _with_weights(config: ModelConfig, weights: dict[str, Tensor], source: str) -> DualEncoder:
     check_config(config, source)
     model = DualEncoder.create(config, seed=0)
     expected = model.weights()
-    weights = {name: tensor for name, tensor in weights.items() if name in expected or not name.endswith("position_ids")}
+    weights = without_constants(weights, expected, dict(model.clip.named_buffers()), config.model_cfg, source)
     if "logit_scale" in weights and weights["logit_scale"].shape != expected["logit_scale"].shape:
         weights["logit_scale"] = weights["logit_scale"].reshape(expected["logit_scale"].shape)
     missing = sorted(expected.keys() - weights.keys())
@@ -541,9 +479,7 @@ def _with_weights(config: ModelConfig, weights: dict[str, Tensor], source: str) 
             f"Expected: embedding {config.model_cfg['embed_dim']}, image {vision.get('image_size')} px,"
             f" vision width {vision.get('width')}, vision layers {vision.get('layers')}.",
         )
-    bad = [name for name, tensor in weights.items() if tensor.is_floating_point() and not torch.isfinite(tensor).all()]
-    if bad:
-        raise BadCheckpoint(f"'{source}' holds weights that are not finite: {', '.join(bad[:3])}.")
+    check_numbers(weights, expected, source)
     model.clip.load_state_dict(weights)
     return model.float().eval()
 
@@ -555,20 +491,6 @@ def _load_from_hub(name: str) -> DualEncoder:
     repository, _, revision = name.removeprefix("hf-hub:").partition("@")
     config_path, weights = fetch_model(repository, revision or None)
     return _with_weights(read_config(config_path, online=True), read_weights(weights), name)
-
-
-def find_weights(folder: Path) -> Path:
-    """The file of weights in a model directory, the one that open_clip would take.
-
-    Raises:
-        BadCheckpoint: there is none.
-    """
-    from open_clip.factory import _find_checkpoint_in_dir
-
-    found = _find_checkpoint_in_dir(folder)
-    if found is None:
-        raise BadCheckpoint(f"'{folder}' holds no weights.", "Expected a .safetensors, .bin or .pth file in it.")
-    return Path(found)
 
 
 def _build(config: ModelConfig) -> nn.Module:

@@ -6,7 +6,6 @@ Only architectures that both libraries compute alike are mapped; everything else
 from __future__ import annotations
 
 import gzip
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,10 +16,9 @@ from torch import Tensor
 
 from salmu_core.errors import BadCheckpoint
 from salmu_core.files.writing import write_json, write_tensors, write_text
+from salmu_core.models.hf_settings import EPS, HF_CONFIG, PREPROCESSOR, RESAMPLE, VOCABULARY, clip_vocabulary
 
-HF_CONFIG = "config.json"
 HF_WEIGHTS = "model.safetensors"
-_VOCABULARY = 49408  # of CLIP's byte-pair encoding; its last two entries begin and end a text
 _LAYER = {
     "attn.out_proj.weight": "self_attn.out_proj.weight",
     "attn.out_proj.bias": "self_attn.out_proj.bias",
@@ -71,18 +69,23 @@ def hf_refusal(model_cfg: Mapping[str, Any], preprocess_cfg: Mapping[str, Any]) 
         ("text_cfg.", text, _TEXT_KEYS),
     ):
         odd = [key for key, value in config.items() if key not in known and not _silent(key, value)]
+        odd = [key for key in odd if key != "norm_kwargs" or set(config[key]) - {"eps"}]
         if odd:
             return f"transformers' CLIPModel has no counterpart of {where}{odd[0]} = {config[odd[0]]!r}"
     if text.get("pool_type", "argmax") != "argmax":
         return f"transformers' CLIPModel has no counterpart of text_cfg.pool_type = {text['pool_type']!r}"
     if not isinstance(vision.get("layers", 12), int) or not isinstance(vision.get("image_size", 224), int):
         return "its image encoder is no plain vision transformer on square pictures"
-    if text.get("vocab_size", _VOCABULARY) != _VOCABULARY:
+    if text.get("vocab_size", VOCABULARY) != VOCABULARY:
         return "its vocabulary is not CLIP's"
     resize, filter_ = preprocess_cfg.get("resize_mode", "shortest"), preprocess_cfg.get("interpolation", "bicubic")
-    if (resize, filter_) != ("shortest", "bicubic"):
+    if resize not in ("shortest", "squash") or filter_ not in RESAMPLE.values():
         return f"its pictures are resized in a way ({resize}, {filter_}) that is not the one of CLIPImageProcessor"
     return None
+
+
+def _eps(config: Mapping[str, Any]) -> float:
+    return float((config.get("norm_kwargs") or {}).get("eps", EPS))
 
 
 def _silent(key: str, value: Any) -> bool:
@@ -103,7 +106,7 @@ def write_hf_folder(
     """Write config, weights, tokenizer and image processor so that `CLIPModel` and `CLIPProcessor` load the folder.
 
     Args:
-        preprocess_cfg: `mean`, `std` and `size`, as open_clip has them.
+        preprocess_cfg: `mean`, `std`, `resize_mode` and `interpolation`, as open_clip has them.
 
     Raises:
         BadCheckpoint: see `hf_refusal`.
@@ -113,16 +116,19 @@ def write_hf_folder(
         raise BadCheckpoint(f"The model cannot be written for transformers: {refusal}.")
     write_json(folder / HF_CONFIG, hf_config(model_cfg))
     size = int(model_cfg["vision_cfg"].get("image_size", 224))
+    square = {"height": size, "width": size}
+    squash = preprocess_cfg.get("resize_mode") == "squash"
+    filters = {word: number for number, word in RESAMPLE.items()}
     write_json(
-        folder / "preprocessor_config.json",
+        folder / PREPROCESSOR,
         {
             "image_processor_type": "CLIPImageProcessor",
             "do_convert_rgb": True,
             "do_resize": True,
-            "size": {"shortest_edge": size},
-            "resample": 3,  # bicubic, in Pillow's numbering
-            "do_center_crop": True,
-            "crop_size": {"height": size, "width": size},
+            "size": square if squash else {"shortest_edge": size},
+            "resample": filters[preprocess_cfg.get("interpolation", "bicubic")],
+            "do_center_crop": not squash,
+            "crop_size": square,
             "do_rescale": True,
             "rescale_factor": 1 / 255,
             "do_normalize": True,
@@ -153,13 +159,13 @@ def hf_config(model_cfg: Mapping[str, Any]) -> dict[str, Any]:
             "num_hidden_layers": int(text.get("layers", 12)),
             "num_attention_heads": int(text.get("heads", 8)),
             "max_position_embeddings": int(text.get("context_length", 77)),
-            "vocab_size": _VOCABULARY,
+            "vocab_size": VOCABULARY,
             "projection_dim": dim,
             "hidden_act": act,
-            "layer_norm_eps": 1e-5,
-            "bos_token_id": _VOCABULARY - 2,
-            "eos_token_id": _VOCABULARY - 1,
-            "pad_token_id": _VOCABULARY - 1,
+            "layer_norm_eps": _eps(text),
+            "bos_token_id": VOCABULARY - 2,
+            "eos_token_id": VOCABULARY - 1,
+            "pad_token_id": VOCABULARY - 1,
         },
         "vision_config": {
             "model_type": "clip_vision_model",
@@ -172,7 +178,7 @@ def hf_config(model_cfg: Mapping[str, Any]) -> dict[str, Any]:
             "num_channels": 3,
             "projection_dim": dim,
             "hidden_act": act,
-            "layer_norm_eps": 1e-5,
+            "layer_norm_eps": _eps(vision),
         },
     }
 
@@ -210,66 +216,6 @@ def to_hf_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return mapped
 
 
-def is_hf_clip(folder: Path) -> bool:
-    """Is that a folder in transformers' CLIP layout, and not in open_clip's?"""
-    path = folder / HF_CONFIG
-    if (folder / "open_clip_config.json").is_file() or not path.is_file():
-        return False
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(content, dict) and content.get("model_type") == "clip"
-
-
-def read_hf_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """open_clip's model and preprocessing configuration of a folder in transformers' layout.
-
-    Raises:
-        BadCheckpoint: a setting that open_clip has no counterpart of, or files that cannot be read.
-    """
-    try:
-        content = json.loads((folder / HF_CONFIG).read_text(encoding="utf-8"))
-        vision = {**_HF_VISION, **content.get("vision_config", {})}
-        text = {**_HF_TEXT, **content.get("text_config", {})}
-        path = folder / "preprocessor_config.json"
-        processor = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except (OSError, ValueError, TypeError) as error:
-        raise BadCheckpoint(f"'{folder}' is no readable model in transformers' layout: {error}.") from error
-    acts = {vision["hidden_act"], text["hidden_act"]}
-    if acts not in ({"gelu"}, {"quick_gelu"}) or vision["num_channels"] != 3 or text["vocab_size"] != _VOCABULARY:
-        raise BadCheckpoint(
-            f"'{folder}' has settings that open_clip has no counterpart of: hidden_act {sorted(acts)},"
-            f" {vision['num_channels']} channels, vocabulary of {text['vocab_size']}.",
-            "Convert it to open_clip where you can check the result.",
-        )
-    width = vision["hidden_size"]
-    model_cfg = {
-        "embed_dim": content.get("projection_dim", 512),
-        "quick_gelu": acts == {"quick_gelu"},
-        "vision_cfg": {
-            "image_size": vision["image_size"],
-            "layers": vision["num_hidden_layers"],
-            "width": width,
-            "head_width": width // vision["num_attention_heads"],
-            "patch_size": vision["patch_size"],
-            "mlp_ratio": vision["intermediate_size"] / width,
-        },
-        "text_cfg": {
-            "context_length": text["max_position_embeddings"],
-            "vocab_size": text["vocab_size"],
-            "width": text["hidden_size"],
-            "heads": text["num_attention_heads"],
-            "layers": text["num_hidden_layers"],
-            "mlp_ratio": text["intermediate_size"] / text["hidden_size"],
-        },
-    }
-    preprocess = {
-        ours: processor[theirs] for ours, theirs in (("mean", "image_mean"), ("std", "image_std")) if theirs in processor
-    }
-    return model_cfg, preprocess
-
-
 def from_hf_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """transformers' tensors under open_clip's names; the inverse of `to_hf_weights`. Unknown names stay, for a later refusal."""
     single = {theirs: ours for ours, theirs in _SINGLE.items()}
@@ -297,29 +243,16 @@ def from_hf_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return mapped
 
 
-#: What transformers takes where config.json is silent.
-_HF_VISION = {
-    "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12, "num_channels": 3,
-    "image_size": 224, "patch_size": 32, "hidden_act": "quick_gelu",
-}  # fmt: skip
-_HF_TEXT = {
-    "hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 8,
-    "max_position_embeddings": 77, "vocab_size": _VOCABULARY, "hidden_act": "quick_gelu",
-}  # fmt: skip
-
-
 def _write_tokenizer(folder: Path, context_length: int) -> None:
     """CLIP's vocabulary and merges as transformers names them, from the file that open_clip ships."""
-    from open_clip.tokenizer import SimpleTokenizer, default_bpe
+    from open_clip.tokenizer import default_bpe
 
-    tokens = SimpleTokenizer(context_length=context_length)
     begin, end = "<|startoftext|>", "<|endoftext|>"
-    renamed = {tokens.sot_token_id: begin, tokens.eot_token_id: end}
-    vocabulary = {renamed.get(number, word): number for word, number in tokens.encoder.items()}
+    vocabulary = clip_vocabulary()
     with gzip.open(default_bpe(), "rt", encoding="utf-8") as file:
         lines = file.read().split("\n")
     merges = lines[
-        1 : _VOCABULARY - 2 * 256 - 2 + 1
+        1 : VOCABULARY - 2 * 256 - 2 + 1
     ]  # after a heading; two entries for each byte and two marks are no merges
     special = {"bos_token": begin, "eos_token": end, "unk_token": end, "pad_token": end}
     write_json(folder / "vocab.json", vocabulary)
@@ -331,7 +264,4 @@ def _write_tokenizer(folder: Path, context_length: int) -> None:
     )
 
 
-__all__ = [
-    "HF_CONFIG", "HF_WEIGHTS", "from_hf_weights", "hf_config", "hf_refusal", "is_hf_clip", "read_hf_config", "to_hf_weights",
-    "write_hf_folder",
-]  # fmt: skip
+__all__ = ["HF_WEIGHTS", "from_hf_weights", "hf_config", "hf_refusal", "to_hf_weights", "write_hf_folder"]

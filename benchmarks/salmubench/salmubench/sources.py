@@ -15,7 +15,8 @@ from salmu_core.benchmark import Download, Report
 from salmu_core.errors import BadCheckpoint, NotBuilt
 from salmu_core.files.digests import FileDigests
 from salmu_core.models import hub as core_hub
-from salmu_core.models.dual_encoder import CONFIG_FILE, DualEncoder, ModelConfig, find_weights, load_model
+from salmu_core.models.dual_encoder import CONFIG_FILE, DualEncoder, ModelConfig, load_model
+from salmu_core.models.weights import weight_files
 from salmubench import hub
 
 _HUB = re.compile(r"hf-hub:[^/@\s]+/[^/@\s]+@[0-9a-f]{40}")
@@ -126,8 +127,8 @@ class ModelSource:
         config = _config_of(place)
         described = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else architecture
         digests = FileDigests(None if self.cache is None else self.cache / "digests")
-        [weights] = digests.of([find_weights(place) if place.is_dir() else place])
-        content = json.dumps([described, weights], sort_keys=True)
+        weights = digests.of(weight_files(place))
+        content = json.dumps([described, *weights], sort_keys=True)
         return f"content {hashlib.sha256(content.encode()).hexdigest()[:32]}"
 
     def _repository(self) -> tuple[str, str]:

@@ -20,14 +20,19 @@ from salmu_core.evaluation.retrieval import RetainRetrieval
 from salmu_core.files.digests import FileDigests
 from salmu_core.files.writing import default_cache
 from salmu_core.metric import Metric
-from salmu_core.models.dual_encoder import CONFIG_FILE, DualEncoder, ModelConfig, Processor, find_weights, load_model
-from salmu_core.models.hf_layout import HF_CONFIG, is_hf_clip
+from salmu_core.models.dual_encoder import CONFIG_FILE, DualEncoder, ModelConfig, Processor, load_model
+from salmu_core.models.hf_settings import HF_CONFIG, is_hf_clip, read_hf_config, usual_pictures
+from salmu_core.models.weights import weight_files
 from salmu_core.options import AnyOptions, Field, Options
 from salmu_core.records.schema import Target
 from salmu_deletion.own_data.chain import EARLIER, Earlier, EarlierRetrieval, earlier_requests, earlier_split
 from salmu_deletion.own_data.metrics import ForgetRetrieval
 from salmu_deletion.own_data.parts import RetainParts, as_split, share_out
 from salmu_deletion.own_data.tables import Table, align, read_table, table_files
+
+#: Retain samples that a pass over forget allows at least: a usual batch. Most requests have a few rows, and as few pairs to keep in
+#: a step would hold nothing in place.
+RETAIN_EACH_PASS = 64
 
 
 class OwnDataOptions(Options):
@@ -51,7 +56,11 @@ class OwnDataOptions(Options):
     after: Path | None = Field(
         None, description="run directory of the request before this one: its pairs, and those before, must stay forgotten"
     )
-    passes: float = Field(10, gt=0, description="the 1x budget in passes over forget; as many retain samples are allowed")
+    passes: float = Field(
+        10,
+        gt=0,
+        description="the 1x budget in passes over forget; as many retain samples are allowed, and at least 64 in each",
+    )
     seed: int = Field(0, ge=0, description="which retain rows are set aside to measure is drawn from it")
     mismatched: bool = Field(
         False, description="pairs of people get the picture of another person: associations that nobody ever learned"
@@ -270,8 +279,9 @@ class OwnData(Benchmark):
     # ------------------------------------------------------------------ identity
 
     def budget(self) -> Budget:
-        samples = int(self.options.passes * len(self.forget_table))
-        return Budget(forget=samples, retain=samples if self.options.retain is not None else 0)
+        rows = len(self.forget_table)
+        retain = int(self.options.passes * max(rows, RETAIN_EACH_PASS)) if self.options.retain is not None else 0
+        return Budget(forget=max(1, int(self.options.passes * rows)), retain=retain)
 
     def identity(self) -> Mapping[str, Any]:
         """What was given by its content, so that folders may move."""
@@ -284,8 +294,14 @@ class OwnData(Benchmark):
             "passes": given.passes,
             "seed": given.seed,
             "mismatched": given.mismatched,
+            **self._small(),
             **self._before(),
         }
+
+    def _small(self) -> dict[str, Any]:
+        """What tells a request of few rows from one of salmu 0.2, which allowed it less. Larger ones are the same."""
+        few = self.options.retain is not None and len(self.forget_table) < RETAIN_EACH_PASS
+        return {"retain_each_pass": RETAIN_EACH_PASS} if few else {}
 
     def _before(self) -> dict[str, Any]:
         """What the requests before say, by their content. Nothing for the first one, so that its identity is as it was before there
@@ -311,10 +327,13 @@ class OwnData(Benchmark):
                 " layout.",
             )
         folder = place if place.is_dir() else place.parent
-        config = folder / (HF_CONFIG if place.is_dir() and is_hf_clip(place) else CONFIG_FILE)
-        described = config.read_text(encoding="utf-8") if config.is_file() else str(self.options.architecture)
-        [weights] = self._digests.of([find_weights(place) if place.is_dir() else place])
-        return f"content {hashlib.sha256(json.dumps([described, weights]).encode()).hexdigest()[:32]}"
+        hf = place.is_dir() and is_hf_clip(place)
+        config = folder / (HF_CONFIG if hf else CONFIG_FILE)
+        described = [config.read_text(encoding="utf-8") if config.is_file() else str(self.options.architecture)]
+        if hf and not usual_pictures(preprocess := read_hf_config(place)[1]):  # open_clip says it in the same file
+            described.append(json.dumps(preprocess, sort_keys=True))
+        weights = self._digests.of(weight_files(place))
+        return f"content {hashlib.sha256(json.dumps([*described, *weights]).encode()).hexdigest()[:32]}"
 
     def fingerprint(self) -> str:
         """SHA-256 over captions, columns and pictures of every row of both tables."""
