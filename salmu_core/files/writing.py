@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
+import platform
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,30 +34,96 @@ def default_cache() -> Path:
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that replaces it when the block ends well and vanishes when it does not.
+    """An empty file beside `path` that replaces it when the block ends well and vanishes when it does not.
 
     Raises:
         OutputError: the place cannot be written or is full.
     """
+    with scratch_beside(path) as scratch:
+        temporary = scratch / "content.part"
+        try:
+            temporary.touch()
+            yield temporary
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
+        except OSError as error:
+            raise OutputError(
+                f"'{path}' cannot be written: {error.strerror or error}.", elsewhere(path, "Free some space there")
+            ) from error
+
+
+@contextlib.contextmanager
+def scratch_beside(path: Path) -> Iterator[Path]:
+    """A folder beside `path` for what is not finished, gone when the block ends.
+
+    Libraries write under temporary names of their own as well. Here all of it lies in one folder whose name says which process made
+    it, so what a killed process left behind is known: the next one that writes `path` removes it, whoever named it.
+
+    Raises:
+        OutputError: the place cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        os.close(handle)
+        remove_leftovers(path.parent, path.name)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.{_host()}-{os.getpid()}-", suffix=".part", dir=path.parent))
     except OSError as error:
         raise OutputError(f"'{path}' cannot be written: {error.strerror or error}.", elsewhere(path)) from error
-    temporary = Path(name)
+    _in_use.add(scratch)
     try:
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(
-            f"'{path}' cannot be written: {error.strerror or error}.", elsewhere(path, "Free some space there")
-        ) from error
+        yield scratch
     finally:
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(scratch, ignore_errors=True)
+        _in_use.discard(scratch)
+
+
+_in_use: set[Path] = set()  # scratch folders of this process
+_SCRATCH = re.compile(r"\..+\.(?P<host>[0-9a-f]{8})-(?P<process>\d+)-\w+\.part")
+_UNSIGNED = re.compile(r"\..+\.part|\.tmp\w{6}")  # of salmu before 0.3, and safetensors' own
+
+
+def is_leftover(name: str) -> bool:
+    """Is that the name of something unfinished?"""
+    return bool(_SCRATCH.fullmatch(name) or _UNSIGNED.fullmatch(name))
+
+
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
+    """Remove what processes that are gone left unfinished in a folder. What a running process writes stays, and so does what other
+    computers write.
+
+    Args:
+        name: of the file that was being written; None: of any, also where the name does not say who wrote it. Only for folders
+            that one process at a time writes into.
+    """
+    start = "." if name is None else f".{name}."
+    with contextlib.suppress(OSError):
+        for entry in list(os.scandir(folder)):
+            if not entry.name.startswith(start) or not is_leftover(entry.name):
+                continue
+            signed = _SCRATCH.fullmatch(entry.name)
+            if signed is None and name is not None:
+                continue
+            if signed is not None and (signed["host"] != _host() or _is_busy(Path(entry.path), int(signed["process"]))):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            else:
+                Path(entry.path).unlink(missing_ok=True)
+
+
+def _is_busy(scratch: Path, process: int) -> bool:
+    """Does a process that is alive write there? A number that is this process's own may be that of one before it."""
+    if process == os.getpid():
+        return scratch in _in_use
+    import psutil
+
+    return bool(psutil.pid_exists(process))
+
+
+@cache
+def _host() -> str:
+    return hashlib.blake2b(platform.node().encode(), digest_size=4).hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor
 
 from salmu_core.errors import DamagedFile, OutputError
-from salmu_core.files.writing import read_tensors, write_tensors
+from salmu_core.files.writing import read_tensors, remove_leftovers, write_tensors
 
 
 def disk_for_training(weight_bytes: int) -> int:
@@ -88,8 +88,7 @@ class Checkpoints:
             OutputError: the disk is full or the place cannot be written; the last checkpoint is still there.
         """
         started = time.monotonic()
-        for left_behind in self.folder.glob(".*.part"):
-            left_behind.unlink(missing_ok=True)
+        remove_leftovers(self.folder)
         try:
             write_tensors(self._path(fit), tensors, {"salmu": json.dumps(facts)})
         finally:
