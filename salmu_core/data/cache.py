@@ -19,7 +19,7 @@ from torch import Tensor
 
 from salmu_core.data.pairs import FileImages, ImagePlaces, ImageRows, Split, content_key
 from salmu_core.data.pixel_file import PixelFile, stride_bytes
-from salmu_core.data.processes import process_count, process_index, wait_for_all
+from salmu_core.data.processes import process_count, process_index, processes_here, wait_for_all
 from salmu_core.errors import BadData, DamagedFile, OutputError
 from salmu_core.files.digests import FileDigests
 from salmu_core.files.writing import elsewhere, read_tensors, write_tensors
@@ -171,7 +171,7 @@ class DecodePool:
     def threads(self) -> int:
         """This process's share of the cores."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+        return max(1, cores // processes_here())
 
     @cached_property
     def executor(self) -> ThreadPoolExecutor:

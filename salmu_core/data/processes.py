@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch.distributed as dist
 
 
@@ -13,6 +15,12 @@ def process_count() -> int:
 def process_index() -> int:
     """This process's number; 0 is the one that writes and prints."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def processes_here() -> int:
+    """Processes of the same run on this machine. Variables that another launcher left behind do not count."""
+    given = os.environ.get("LOCAL_WORLD_SIZE", "1") if process_count() > 1 else "1"
+    return max(1, int(given)) if given.isdigit() else 1
 
 
 def wait_for_all() -> None:

@@ -14,6 +14,7 @@ from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import DistributedDataParallelKwargs
 
 from salmu_core.errors import SalmuError
+from salmu_core.runner.surroundings import own_surroundings
 
 AUTOCAST = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -24,6 +25,7 @@ def open_accelerator(
 ) -> Iterator[Accelerator]:
     """An Accelerator for the length of a run; its trackers are closed at the end.
 
+    What environment variables ask Accelerate for is put aside (see `surroundings`), and fp32 products are computed in fp32.
     Unused parameters are looked for, since losses on one encoder and distillation losses leave some out by design.
 
     Raises:
@@ -36,13 +38,15 @@ def open_accelerator(
     if log_with is not None:
         settings = {"log_with": log_with, "project_dir": str(log_folder)}
     try:
-        accelerator = Accelerator(
-            mixed_precision=precision,
-            # Without this Accelerate joins no process group on machines that have only CPUs.
-            cpu=cpu or not torch.accelerator.is_available(),
-            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-            **settings,
-        )
+        with own_surroundings(precision):
+            accelerator = Accelerator(
+                mixed_precision=precision,
+                gradient_accumulation_steps=1,  # the loop counts micro-batches itself
+                # Without this Accelerate joins no process group on machines that have only CPUs.
+                cpu=cpu or not torch.accelerator.is_available(),
+                kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+                **settings,
+            )
     except (ValueError, ImportError) as error:
         raise SalmuError(
             f"This run cannot be set up: {error}",
@@ -52,13 +56,17 @@ def open_accelerator(
         raise SalmuError(
             f"The tracker '{log_with}' is not installed.", "pip install 'salmu[trackers]' for tensorboard, or wandb."
         )
+    rounding = torch.get_float32_matmul_precision()
     try:
+        # TF32 is never used unasked, whatever the environment made of it.
+        torch.set_float32_matmul_precision("highest")
         yield accelerator
     finally:
         # Not `end_training`: it takes the process group down, and a comparison has more runs to come.
         for tracker in accelerator.trackers:
             tracker.finish()
         accelerator.free_memory()
+        torch.set_float32_matmul_precision(rounding)
 
 
 def leave_process_group() -> None:

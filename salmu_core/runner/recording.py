@@ -23,6 +23,7 @@ from salmu_core.records.exhibits import EXHIBITS_FILE, SCENE_FILE, beside, write
 from salmu_core.records.schema import Cost, Provenance, PublishedResult, RunRecord, ScoreRecord, Status
 from salmu_core.runner.provenance import device_name, git_commit, package_versions
 from salmu_core.runner.settings import Settings
+from salmu_core.runner.surroundings import rounding_variables
 from salmu_core.spec.resolve import Resolved, make_metrics
 
 ROWS_FILE = "rows.safetensors"
@@ -87,7 +88,7 @@ def make_record(
             start_fingerprint=facts.get("start_fingerprint", {}),
             model_fingerprint=facts.get("model_fingerprint", {}),
             command=run_command(spec),
-            execution=facts.get("execution", {}),
+            execution={**facts.get("execution", {}), **({"environment": found} if (found := rounding_variables()) else {})},
         ),
         error=error,
         rows_file=ROWS_FILE if evaluation.rows else None,
