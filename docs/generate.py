@@ -65,6 +65,7 @@ def zoo_table() -> str:
 _WORDS = {
     "__version__": "the installed version",
     "Field": "pydantic's Field: default, bounds and description of an option",
+    "MakeMethod": "makes an installed method of that name with these options",
     "Report": "what a benchmark's `build` calls with every BuildStep",
     "Role": '"forget" or "retain"',
     "Target": '"clean" or "compromised"',

@@ -59,7 +59,9 @@ if TYPE_CHECKING:
     from salmu_core.records.schema import Target as Target
     from salmu_core.records.store import load_records as load_records
     from salmu_core.runner.audit_context import AuditContext as AuditContext
+    from salmu_core.runner.budget import SampleMeter as SampleMeter
     from salmu_core.runner.compare import compare as compare
+    from salmu_core.runner.context import MakeMethod as MakeMethod
     from salmu_core.runner.context import UnlearnContext as UnlearnContext
     from salmu_core.runner.evaluate import evaluate as evaluate
     from salmu_core.runner.replay import replay as replay
@@ -110,6 +112,8 @@ _HOMES = {
     "SplitInfo": "benchmark",
     "Target": "records.schema",
     "Terms": "benchmark",
+    "MakeMethod": "runner.context",
+    "SampleMeter": "runner.budget",
     "UnlearnContext": "runner.context",
     "UnlearningMethod": "method",
     "View": "data.pairs",

@@ -78,6 +78,10 @@ class OutputError(SalmuError):
     """An output place that cannot be written, is full, or holds something else."""
 
 
+#: What else helps where a budget is too small, to end a hint with.
+RAISE_BUDGET = "raise the budget for all methods (--budget; with `salmu forget` --passes)"
+
+
 class BudgetExceeded(SalmuError):
     """A method asked for more forget or retain samples than the benchmark's budget allows."""
 

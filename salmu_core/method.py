@@ -18,7 +18,8 @@ from salmu_core.options import AnyOptions, Field, Options, SearchSpace
 
 if TYPE_CHECKING:
     from salmu_core.models.dual_encoder import DualEncoder
-    from salmu_core.runner.context import UnlearnContext
+    from salmu_core.runner.budget import SampleMeter
+    from salmu_core.runner.context import MakeMethod, UnlearnContext
 
 Family = Literal[
     "baseline",
@@ -90,6 +91,23 @@ class UnlearningMethod(ABC):
         """The splits that are read with these options: all of `data`, or fewer of them, in the same order."""
         return self.data
 
+    def planned_steps(self, rows: Mapping[Role, int], meter: SampleMeter, make_method: MakeMethod) -> int | None:
+        """Optimiser steps with these options, worked out before anything is loaded. A method that takes `epochs`, or trains through
+        another one, says it here, so that a run that its budget cannot hold is refused at once.
+
+        Args:
+            rows: of every split that is read.
+            meter: holds the budget; `meter.steps` is what `ctx.fit` does.
+            make_method: makes an installed method of that name with these options, for methods around methods.
+
+        Returns:
+            Steps; None where they show only while it runs.
+
+        Raises:
+            BudgetExceeded: the budget does not hold them.
+        """
+        return None
+
     def state(self) -> dict[str, Tensor]:
         """Tensors of the method's own that change while it trains; they are saved with every checkpoint."""
         return {}
@@ -110,6 +128,10 @@ class LossMethod(UnlearningMethod):
         """Parameters to train: the towers named by the option `tower`. The logit scale stays fixed: otherwise scaling
         the logits satisfies most forgetting losses without forgetting anything."""
         return model.tower_parameters(self.options.tower)
+
+    def planned_steps(self, rows: Mapping[Role, int], meter: SampleMeter, make_method: MakeMethod) -> int | None:
+        """Those of one fit over all splits that are read."""
+        return meter.steps(self.options, rows) if rows else None
 
     @abstractmethod
     def loss(self, model: DualEncoder, batch: Batch) -> Tensor | Mapping[str, Tensor]:

@@ -16,7 +16,7 @@ GROUPS = {
         "Settings",
     ),
     "Records": ("RunRecord", "RunSpec", "PublishedRow"),
-    "Write a method": ("UnlearningMethod", "LossMethod", "UnlearnContext", "FitOptions", "Batch", "Pairs", "Features"),
+    "Write a method": ("UnlearningMethod", "LossMethod", "UnlearnContext", "FitOptions", "SampleMeter", "Batch", "Pairs", "Features"),
     "Options": ("Options", "Between", "OneOf"),
     "Write a metric": ("Metric", "View", "Embedded", "Score", "NotMeasurable"),
     "Write an audit": ("Audit", "AuditContext", "Leak"),
@@ -40,6 +40,7 @@ GROUPS = {
 #: Names that are an alias or somebody else's: what they are.
 WORDS = {
     "__version__": "the installed version",
+    "MakeMethod": "makes an installed method of that name with these options",
     "Field": "[pydantic's `Field`](https://docs.pydantic.dev/latest/concepts/fields/): default, bounds and description of an option",
     "Report": "what a benchmark's `build` calls with every `BuildStep`",
     "Role": '`"forget"` or `"retain"`',

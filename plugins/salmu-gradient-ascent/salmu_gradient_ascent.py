@@ -3,6 +3,8 @@ pairs are no more similar than strangers."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -15,12 +17,15 @@ from salmu_core import (
     Field,
     FitOptions,
     LossMethod,
+    MakeMethod,
+    Role,
     SalmuError,
+    SampleMeter,
     UnlearnContext,
     UnlearningMethod,
     hookimpl,
 )
-from salmu_core.errors import BudgetExceeded
+from salmu_core.errors import RAISE_BUDGET, BudgetExceeded
 from salmu_core.losses import contrastive_loss, mismatched_cosine, pair_cosine
 
 
@@ -119,15 +124,8 @@ class AnchoredAscent(LossMethod):
         if cosine <= anchor:
             return
         left = ctx.budget_left("forget")
-        if left is not None:  # the measurements between the steps need room as well
-            most = most_steps(left, batch, probes, options.every)
-            steps = most if options.epochs is None else max(1, int(options.epochs * rows / batch))
-            if not 0 < steps <= most:
-                raise BudgetExceeded(
-                    f"anchored-ascent asks for {max(1, steps)} steps, and {left} forget samples are left, which hold {most}"
-                    f" with {probes} probes after each {options.every}.",
-                    "Use fewer epochs or probes, or raise the budget for all methods with --budget.",
-                )
+        if left is not None:
+            steps = self._steps_within(left, rows)
             options = options.model_copy(update={"epochs": (steps + 0.5) * batch / rows})
 
         def reached(step: int) -> bool:
@@ -138,6 +136,30 @@ class AnchoredAscent(LossMethod):
             return cosine <= anchor
 
         ctx.fit(self.loss, options, params=self.trainable(ctx.model), after_step=reached)
+
+    def planned_steps(self, rows: Mapping[Role, int], meter: SampleMeter, make_method: MakeMethod) -> int | None:
+        """Those that are left after the first measurement, with one after each few of them."""
+        meter.check("forget", probes := min(self.options.probes, rows["forget"]))
+        left = meter.left("forget")
+        return meter.steps(self.options, rows) if left is None else self._steps_within(left - probes, rows["forget"])
+
+    def _steps_within(self, left: int, rows: int) -> int:
+        """Steps that so many samples hold: the measurements between the steps need room as well.
+
+        Raises:
+            BudgetExceeded: fewer than the epochs ask for, or not one.
+        """
+        options = self.options
+        probes, batch = min(options.probes, rows), min(options.batch_size, rows)
+        most = most_steps(left, batch, probes, options.every)
+        steps = most if options.epochs is None else max(1, int(options.epochs * rows / batch))
+        if not 0 < steps <= most:
+            raise BudgetExceeded(
+                f"anchored-ascent asks for {max(1, steps)} steps, and {left} forget samples are left, which hold {most}"
+                f" with {probes} probes after each {options.every}.",
+                f"Use fewer epochs or probes, or {RAISE_BUDGET}.",
+            )
+        return steps
 
     def loss(self, model: DualEncoder, batch: Batch) -> dict[str, Tensor]:
         """The negated contrastive loss of the forget batch."""

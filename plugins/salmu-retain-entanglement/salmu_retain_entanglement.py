@@ -15,8 +15,11 @@ from salmu_core import (
     Features,
     Field,
     FitOptions,
+    MakeMethod,
     Pairs,
+    Role,
     SalmuError,
+    SampleMeter,
     UnlearnContext,
     UnlearningMethod,
     hookimpl,
@@ -157,6 +160,14 @@ class RetainForgetEntanglement(UnlearningMethod):
         plain = {"lr": options.restore_lr, "optimizer": "sgd", "beta1": 0.0, "weight_decay": 0.0}
         second = self._for(ctx, steps - first).model_copy(update=plain)
         ctx.fit(self.restore, second, params=params.values(), combine=self.projected)
+
+    def planned_steps(self, rows: Mapping[Role, int], meter: SampleMeter, make_method: MakeMethod) -> int | None:
+        """Those of both stages together, at least one for each."""
+        sizes = meter.batch_sizes(self.options, rows)
+        steps = max(2, meter.steps(self.options, rows))
+        for role, size in sizes.items():
+            meter.check(role, steps * size)
+        return steps
 
     def climb(self, model: DualEncoder, batch: Batch) -> dict[str, Tensor]:
         """`-gamma clipped(L_forget) + lambda c + mu/2 c^2` with `c = L_remote(theta) - L_remote(theta_0)` (equations 2 to 4)."""

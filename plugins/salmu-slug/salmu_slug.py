@@ -23,6 +23,7 @@ from salmu_core import (
     UnlearningMethod,
     hookimpl,
 )
+from salmu_core.errors import RAISE_BUDGET
 from salmu_core.losses import contrastive_loss, mismatched_cosine, pair_cosine
 
 #: Parts of names of tensors that are never edited, as released.
@@ -255,7 +256,7 @@ def slice_rows(ctx: UnlearnContext, wanted: int, evaluations: int) -> dict[Liter
         if rows[split] < 2:
             raise SalmuError(
                 f"The {split} budget holds {left} more samples, too few for the {evaluations} evaluations of slug.",
-                "Lower candidates or evaluations, or raise the budget for all methods with --budget.",
+                f"Lower candidates or evaluations, or {RAISE_BUDGET}.",
             )
     return rows
 

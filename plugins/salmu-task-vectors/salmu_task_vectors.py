@@ -14,7 +14,10 @@ from salmu_core import (
     DualEncoder,
     Field,
     FitOptions,
+    MakeMethod,
     OneOf,
+    Role,
+    SampleMeter,
     UnlearnContext,
     UnlearningMethod,
     hookimpl,
@@ -73,6 +76,10 @@ class TaskVectorNegation(UnlearningMethod):
         ctx.log(vector_norm=norm(vectors))
         write(params, {name: negate(start[name], vectors[name], self.options.strength) for name in params})
 
+    def planned_steps(self, rows: Mapping[Role, int], meter: SampleMeter, make_method: MakeMethod) -> int | None:
+        """Those of the one fit."""
+        return meter.steps(self.options, rows)
+
 
 class NegMerge(UnlearningMethod):
     """Task vectors of several fits; only what all of them change in one direction is subtracted."""
@@ -113,6 +120,15 @@ class NegMerge(UnlearningMethod):
         changed = sum(int((vectors != 0).any(dim=0).sum()) for vectors in stacked.values())
         ctx.log(vector_norm=norm(merged), agreement=kept / max(1, changed))
         write(params, {name: negate(start[name], merged[name], options.strength) for name in params})
+
+    def planned_steps(self, rows: Mapping[Role, int], meter: SampleMeter, make_method: MakeMethod) -> int | None:
+        """Those of all fits together."""
+        fits, size = self.options.vectors, meter.batch_sizes(self.options, rows)["forget"]
+        left = meter.left("forget")
+        shared = self.options.epochs is None and left is not None
+        each = max(1, left // size // fits) if shared else meter.steps(self.options, rows)
+        meter.check("forget", fits * each * size)
+        return int(fits * each)
 
     def epochs_each(self, ctx: UnlearnContext) -> float | None:
         """Passes per fit: the option, or an equal share of what is left, which is whole batches of every fit alike."""

@@ -14,10 +14,13 @@ from salmu_core import (
     Between,
     DualEncoder,
     Field,
+    MakeMethod,
     OneOf,
     Options,
     Pairs,
+    Role,
     SalmuError,
+    SampleMeter,
     UnlearnContext,
     UnlearningMethod,
     hookimpl,
@@ -105,6 +108,12 @@ class SalUn(UnlearningMethod):
 
         ctx.log(salient=sum(int(part.sum()) for part in mask.values()))
         ctx.delegate(inner, on_gradients=hide, after_step=pin)
+
+    def planned_steps(self, rows: Mapping[Role, int], meter: SampleMeter, make_method: MakeMethod) -> int | None:
+        """Those of the inner method, with what the measurement leaves."""
+        if (left := meter.left("forget")) is not None:
+            meter.take("forget", min(rows["forget"], max(1, min(self.options.rows, left // 10))))
+        return steps_of(self.options.inner, self.options.inner_options or {}, rows, meter, make_method)
 
 
 def pairs_loss(model: DualEncoder, pairs: Pairs) -> Float[Tensor, ""]:
@@ -222,6 +231,10 @@ class Munba(UnlearningMethod):
         inner = inner_method(ctx, options.inner, {"lr": options.lr, **options.inner_options})
         ctx.delegate(inner, combine=bargain)
 
+    def planned_steps(self, rows: Mapping[Role, int], meter: SampleMeter, make_method: MakeMethod) -> int | None:
+        """Those of the inner method."""
+        return steps_of(self.options.inner, self.options.inner_options, rows, meter, make_method)
+
 
 def normalised_sum(forget: Gradients, retain: Gradients) -> dict[str, Tensor]:
     """`g_r / |g_r| + g_f / |g_f|`, norms over all weights together: both sides have the same say however long their gradients are
@@ -256,6 +269,10 @@ class NormalisedSum(UnlearningMethod):
         inner = inner_method(ctx, options.inner, {"lr": options.lr, **options.inner_options})
         ctx.delegate(inner, combine=add)
 
+    def planned_steps(self, rows: Mapping[Role, int], meter: SampleMeter, make_method: MakeMethod) -> int | None:
+        """Those of the inner method."""
+        return steps_of(self.options.inner, self.options.inner_options, rows, meter, make_method)
+
 
 class SurgeryOptions(SettlingOptions):
     """Options of gradient-surgery."""
@@ -288,6 +305,10 @@ class GradientSurgery(UnlearningMethod):
         inner = inner_method(ctx, options.inner, {"lr": options.lr, **options.inner_options})
         ctx.delegate(inner, combine=operate)
 
+    def planned_steps(self, rows: Mapping[Role, int], meter: SampleMeter, make_method: MakeMethod) -> int | None:
+        """Those of the inner method."""
+        return steps_of(self.options.inner, self.options.inner_options, rows, meter, make_method)
+
 
 def inner_method(ctx: UnlearnContext, name: str, options: Mapping[str, Any]) -> UnlearningMethod:
     """The method that is wrapped.
@@ -301,6 +322,14 @@ def inner_method(ctx: UnlearnContext, name: str, options: Mapping[str, Any]) -> 
             f"{name} works around another method and cannot be inside one.", "Choose a method with a loss of its own."
         )
     return ctx.method(name, options)
+
+
+def steps_of(
+    name: str, options: Mapping[str, Any], rows: Mapping[Role, int], meter: SampleMeter, make_method: MakeMethod
+) -> int | None:
+    """Steps that a method takes inside another one."""
+    inner = make_method(name, options)
+    return inner.planned_steps({role: rows[role] for role in inner.reads() if role in rows}, meter, make_method)
 
 
 @hookimpl

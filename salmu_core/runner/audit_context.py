@@ -18,7 +18,7 @@ from salmu_core.method import FitOptions
 from salmu_core.models.dual_encoder import DualEncoder
 from salmu_core.records.schema import Target
 from salmu_core.runner.budget import SampleMeter
-from salmu_core.runner.fit import AfterStep, Fit, Loss, fit, plan_steps
+from salmu_core.runner.fit import AfterStep, Fit, Loss, fit
 from salmu_core.runner.gradients import OnGradients
 from salmu_core.seeding import derive_seed
 
@@ -105,7 +105,7 @@ class AuditContext:
         model = self.model if model is None else model
         store = PairStore(split, model.processor, model.device, self._data)
         meter = SampleMeter({}, self._name)
-        steps = plan_steps(options, {"forget": len(store)}, meter)
+        steps = meter.steps(options, {"forget": len(store)})
         job = Fit(
             accelerator=self.accelerator,
             model=model,

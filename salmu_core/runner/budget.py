@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from salmu_core.errors import BudgetExceeded
+from salmu_core.errors import RAISE_BUDGET, BadOptions, BudgetExceeded
+
+if TYPE_CHECKING:
+    from salmu_core.method import FitOptions
 
 
 class SampleMeter:
@@ -34,7 +39,7 @@ class SampleMeter:
         if left is not None and samples > left:
             raise BudgetExceeded(
                 f"{self.owner} asks for {samples} more {role} samples, and {left} of {self.allowed[role]} are left.",
-                "Use fewer epochs or rows, or raise the budget for all methods with --budget.",
+                f"Use fewer epochs or rows, or {RAISE_BUDGET}.",
             )
         self.seen[role] = self.seen.get(role, 0) + samples
 
@@ -43,3 +48,34 @@ class SampleMeter:
         before = dict(self.seen)
         self.take(role, samples)
         self.seen = before
+
+    def batch_sizes(self, options: FitOptions, rows: Mapping[str, int]) -> dict[str, int]:
+        """Rows of a batch per role: as asked for, or all there are, or all that may still be seen."""
+        sizes = {}
+        for role, count in rows.items():
+            left = self.left(role)
+            sizes[role] = max(1, min(options.batch_size, count, count if left is None else left))
+        return sizes
+
+    def steps(self, options: FitOptions, rows: Mapping[str, int]) -> int:
+        """Optimiser steps of a fit: the given epochs over the first role, or all that the budget holds. Counts nothing.
+
+        Args:
+            rows: of every role of which each step sees a batch.
+
+        Raises:
+            BudgetExceeded: the epochs asked for need more samples of some role than are left.
+            BadOptions: neither epochs nor a budget says how many.
+        """
+        sizes = self.batch_sizes(options, rows)
+        if options.epochs is None:
+            limits = [left // sizes[role] for role in rows if (left := self.left(role)) is not None]
+            if not limits:
+                raise BadOptions("The number of epochs is not given and no budget limits it.", "Set epochs.")
+            steps = min(limits)
+        else:
+            first = next(iter(rows))
+            steps = math.floor(options.epochs * rows[first] / sizes[first])
+        for role, size in sizes.items():
+            self.check(role, max(1, steps) * size)
+        return max(1, steps)

@@ -19,7 +19,7 @@ from salmu_core.models.adapters import Added, LowRank, adapted_names, added_by, 
 from salmu_core.models.dual_encoder import DualEncoder
 from salmu_core.runner.budget import SampleMeter
 from salmu_core.runner.checkpoints import Checkpoints
-from salmu_core.runner.fit import AfterStep, Fit, Loss, fit, plan_steps
+from salmu_core.runner.fit import AfterStep, Fit, Loss, fit
 from salmu_core.runner.gradients import Combine, OnGradients, gradients_of
 from salmu_core.runner.wrapping import Wrapping, check_inner
 from salmu_core.seeding import derive_seed
@@ -108,7 +108,8 @@ class UnlearnContext:
         """
         roles = tuple(splits) if splits is not None else self._method.reads()
         stores: dict[str, PairStore] = {role: self._store(role) for role in roles}
-        steps = plan_steps(options, {role: len(store) for role, store in stores.items()}, self._meter)
+        rows = {role: len(store) for role, store in stores.items()}
+        steps = self._meter.steps(options, rows)
         chosen = list(params) if params is not None else self.model.tower_parameters("both")
         ids = {id(parameter) for parameter in chosen}
         named = {name: parameter for name, parameter in self.model.named_parameters() if id(parameter) in ids}
@@ -123,6 +124,7 @@ class UnlearnContext:
             stores=stores,
             options=options,
             steps=steps,
+            batch_sizes=self._meter.batch_sizes(options, rows),
             params=[factor for adapter in adapters.values() for factor in adapter.parameters()] or chosen,
             meter=self._meter,
             seed=self.seed,

@@ -53,6 +53,7 @@ class Fit:
         meter: counts samples.
         seed, number: the batches of fit `number` are drawn from them.
         normalisation_training: batch-norm statistics move (training from scratch); off for unlearning.
+        batch_sizes: rows of a batch per role, where they are fewer than `options.batch_size`: no more than a budget holds.
         samplers: which rows each step sees, per role; default: one `EpochSampler` for each store.
         on_gradients: changes the gradients in place before they are clipped and used.
         combine: makes one gradient of those of the loss's terms; default: their sum.
@@ -76,6 +77,7 @@ class Fit:
     load_extra_state: Callable[[dict[str, Tensor]], None] = lambda state: None
     normalisation_training: bool = False
     samplers: Mapping[str, EpochSampler] | None = None
+    batch_sizes: Mapping[str, int] = field(default_factory=dict)
     on_gradients: OnGradients | None = None
     combine: Combine | None = None
     history: list[dict[str, float]] = field(default_factory=list)
@@ -96,26 +98,6 @@ class _LossStep(nn.Module):
         with torch.autocast(self.model.device.type, enabled=False):
             terms = self._loss(self.model, batch)
         return dict(terms) if isinstance(terms, Mapping) else {"loss": terms}
-
-
-def plan_steps(options: FitOptions, rows: Mapping[str, int], meter: SampleMeter) -> int:
-    """Optimiser steps of a fit: the given epochs over the first role, or all that the budget holds.
-
-    Raises:
-        BudgetExceeded: the epochs asked for need more samples of some role than are left.
-    """
-    sizes = {role: min(options.batch_size, count) for role, count in rows.items()}
-    if options.epochs is None:
-        limits = [left // sizes[role] for role in rows if (left := meter.left(role)) is not None]
-        if not limits:
-            raise BadOptions("The number of epochs is not given and no budget limits it.", "Set epochs.")
-        steps = min(limits)
-    else:
-        first = next(iter(rows))
-        steps = max(1, math.floor(options.epochs * rows[first] / sizes[first]))
-    for role, size in sizes.items():
-        meter.check(role, max(1, steps) * size)
-    return max(1, steps)
 
 
 def learning_rate(options: FitOptions, step: int, steps: int) -> float:
@@ -145,7 +127,8 @@ def fit(job: Fit) -> int:
     # A free optimiser for each fit: Accelerate keeps references to all it prepared, dropped again below.
     stepper, prepared = accelerator.prepare(module, optimizer)
     samplers = job.samplers or {
-        role: EpochSampler(len(store), options.batch_size, job.seed, job.number, role) for role, store in job.stores.items()
+        role: EpochSampler(len(store), job.batch_sizes.get(role, options.batch_size), job.seed, job.number, role)
+        for role, store in job.stores.items()
     }
     step, stop = _resume(job, optimizer) if job.checkpoints else (0, False)
     finished_before = stop

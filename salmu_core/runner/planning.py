@@ -12,9 +12,10 @@ from salmu_core.evaluation.plan import plan_evaluation
 from salmu_core.files.writing import check_writable
 from salmu_core.method import FitOptions
 from salmu_core.plugins.registry import Plugins
+from salmu_core.runner.budget import SampleMeter
 from salmu_core.runner.checkpoints import disk_for_training
 from salmu_core.runner.memory import ModelCost, model_cost, training_bytes
-from salmu_core.runner.run import Settings, finished_record
+from salmu_core.runner.run import Settings, finished_record, steps_within_budget
 from salmu_core.spec.resolve import Resolved, make_metrics
 
 
@@ -84,6 +85,7 @@ def plan_run(
 
     Raises:
         OutputError: the place cannot be written.
+        BudgetExceeded: the budget does not hold the run.
     """
     check_writable(folder.parent if not folder.exists() else folder)
     benchmark = resolved.benchmark
@@ -99,13 +101,10 @@ def plan_run(
         allowed = benchmark.budget().times(resolved.spec.budget)
         kept = cost.weights if method.reads() else 0
         disk = kept
+        steps = steps_within_budget(resolved, plugins)
         if isinstance(method.options, FitOptions) and rows:
-            sizes = {role: min(method.options.batch_size, count) for role, count in rows.items()}
-            steps = min(allowed[role] // size for role, size in sizes.items())
-            if method.options.epochs is not None:
-                first = next(iter(rows))
-                steps = min(steps, int(method.options.epochs * rows[first] / sizes[first]))
-            samples = {role: steps * size for role, size in sizes.items()}
+            sizes = SampleMeter(allowed, method.name).batch_sizes(method.options, rows)
+            samples = {} if steps is None else {role: steps * size for role, size in sizes.items()}
             memory = training_bytes(cost, method.options, rows, resolved.spec.precision, settings, process_count())
             disk = disk_for_training(cost.weights)
     return RunPlan(

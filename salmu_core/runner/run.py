@@ -15,7 +15,7 @@ from salmu_core.data.cache import DataCache
 from salmu_core.data.processes import process_index
 from salmu_core.errors import BadRecord, Diverged, OutputError
 from salmu_core.evaluation.evaluate import Evaluation, evaluate_model
-from salmu_core.files.writing import check_writable, write_sealed_json, write_tensors
+from salmu_core.files.writing import check_writable, remove_leftovers, write_sealed_json, write_tensors
 from salmu_core.models.dual_encoder import WEIGHTS_FILE
 from salmu_core.plugins.registry import Plugins, load_plugins
 from salmu_core.records.exhibits import EXHIBITS_FILE, SCENE_FILE
@@ -23,6 +23,7 @@ from salmu_core.records.schema import Protocol, RunRecord, RunSpec, Status
 from salmu_core.records.store import RECORD_FILE, read_record, write_record
 from salmu_core.report.evidence import HISTORY_FILE
 from salmu_core.runner.accelerate_setup import open_accelerator
+from salmu_core.runner.budget import SampleMeter
 from salmu_core.runner.checkpoints import Checkpoints
 from salmu_core.runner.progress import Progress
 from salmu_core.runner.recording import ROWS_FILE as ROWS_FILE
@@ -30,7 +31,7 @@ from salmu_core.runner.recording import make_record, write_exhibits, write_resul
 from salmu_core.runner.settings import Settings as Settings
 from salmu_core.runner.unlearning import UNLEARNED_FILE, Unlearned, read_object, unlearn_or_resume
 from salmu_core.spec.presets import FROM_BENCHMARK, with_preset
-from salmu_core.spec.resolve import Resolved, make_metrics, resolve
+from salmu_core.spec.resolve import Resolved, make_method, make_metrics, resolve
 
 SPEC_FILE = "spec.json"
 
@@ -68,7 +69,8 @@ def run(
         The record. A loss that stops being finite or a method that raises gives status "diverged" or "failed".
 
     Raises:
-        SalmuError: names, options, output place or benchmark are not usable; found before anything expensive.
+        SalmuError: names, options, output place or benchmark are not usable, or the budget does not hold the run; found before
+            anything expensive where the benchmark is built.
     """
     plugins = plugins or load_plugins()
     settings = settings or Settings()
@@ -93,7 +95,21 @@ def run(
         if chosen != spec.method_options:
             spec = spec.model_copy(update={"method_options": chosen})
             resolved = resolve(spec, plugins, settings.cache_folder, resolved.benchmark)
+    if finished_record(Path(out), resolved) is None and resolved.benchmark.ready():
+        steps_within_budget(resolved, plugins)
     return run_resolved(resolved, Path(out), settings, plugins)
+
+
+def steps_within_budget(resolved: Resolved, plugins: Plugins) -> int | None:
+    """Optimiser steps of a run over a benchmark that is built, at most; None where only the run shows them.
+
+    Raises:
+        BudgetExceeded: the budget does not hold the run.
+    """
+    method, benchmark, spec = resolved.new_method(), resolved.benchmark, resolved.spec
+    rows = {role: len(benchmark.split_for(role)) for role in method.reads()}
+    meter = SampleMeter(benchmark.budget().times(spec.budget), spec.method)
+    return method.planned_steps(rows, meter, lambda name, options: make_method(name, options, plugins))
 
 
 def run_resolved(resolved: Resolved, folder: Path, settings: Settings, plugins: Plugins) -> RunRecord:
@@ -138,6 +154,7 @@ def ensure_built(benchmark: Benchmark, accelerator: Accelerator, report: Callabl
 def claim_folder(resolved: Resolved, folder: Path, settings: Settings) -> None:
     """Make sure that the folder is writable and is this run's, or nobody's."""
     check_writable(folder, needed_bytes=64_000_000)
+    remove_leftovers(folder)
     spec_path = folder / SPEC_FILE
     claimed = None if settings.overwrite or not spec_path.exists() else read_object(spec_path)
     if claimed is not None and claimed.get("id") != resolved.id:

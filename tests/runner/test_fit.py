@@ -14,7 +14,7 @@ from salmu_core.runner import fit as fit_module
 from salmu_core.runner.accelerate_setup import open_accelerator
 from salmu_core.runner.budget import SampleMeter
 from salmu_core.runner.checkpoints import Checkpoints
-from salmu_core.runner.fit import Fit, fit, learning_rate, plan_steps
+from salmu_core.runner.fit import Fit, fit, learning_rate
 from salmu_core.runner.sampling import EpochSampler
 
 
@@ -79,10 +79,10 @@ def test_schedules(schedule, expected):
 def test_steps_follow_epochs_or_the_budget():
     meter = SampleMeter({"forget": 100, "retain": 50}, "m")
     rows = {"forget": 30, "retain": 60}
-    assert plan_steps(FitOptions(batch_size=10), rows, meter) == 5
-    assert plan_steps(FitOptions(batch_size=10, epochs=1), rows, meter) == 3
+    assert meter.steps(FitOptions(batch_size=10), rows) == 5
+    assert meter.steps(FitOptions(batch_size=10, epochs=1), rows) == 3
     with pytest.raises(BudgetExceeded, match="60 more retain samples, and 50 of 50 are left"):
-        plan_steps(FitOptions(batch_size=10, epochs=2), rows, meter)
+        meter.steps(FitOptions(batch_size=10, epochs=2), rows)
 
 
 @pytest.mark.parametrize("tower", ["image", "text"])
@@ -217,7 +217,7 @@ def test_a_budget_of_1x_and_5x_over_thirty_thousand_pairs_in_batches_of_2048():
     rows = {"forget": 30_000, "retain": 60_000}
     for times, steps in ((1, 146), (5, 732)):  # 300,000 and 1,500,000 samples of each role
         meter = SampleMeter({"forget": times * 300_000, "retain": times * 300_000}, "m")
-        assert plan_steps(FitOptions(batch_size=2048), rows, meter) == steps
+        assert meter.steps(FitOptions(batch_size=2048), rows) == steps
     sampler = EpochSampler(30_000, 2048, 0)
     assert sampler.per_epoch == 14
     assert len(torch.cat([sampler.batch(step) for step in range(14)]).unique()) == 14 * 2048

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from PIL import Image
 
 from salmu_core.data.processes import process_index
 from salmu_core.errors import BadData, BadOptions, OutputError
-from salmu_core.files.writing import write_json, write_text
+from salmu_core.files.writing import is_leftover, scratch_beside, write_json, write_text
 from salmu_core.layout import Finding
 from salmu_core.models.dual_encoder import DualEncoder, load_model
 from salmu_core.models.hf_layout import hf_refusal, write_hf_folder
@@ -24,7 +23,7 @@ from salmu_core.plugins.registry import Plugins, load_plugins
 from salmu_core.records.references import REFERENCES
 from salmu_core.records.schema import RunRecord, RunSpec, Target
 from salmu_core.runner.progress import Progress
-from salmu_core.runner.run import SPEC_FILE, Settings, run_resolved
+from salmu_core.runner.run import SPEC_FILE, Settings, run_resolved, steps_within_budget
 from salmu_core.spec.presets import NONE, with_preset
 from salmu_core.spec.resolve import Resolved, resolve
 from salmu_deletion.own_data.benchmark import OwnData
@@ -127,6 +126,7 @@ def plan(
 
     Raises:
         UnknownName, BadOptions: the method, its options, or pairs that it sees and that were not given.
+        BudgetExceeded: the passes do not hold what the method is asked to do.
     """
     spec = RunSpec(
         method=method,
@@ -137,7 +137,9 @@ def plan(
         budget=budget,
         precision=precision,
     )
-    return resolve(spec, plugins, settings.cache_folder, benchmark)
+    resolved = resolve(spec, plugins, settings.cache_folder, benchmark)
+    steps_within_budget(resolved, plugins)
+    return resolved
 
 
 def forget(
@@ -177,7 +179,9 @@ def forget(
     _require_own(folder)
     notes: list[str] = []
     references: dict[Target, RunRecord] = {}
-    starts: tuple[Target, ...] = ("compromised", "clean")
+    # The method first: where it cannot do what it is asked, nothing else was computed in vain.
+    record = run_resolved(resolved, folder, settings, plugins)
+    starts: tuple[Target, ...] = ("compromised", "clean") if record.status != "failed" else ()
     for start in starts:
         asked = resolved.spec.model_copy(
             update={"method": "none", "method_options": {}, "seed": 0, "budget": 1.0, "start": start}
@@ -187,7 +191,6 @@ def forget(
             notes.append(reason)
             continue
         references[start] = run_resolved(row, folder / REFERENCES / start, settings, plugins)
-    record = run_resolved(resolved, folder, settings, plugins)
     request = _request(benchmark, folder, record, references, settings, plugins, drift_budget)
     transformers = None
     if process_index() == 0:
@@ -240,7 +243,7 @@ def _require_own(folder: Path) -> None:
     """Nothing that is no run is written into."""
     if folder.is_dir() and any(folder.iterdir()) and not (folder / SPEC_FILE).is_file():
         known = {REFERENCES, CACHE_FOLDER}  # of a run that was cut before it began
-        strange = sorted(entry.name for entry in folder.iterdir() if entry.name not in known)
+        strange = sorted(entry.name for entry in folder.iterdir() if entry.name not in known and not is_leftover(entry.name))
         if strange:
             raise OutputError(
                 f"'{folder}' holds something else already ({', '.join(strange[:3])}).",
@@ -272,8 +275,8 @@ def write_transformers(folder: Path) -> tuple[Path | None, str | None]:
     target = folder / TRANSFORMERS_FOLDER
     if refusal is not None:
         return None, f"Only open_clip's layout was written: {refusal}."
-    with tempfile.TemporaryDirectory(prefix=".transformers-", dir=folder) as scratch:
-        made = Path(scratch) / TRANSFORMERS_FOLDER
+    with scratch_beside(target) as scratch:
+        made = scratch / TRANSFORMERS_FOLDER
         made.mkdir()
         write_hf_folder(made, model_cfg, as_open_clip, model.weights())
         difference = difference_to_transformers(made, model)

@@ -13,9 +13,12 @@ from salmu_core import (
     DualEncoder,
     Field,
     FitOptions,
+    MakeMethod,
     OneOf,
     Pairs,
+    Role,
     SalmuError,
+    SampleMeter,
     UnlearnContext,
     UnlearningMethod,
     hookimpl,
@@ -83,6 +86,13 @@ class VLEraser(UnlearningMethod):
         relative = torch.stack([edits[n].norm() / s.layer.weight.detach().norm() for n, s in sites.items()]).mean()
         free = sum(basis.shape[1] for basis in bases.values()) / sum(basis.shape[0] for basis in bases.values())
         ctx.log(free_directions=free, relative_edit=float(relative))
+
+    def planned_steps(self, rows: Mapping[Role, int], meter: SampleMeter, make_method: MakeMethod) -> int | None:
+        """Those of the distillation, beside what is measured on forget pairs afterwards."""
+        left, forget = meter.left("forget"), {"forget": rows["forget"]}
+        if left is not None:
+            meter.take("forget", max(1, min(self.options.gain_rows, rows["forget"], left // 4)))
+        return meter.steps(self.options, forget)
 
     def loss_of(self, adapters: Adapters) -> Callable[[DualEncoder, Batch], dict[str, Tensor]]:
         """Imitation of every layer, and CLIP's own loss of the model with its adapters."""

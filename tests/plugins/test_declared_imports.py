@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PROJECTS = [ROOT, *sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml")), ROOT / "benchmarks/mini", ROOT / "benchmarks/salmubench"]  # fmt: skip
 HOMES = importlib.metadata.packages_distributions()
 
