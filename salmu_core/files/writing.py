@@ -201,8 +201,11 @@ def read_tensors(path: Path, *, sealed: bool = False) -> tuple[dict[str, Tensor]
         raise DamagedFile(f"'{path}' is not a safetensors file that can be read: {error}.") from error
 
 
-def check_writable(folder: Path, needed_bytes: int = 0) -> None:
+def check_writable(folder: Path, needed_bytes: int = 0, option: str | None = "--out") -> None:
     """Find out before hours of work that results cannot be stored.
+
+    Args:
+        option: of the command line that names the folder, for the hint.
 
     Raises:
         OutputError: the folder cannot be made or written, is a file, or has less than `needed_bytes` free.
@@ -210,7 +213,7 @@ def check_writable(folder: Path, needed_bytes: int = 0) -> None:
     what = "cache" if in_cache(folder) else "output"
     try:
         if folder.exists() and not folder.is_dir():
-            raise OutputError(f"The {what} place '{folder}' is a file.", elsewhere(folder, option="--out"))
+            raise OutputError(f"The {what} place '{folder}' is a file.", elsewhere(folder, option=option))
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(b"salmu")
@@ -218,13 +221,13 @@ def check_writable(folder: Path, needed_bytes: int = 0) -> None:
     except OSError as error:
         raise OutputError(
             f"The {what} directory '{folder}' cannot be written: {error.strerror or error}.",
-            elsewhere(folder, option="--out"),
+            elsewhere(folder, option=option),
         ) from error
     free = shutil.disk_usage(folder).free
     if free < needed_bytes:
         raise OutputError(
             f"The {what} directory '{folder}' has {free / 1e6:.0f} MB free; this needs {needed_bytes / 1e6:.0f} MB.",
-            elsewhere(folder, "Free some space", option="--out"),
+            elsewhere(folder, "Free some space", option=option),
         )
 
 

@@ -166,7 +166,7 @@ class Processor:
         if len(full):
             longer = _make_tokenizer(self._config, 2 * self.context_length)
             [padded] = longer([""]).numpy()
-            ids = longer([texts[row] for row in full]).numpy()
+            ids = longer([texts[row] for row in full.tolist()]).numpy()
             cut[full] = (ids[:, self.context_length :] != padded[self.context_length :]).any(axis=1)
         if self._own:
             behind = np.arange(tokens.shape[1]) > tokens.argmax(axis=1)[:, None]

@@ -47,7 +47,7 @@ def export_benchmark(benchmark: Benchmark, folder: Path, report: Report | None =
     tell = report or (lambda step: None)
     folder = folder.absolute()
     _require_empty(folder)
-    check_writable(folder.parent)
+    check_writable(folder.parent, option=None)
     part = folder.with_name(f".{folder.name}.part")
     try:
         if part.exists():  # an export that was killed
@@ -73,6 +73,8 @@ def export_benchmark(benchmark: Benchmark, folder: Path, report: Report | None =
 
 
 def _require_empty(folder: Path) -> None:
+    if folder.is_symlink() and not folder.exists():
+        raise OutputError(f"'{folder}' is a link to a place that is not there.", "Choose another place.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise OutputError(f"'{folder}' is not an empty directory.", "Give a directory that is empty or not there yet.")
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 from salmu_core.data.pairs import Split, join_images
 from salmu_core.data.parquet_images import ParquetImages, open_parquet
 from salmu_core.errors import BadData
-from salmu_core.files.writing import visible
+from salmu_core.files.writing import refuse_lfs_pointer, visible
 from salmubench import layout, rules
 
 _REQUIRED = ("image", "text", "identity_id", "file_name")
@@ -56,6 +56,7 @@ class Snapshot:
             BadData: it is missing, is not JSON, or has another shape.
         """
         path = self.folder / name
+        refuse_lfs_pointer(path)
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:

@@ -27,10 +27,9 @@ from salmu_core.runner.run import SPEC_FILE, Settings, run_resolved, steps_withi
 from salmu_core.spec.presets import NONE, with_preset
 from salmu_core.spec.resolve import Resolved, resolve
 from salmu_deletion.own_data.benchmark import OwnData
-from salmu_deletion.own_data.chain import DRIFT_BUDGET, REQUEST_FILE, read_request, taught_again
+from salmu_deletion.own_data.chain import DRIFT_BUDGET, REQUEST_FILE, read_request
 from salmu_deletion.own_data.check import check_pairs, errors_of
 from salmu_deletion.own_data.page import render_request
-from salmu_deletion.own_data.parts import as_split
 from salmu_deletion.request import chain_report, index_report
 
 TRANSFORMERS_FOLDER = "transformers"
@@ -88,26 +87,8 @@ def check(benchmark: OwnData, plugins: Plugins, *, decode: bool = True) -> list[
             plugins.tell("run_progress", event=Progress("check", stage, done, total))
 
     forget_table, retain_table = benchmark.forget_table, benchmark.retain_table  # first: the model takes longer to read
-    found = check_pairs(forget_table, retain_table, benchmark.processor, decode=decode, tell=tell)
-    if benchmark.earlier and benchmark.options.retain is not None and not errors_of(found):
-        found += _against_earlier(benchmark)
-    return found
-
-
-def _against_earlier(benchmark: OwnData) -> list[Finding]:
-    """What the table of pairs to keep must not hold after earlier requests."""
-    retain = as_split("retain", benchmark.retain_table)  # type: ignore[arg-type]
-    rows = taught_again(benchmark.earlier, retain)
-    if not rows:
-        return []
-    return [
-        Finding(
-            "error",
-            f"retain: {len(rows)} rows are pairs of earlier requests, e.g. row {rows[0]}: the method would teach them again.",
-            "Take them out of the table of pairs to keep.",
-            "pairs of earlier requests",
-        )
-    ]
+    earlier = [request.data.forget_table for request in benchmark.earlier if request.data is not None]
+    return check_pairs(forget_table, retain_table, benchmark.processor, earlier=earlier, decode=decode, tell=tell)
 
 
 def plan(

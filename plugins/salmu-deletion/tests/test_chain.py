@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from deletion_plugins import toy_plugins
 from own_data import make_model, make_rows, ordinary_rows, write_csv
@@ -94,12 +96,17 @@ def test_a_changed_table_is_not_taken_for_the_earlier_request_but_a_changed_reta
 
 def test_pairs_of_earlier_requests_among_those_to_keep_stop_the_run(given, first, tmp_path):
     rows = [*ordinary_rows(tmp_path, 60), *make_rows(tmp_path, people=1)]
+    noted = PngInfo()
+    noted.add_text("Comment", "the same pixels in another file")
+    with Image.open(tmp_path / rows[-1]["photo"]) as image:
+        image.save(tmp_path / "photos" / "copy.png", pnginfo=noted)
+    rows[-1]["photo"] = "photos/copy.png"
     write_csv(tmp_path / "retain.csv", rows)
     how = settings_for(tmp_path / "2", Settings(cpu=True))
     benchmark = own_data(how, **given, after=first.folder, forget=str(tmp_path / "second.csv"))
     errors = [finding for finding in check(benchmark, toy_plugins()) if finding.severity == "error"]
     assert [finding.message.split(",")[0] for finding in errors] == ["retain: 2 rows are pairs of earlier requests"]
-    assert "row 60" in errors[0].message
+    assert "row 61 (photos/0-0.png), row 62 (photos/copy.png)" in errors[0].message
 
 
 def test_model_and_after_exclude_each_other_and_after_takes_a_run(given, first, tmp_path):

@@ -10,6 +10,7 @@ import pytest
 
 from own_data import make_picture, make_rows, write_csv
 from salmu_core.errors import BadData
+from salmu_deletion.own_data.benchmark import OwnData
 from salmu_deletion.own_data.tables import align, read_table
 
 COLUMNS = {"image": "photo", "caption": "text", "identity": "person_id"}
@@ -70,6 +71,25 @@ def test_identities_of_two_tables_are_aligned_where_one_has_floating_point_numbe
     assert not forget.findings
     alone = align([read_table(csv, {})])[0]
     assert list(alone.identities) == ["1.0", "2.0", None]
+
+
+def test_pairs_to_forget_are_read_and_known_again_where_those_to_keep_are_gone(parquet, tmp_path):
+    retain = tmp_path / "retain.csv"
+    write_csv(retain, [{"image": "a.png", "caption": "x", "identity": "7"}], ("image", "caption", "identity"))
+    forget = write_csv(
+        tmp_path / "forget.csv", [{"image": "a.png", "caption": "y", "identity": "7.0"}], ("image", "caption", "identity")
+    )
+
+    def made():
+        return OwnData(OwnData.Options(forget=forget, retain=retain), tmp_path / "cache")
+
+    make_picture(tmp_path / "a.png", 1)
+    before = made()
+    assert list(before.forget_table.identities) == ["7"]
+    retain.unlink()
+    assert made().forget_fingerprint() == before.forget_fingerprint()
+    with pytest.raises(BadData, match=r"no table .*retain\.csv"):
+        made().retain_table  # noqa: B018
 
 
 @pytest.mark.parametrize(

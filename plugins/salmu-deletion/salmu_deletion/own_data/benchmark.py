@@ -26,9 +26,10 @@ from salmu_core.models.weights import weight_files
 from salmu_core.options import AnyOptions, Field, Options
 from salmu_core.records.schema import Target
 from salmu_deletion.own_data.chain import EARLIER, Earlier, EarlierRetrieval, earlier_requests, earlier_split
+from salmu_deletion.own_data.given import GivenTables
 from salmu_deletion.own_data.metrics import ForgetRetrieval
 from salmu_deletion.own_data.parts import RetainParts, as_split, share_out
-from salmu_deletion.own_data.tables import Table, align, read_table, table_files
+from salmu_deletion.own_data.tables import Table, table_files
 
 #: Retain samples that a pass over forget allows at least: a usual batch. Most requests have a few rows, and as few pairs to keep in
 #: a step would hold nothing in place.
@@ -108,31 +109,18 @@ class OwnData(Benchmark):
     # ------------------------------------------------------------------ data
 
     @cached_property
+    def _given(self) -> GivenTables:
+        return GivenTables(self.options)
+
+    @property
     def forget_table(self) -> Table:
         """The table of pairs to forget."""
-        if "forget" not in self._tables:
-            raise BadOptions("own-data was given no forget pairs.", "--bench-set forget=TABLE, or use `salmu forget`.")
-        return self._tables["forget"]
+        return self._given.forget
 
-    @cached_property
+    @property
     def retain_table(self) -> Table | None:
         """The table of pairs to keep."""
-        return self._tables.get("retain")
-
-    @cached_property
-    def _tables(self) -> Mapping[str, Table]:
-        """What was given, read together: the same people may be written in two ways."""
-        given = {which: getattr(self.options, which) for which in ("forget", "retain")}
-        # Of two tables one may know people and facts that the other does not.
-        may_lack = frozenset({"identity", "field", "name", "value"}) if None not in given.values() else frozenset[str]()
-        read = {
-            which: read_table(
-                path, self.options.columns, self.options.images, may_lack if which == "retain" else frozenset()
-            )
-            for which, path in given.items()
-            if path is not None
-        }
-        return dict(zip(read, align(list(read.values())), strict=True))
+        return self._given.retain
 
     @cached_property
     def earlier(self) -> list[Earlier]:
@@ -261,8 +249,7 @@ class OwnData(Benchmark):
         """The twin whose pairs of people are mismatched."""
         twin = OwnData(self.options.model_copy(update={"mismatched": True}), self.cache)
         # Tables are read once.
-        twin.__dict__ |= {"_tables": self._tables, "_forget": self._forget}
-        twin.__dict__ |= {"earlier": self.earlier, "_earlier": self._earlier}
+        twin.__dict__ |= {name: getattr(self, name) for name in ("_given", "_forget", "earlier", "_earlier")}
         return twin
 
     def hub_model(self, which: Target) -> str | None:
@@ -312,7 +299,7 @@ class OwnData(Benchmark):
 
     def forget_fingerprint(self) -> str:
         """SHA-256 over captions, columns and pictures of the pairs to forget alone."""
-        return self._digest_of([self.forget_table])
+        return self._digest_of([self._given.forget_as_read])  # which pairs to keep were given is no matter
 
     @cached_property
     def _model_identity(self) -> str:

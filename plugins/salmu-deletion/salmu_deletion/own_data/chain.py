@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -113,21 +112,6 @@ def earlier_split(requests: Sequence[Earlier]) -> Split | None:
             columns = {name: whole.columns[name] for name in ("identity_id", "file_name", "data_field")}
             splits.append(Split(EARLIER, whole.images, whole.texts, columns))
     return join_splits(EARLIER, splits) if splits else None
-
-
-def pair_keys(split: Split) -> list[str]:
-    """What tells a pair of picture and caption from others."""
-    texts = split.texts or [""] * len(split)
-    return [hashlib.sha256(f"{key}\n{text}".encode()).hexdigest() for key, text in zip(split.image_keys, texts, strict=True)]
-
-
-def taught_again(requests: Sequence[Earlier], retain: Split) -> list[int]:
-    """Rows of retain that are pairs of an earlier request: a method would teach them again."""
-    earlier = earlier_split(requests)
-    if earlier is None:
-        return []
-    gone = set(pair_keys(earlier))
-    return [row for row, key in enumerate(pair_keys(retain)) if key in gone]
 
 
 @dataclass(frozen=True)

@@ -75,11 +75,17 @@ class _Seen:
         return named_rows(rows, lambda row: f"row {row + 1} ({self.table.file_names[row] or 'no file name'})")
 
 
+def _see(name: str, table: Table, processor: Processor | None, decode: bool, tell: Callable[[str, int, int], None]) -> _Seen:
+    looks = look_at_pictures(table, decode, processor, lambda done, total: tell(f"look at {name}", done, total))
+    return _Seen(name, table, looks, read_captions(table.captions, processor))
+
+
 def check_pairs(
     forget: Table,
     retain: Table | None,
     processor: Processor | None = None,
     *,
+    earlier: Sequence[Table] = (),
     decode: bool = True,
     tell: Callable[[str, int, int], None] = lambda stage, done, total: None,
 ) -> list[Finding]:
@@ -88,6 +94,7 @@ def check_pairs(
     Args:
         processor: the model's: pictures and captions count as equal where the model is given the same. None: they are compared as they
             stand in the tables.
+        earlier: pairs of earlier requests, which retain must not hold.
         decode: decode every picture; otherwise they are only read.
 
     Returns:
@@ -99,8 +106,7 @@ def check_pairs(
     for name, table in (("forget", forget), ("retain", retain)):
         if table is None:
             continue
-        looks = look_at_pictures(table, decode, processor, lambda done, total, n=name: tell(f"look at {n}", done, total))
-        seen[name] = _Seen(name, table, looks, read_captions(table.captions, processor))
+        seen[name] = _see(name, table, processor, decode, tell)
         findings += _of_one(seen[name])
     if retain is None:
         findings.append(
@@ -113,6 +119,9 @@ def check_pairs(
         )
     else:
         findings += [*_between(seen["forget"], seen["retain"]), *people_of_both(forget, retain)]
+        findings += _taught_again(
+            [_see("earlier requests", table, processor, decode, tell) for table in earlier], seen["retain"]
+        )
     order = {"error": 0, "warning": 1, "fact": 2}
     return sorted(findings, key=lambda finding: order[finding.severity])
 
@@ -253,6 +262,22 @@ def _between(forget: _Seen, retain: _Seen) -> list[Finding]:
         "shared caption",
     )
     return findings
+
+
+def _taught_again(earlier: Sequence[_Seen], retain: _Seen) -> list[Finding]:
+    """Pairs of earlier requests among those to keep."""
+    gone = {pair for seen in earlier for pair in seen.pairs() if pair is not None}
+    rows = [row for row, pair in enumerate(retain.pairs()) if pair in gone]
+    if not rows:
+        return []
+    return [
+        Finding(
+            "error",
+            f"retain: {len(rows)} rows are pairs of earlier requests, as {retain.named(rows)}: the method would teach them again.",
+            "Take them out of the table of pairs to keep.",
+            "pairs of earlier requests",
+        )
+    ]
 
 
 def errors_of(findings: Iterable[Finding]) -> list[Finding]:
