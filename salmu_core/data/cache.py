@@ -17,7 +17,7 @@ from jaxtyping import Int
 from PIL import features
 from torch import Tensor
 
-from salmu_core.data.pairs import FileImages, ImagePlaces, ImageRows, Split, content_key
+from salmu_core.data.pairs import FileImages, ImagePlaces, ImageRows, Split, content_key, read_encoded
 from salmu_core.data.pixel_file import PixelFile, stride_bytes
 from salmu_core.data.processes import process_count, process_index, processes_here, wait_for_all
 from salmu_core.errors import BadData, DamagedFile, OutputError
@@ -66,7 +66,7 @@ class DataCache:
         if held is None or held[0] is not source:
             whole = hashlib.blake2b(digest_size=20)
             for row in range(len(source)):
-                whole.update(content_key(source.read(row)))
+                whole.update(content_key(read_encoded(source, row)))
             held = self._digests[id(source)] = (source, whole.hexdigest())
         return held[1]
 
@@ -198,7 +198,7 @@ def _keys(source: ImageRows, rows: Int[np.ndarray, " n"]) -> np.ndarray:
 
     def fill(start: int, end: int) -> None:
         for position in range(start, end):
-            keys[position] = np.frombuffer(content_key(source.read(int(rows[position]))), dtype=np.uint8)
+            keys[position] = np.frombuffer(content_key(read_encoded(source, int(rows[position]))), dtype=np.uint8)
 
     decode_pool.in_blocks(fill, len(rows))
     return keys

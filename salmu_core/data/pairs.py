@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from salmu_core.errors import BadData
+from salmu_core.errors import BadData, SalmuError
 
 if TYPE_CHECKING:
     from salmu_core.data.pixels import PairStore
@@ -100,7 +100,7 @@ class Split:
         """Content hash (BLAKE2b, 128 bits, hex) of every encoded image: equal bytes are encoded once."""
         if self.images is None:
             raise BadData(f"Split '{self.name}' has no images.")
-        return [content_key(self.images.read(row)).hex() for row in range(len(self))]
+        return [content_key(read_encoded(self.images, row, self.name)).hex() for row in range(len(self))]
 
     def render(self, template: str | None) -> list[str]:
         """The split's captions, or `template` filled from its columns, one text per row.
@@ -111,7 +111,10 @@ class Split:
         if template is None:
             if self.texts is None:
                 raise BadData(f"Split '{self.name}' has no captions.")
-            return list(self.texts)
+            texts = list(self.texts)
+            if len(texts) != len(self):
+                raise BadData(f"Split '{self.name}' says that it has {len(self)} captions and gives {len(texts)}.", _LIES)
+            return texts
         try:
             return [
                 template.format(**{name: values[row] for name, values in self.columns.items()}) for row in range(len(self))
@@ -246,6 +249,29 @@ class ImagePlaces:
             return
         for number in np.unique(numbers):
             yield int(number), np.flatnonzero(numbers == number)
+
+
+_LIES = "The fault is in the benchmark that made the split."
+
+
+def read_encoded(images: ImageRows, row: int, split: str = "") -> bytes:
+    """`images.read(row)`, which a benchmark may have written badly: a split may say that it is longer than it is.
+
+    Raises:
+        BadData: reading raised something else than salmu's errors, or gave no bytes; names split and row.
+    """
+    where = f"Row {row} of split '{split}'" if split else f"Row {row} of the images"
+    try:
+        encoded = images.read(row)
+    except (SalmuError, OSError):
+        raise
+    except Exception as error:
+        raise BadData(
+            f"{where} cannot be read, though there are said to be {len(images)}: {type(error).__name__}: {error}.", _LIES
+        ) from error
+    if not isinstance(encoded, bytes | bytearray | memoryview):
+        raise BadData(f"{where} is no encoded image but a {type(encoded).__name__}.", _LIES)
+    return bytes(encoded)
 
 
 def content_key(encoded: bytes) -> bytes:

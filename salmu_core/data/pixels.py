@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from salmu_core.data.cache import DataCache, decode_pool
-from salmu_core.data.pairs import ImagePlaces, ImageRows, Split, code_values
+from salmu_core.data.pairs import ImagePlaces, ImageRows, Split, code_values, read_encoded
 from salmu_core.data.pixel_file import MemoryPixels, PixelRows
 from salmu_core.errors import BadData
 from salmu_core.models.dual_encoder import Processor
@@ -70,7 +70,7 @@ def decode_image(images: ImageRows, row: int, split: str) -> Image.Image:
         BadData: bytes that are no image, are cut short, or do not fit into 8 bits; names split, file and row.
     """
     try:
-        return open_picture(images.read(row)).convert("RGB")
+        return open_picture(read_encoded(images, row, split)).convert("RGB")
     except UnfitPicture as error:
         raise BadData(
             f"An image of split '{split}' would not be seen as it is: {images.where(row)}: {error}.", error.hint

@@ -17,6 +17,8 @@ from salmu_core.records.rows import check_rows
 from salmu_core.records.schema import SCHEMA_VERSION, RunRecord
 
 RECORD_FILE = "record.json"
+GONE = "'{rows}' is gone: the scores beside it count, but identities are not resampled and falls of general knowledge not tested."
+AGAIN = "Run the run again to have it back."
 
 
 def _from_version_1(content: dict[str, Any]) -> dict[str, Any]:
@@ -102,7 +104,7 @@ def _checked(content: dict[str, Any], named: str) -> RunRecord:
 
 def load_records(*paths: str | Path) -> LoadedRecords:
     """Every record below the given directories (or the given files), in order of path. One that is damaged, or does not agree with
-    the rows beside it, is reported; the others are returned."""
+    the rows beside it, is reported; the others are returned, those that lost their rows as well, with a sentence on it."""
     loaded = LoadedRecords()
     for path in paths:
         path = Path(path)
@@ -110,6 +112,8 @@ def load_records(*paths: str | Path) -> LoadedRecords:
             try:
                 record = read_record(file)
                 check_rows(record, file.parent)
+                if record.rows_file is not None and not os.path.lexists(rows := file.with_name(record.rows_file)):
+                    loaded.problems.append(f"{GONE.format(rows=rows)} {AGAIN}")
                 loaded.records.append(record)
                 loaded.files.append(file)
             except BadRecord as problem:
@@ -121,7 +125,8 @@ def _found_below(folder: Path, problems: list[str]) -> list[Path]:
     """Everything called `record.json`, whatever it is, in order of path. Links to folders are not followed."""
 
     def unreadable(error: OSError) -> None:
-        problems.append(f"'{error.filename}' cannot be read: {error.strerror}.")
+        if not isinstance(error, FileNotFoundError):  # a folder that vanished meanwhile holds nothing
+            problems.append(f"'{error.filename}' cannot be read: {error.strerror}.")
 
     found = []
     for place, folders, files in os.walk(folder, onerror=unreadable):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
@@ -28,12 +29,13 @@ class LiveFolder:
         """A hash that changes when a run starts or ends, or a record is replaced or removed."""
         digest = hashlib.sha256()
         for name in (RECORD_FILE, SPEC_FILE):
-            for file in sorted(self.folder.rglob(name)):
+            for file in self._found(name):
                 try:
                     state = file.stat()
                 except OSError:  # removed meanwhile
                     continue
-                digest.update(f"{file}\x1f{state.st_mtime_ns}\x1f{state.st_size}\x1e".encode())
+                # The inode too: a file that is replaced within one tick of the clock, or by a clock that went back, has another one.
+                digest.update(f"{file}\x1f{state.st_mtime_ns}\x1f{state.st_size}\x1f{state.st_ino}\x1e".encode())
         return digest.hexdigest()[:16]
 
     def page(self) -> str:
@@ -78,7 +80,7 @@ class LiveFolder:
     def _going(self) -> list[str]:
         """Titles of runs that have begun and left no record: they go on, or were cut."""
         titles = []
-        for file in sorted(self.folder.rglob(SPEC_FILE)):
+        for file in self._found(SPEC_FILE):
             if file.with_name(RECORD_FILE).is_file():
                 continue
             try:
@@ -86,3 +88,7 @@ class LiveFolder:
             except (OSError, DamagedFile, KeyError, TypeError):
                 continue
         return titles
+
+    def _found(self, name: str) -> list[Path]:
+        """Files of that name, in order. A folder that vanishes meanwhile counts as empty, which `rglob` does not do."""
+        return sorted(Path(place) / name for place, _, files in os.walk(self.folder) if name in files)

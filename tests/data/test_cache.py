@@ -4,6 +4,7 @@ import io
 import os
 import threading
 import time
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from salmu_core.builtin.toy import TOY_MODEL, Toy
 from salmu_core.data.cache import DataCache
 from salmu_core.data.pairs import ImagePlaces, join_splits
 from salmu_core.data.pixel_file import PixelFile, stride_bytes
-from salmu_core.data.pixels import PairStore, PixelTable, read_ahead
+from salmu_core.data.pixels import PairStore, PixelTable, decode_image, read_ahead
 from salmu_core.errors import BadData, OutputError
 from salmu_core.files.digests import FileDigests, file_stamp
 from salmu_core.files.writing import folder_bytes
@@ -313,3 +314,60 @@ def test_places_see_through_taken_and_joined_rows():
     places = ImagePlaces.of(split.images)
     assert [places.sources[s].read(r) for s, r in zip(places.source, places.row, strict=True)] == [b"a", b"a", b"d", b"c"]
     assert len(places.sources) == 2
+
+
+class Lying:
+    """Says that it has more rows than it has, or gives what is no image."""
+
+    def __init__(self, rows: list[object], said: int) -> None:
+        self._rows, self._said = rows, said
+
+    def __len__(self) -> int:
+        return self._said
+
+    def read(self, row: int) -> bytes:
+        return self._rows[row]
+
+    def where(self, row: int) -> str:
+        return f"row {row}"
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [([_png(0)], "Row 1 of .*there are said to be 2: IndexError"), ([_png(0), "text"], "Row 1 of .* but a str")],
+)
+def test_a_split_that_lies_about_its_images_is_one_error(rows, words, processor, tmp_path):
+    split = Split("forget", Lying(rows, 2))
+    with pytest.raises(BadData, match=words):
+        DataCache(tmp_path).image_keys([split])
+    with pytest.raises(BadData, match=words):
+        PixelTable([(split, range(2))], processor, DataCache()).read(np.arange(2))
+
+
+def test_a_split_that_lies_about_its_captions_is_one_error():
+    class Short(list):
+        def __len__(self):
+            return 3
+
+    with pytest.raises(BadData, match="says that it has 3 captions and gives 1"):
+        Split("forget", texts=Short(["a"])).render(None)
+
+
+def test_a_picture_that_would_fill_the_memory_is_one_error_and_reads_no_pixel(processor):
+    header = bytearray(_png(0))
+    header[16:24] = (60_000).to_bytes(4, "big") * 2  # width and height, as IHDR states them
+    header[29:33] = zlib.crc32(header[12:29]).to_bytes(4, "big")
+    with pytest.raises(BadData, match="exceeds limit"):
+        decode_image(EncodedImages([bytes(header)], ["bomb.png"]), 0, "forget")
+
+
+def test_a_clock_that_was_moved_costs_reading_again_and_trusts_nothing(folder, tmp_path, monkeypatch):
+    files = sorted(folder.iterdir())
+    sound = FileDigests(tmp_path / "digests").of(files)
+    os.utime(files[0], ns=(time.time_ns() + 10**15,) * 2)  # written in the future
+    assert FileDigests(tmp_path / "digests").of(files) == sound
+    monkeypatch.setattr(time, "time_ns", lambda: 0)  # 1970: everything lies in the future
+    changed = files[1].read_bytes()
+    files[1].write_bytes(changed[:-1] + b"x")
+    found = FileDigests(tmp_path / "digests").of(files)
+    assert [a == b for a, b in zip(found, sound, strict=True)] == [True, False, *[True] * (len(files) - 2)]

@@ -26,15 +26,19 @@ from salmu_core.data.pixels import PixelTable
 from salmu_core.errors import BadCheckpoint, BadRecord, DamagedFile, OutputError
 from salmu_core.evaluation.embed import EmbeddingCache
 from salmu_core.files.seals import check_folder, folder_checksums
-from salmu_core.files.writing import write_tensors
+from salmu_core.files.writing import write_sealed_json, write_tensors
 from salmu_core.models.dual_encoder import DualEncoder, Processor, load_model
 from salmu_core.records.attacks import AUDITS_FILE, AuditResult, read_attacks, write_attacks
 from salmu_core.records.exhibits import Exhibits, Similarities, read_exhibits, write_exhibit
 from salmu_core.records.rows import check_rows, read_cluster_sums
 from salmu_core.records.store import read_record, write_record
 from salmu_core.runner.checkpoints import Checkpoints
+from salmu_core.runner.unlearning import read_object
 
 TRIALS = int(os.environ.get("SALMU_FLIPS", "60"))
+
+#: Kinds that a run may not have: no exhibits, no rows, no attacks, no checkpoint yet.
+ABSENT = ("exhibits", "rows", "attacks", "checkpoint")
 
 
 class Folder:
@@ -139,7 +143,9 @@ def _results(folder: Path) -> list[Kind]:
 
     def sums() -> Any:
         check_rows(run, folder)
-        found = read_cluster_sums(run, folder)["RetFail"]
+        found = read_cluster_sums(run, folder).get("RetFail")
+        if found is None:
+            return None
         assert found.label is not None
         return found.sums.tolist(), found.sizes.tolist(), found.label.tolist()
 
@@ -149,7 +155,11 @@ def _results(folder: Path) -> list[Kind]:
             raise BadRecord(found.problem)
         return found.results
 
+    write_sealed_json(folder / "spec.json", {"id": "i", "options": {"lr": 1e-4, "epochs": 3}})
+    write_sealed_json(folder / "unlearned.json", {"status": "ok", "seconds": 1.5, "fingerprint": {"image": "a"}})
     return [
+        Kind("spec", folder / "spec.json", lambda: read_object(folder / "spec.json"), (OutputError,)),
+        Kind("unlearned", folder / "unlearned.json", lambda: read_object(folder / "unlearned.json"), (OutputError,)),
         Kind("record", folder / "record.json", lambda: read_record(folder), (BadRecord,)),
         Kind("rows", folder / "rows.safetensors", sums, (BadRecord,)),
         Kind("exhibits", folder / "exhibits.json", lambda: read_exhibits(folder / "exhibits.json"), (BadRecord,)),
@@ -171,8 +181,7 @@ def _weights(root: Path) -> list[Kind]:
 
     def checkpoint() -> Any:
         found = Checkpoints(root / "checkpoints").read(0)
-        assert found is not None
-        return found.tensors["w"].tolist(), dict(found.facts)
+        return found and (found.tensors["w"].tolist(), dict(found.facts))
 
     def pair() -> Any:
         check_folder(root / "pair", checksums)
@@ -208,6 +217,24 @@ def _damaged(content: bytes, rng: np.random.Generator) -> bytes:
     else:
         data[place : place + 64] = bytes(len(data[place : place + 64]))
     return bytes(data)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99, None])
+def test_files_that_are_cut_or_gone_change_no_number(kinds: list[Kind], share: float | None) -> None:
+    for kind in kinds:
+        content, value = kind.file.read_bytes(), kind.read()
+        if share is None:
+            kind.file.unlink()
+        else:
+            kind.file.write_bytes(content[: int(share * len(content))])
+        try:
+            found = kind.read()
+        except kind.refused:
+            assert kind.refused
+        else:
+            # A file that is gone may be nobody's any more: then there is nothing to read, and nothing else than that.
+            assert found == value or (share is None and kind.name in ABSENT and not found), f"{kind.name} gave another value"
+        kind.file.write_bytes(content)
 
 
 def test_no_damage_changes_a_number_silently(kinds: list[Kind]) -> None:

@@ -84,6 +84,14 @@ def test_rows_that_are_the_records_are_taken(tmp_path):
     assert len(load_records(tmp_path).records) == 1
 
 
+def test_rows_that_are_gone_are_named_and_the_scores_count(tmp_path):
+    _kept(tmp_path, [0.25, 0.75], [0, 0])
+    (tmp_path / "rows.safetensors").unlink()
+    loaded = load_records(tmp_path)
+    assert len(loaded.records) == 1
+    assert "rows.safetensors' is gone" in loaded.problems[0]
+
+
 def _table(values, labels):
     return cluster_sums({"M/rows": np.asarray(values, dtype=float), "M/cluster": np.asarray(labels)}, "M")
 

@@ -12,8 +12,6 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock
-
 from salmu_core import DualEncoder, Field, Options
 from salmu_core.benchmark import Agreement, Budget, BuildStep, Download, Report, Terms
 from salmu_core.errors import BadData, DamagedFile, NotBuilt
@@ -24,6 +22,7 @@ from salmu_core.spec.presets import read_presets
 from salmu_mini import shipped
 from salmu_mini.agreement import compare_instances
 from salmu_mini.generate import generate
+from salmu_mini.locking import alone
 from salmu_mini.recipe import RECIPES
 from salmu_mini.remote import Source
 from salmu_mini.requirements import Measured, measure
@@ -147,7 +146,7 @@ class Mini(SnapshotBenchmark):
         tell = report or (lambda step: None)
         check_writable(self.built.parent, needed_bytes=200_000_000)
         # Two commands started at once must not train the same pair twice.
-        with FileLock(self.built.with_suffix(".lock")):
+        with alone(self.built.with_suffix(".lock"), tell):
             if rebuild:
                 shutil.rmtree(self.built, ignore_errors=True)
             if (self.built / READY).is_file():
@@ -182,7 +181,7 @@ class Mini(SnapshotBenchmark):
             self.build(report)
             return
         check_writable(self.built.parent, needed_bytes=200_000_000)
-        with FileLock(self.built.with_suffix(".lock")):
+        with alone(self.built.with_suffix(".lock"), tell):
             if not (self.built / READY).is_file():
                 source.fetch(self.built.name, self.built, self._facts(), report or (lambda step: None))
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from salmu_core.data.processes import process_index
 from salmu_core.errors import BadData, BadOptions, OutputError
-from salmu_core.files.writing import is_leftover, scratch_beside, write_json, write_text
+from salmu_core.files.writing import is_leftover, scratch_beside, write_sealed_json, write_text
 from salmu_core.layout import Finding
 from salmu_core.models.dual_encoder import DualEncoder, load_model
 from salmu_core.models.hf_layout import hf_refusal, write_hf_folder
@@ -216,7 +216,7 @@ def _request(
         "chain": None if chain is None else chain.as_json(),
     }
     if process_index() == 0:
-        write_json(folder / REQUEST_FILE, content)
+        write_sealed_json(folder / REQUEST_FILE, content)
     return content
 
 

@@ -13,10 +13,11 @@ from deletion_plugins import toy_plugins
 from own_data import make_model, make_rows, ordinary_rows, write_csv
 from salmu_core.cli.main import cli
 from salmu_core.errors import BadOptions, BadRecord
+from salmu_core.files.writing import write_sealed_json
 from salmu_core.records.store import read_record
 from salmu_core.runner.run import Settings
 from salmu_deletion.forget import check, forget, own_data, plan, settings_for
-from salmu_deletion.own_data.chain import ChainReport, judge_drift, judge_earlier
+from salmu_deletion.own_data.chain import REQUEST_FILE, ChainReport, judge_drift, judge_earlier, read_request
 from salmu_deletion.own_data.index_report import advise, neighbours_kept, report_on
 
 COLUMNS = {"image": "photo", "caption": "text", "identity": "person_id"}
@@ -58,7 +59,7 @@ def test_a_second_request_starts_from_the_first_ones_model_and_measures_its_pair
     assert chain["drift"]["before"] == pytest.approx(first.record.scores["RetainMRR"].value)
     assert chain["drift"]["now"] == second.record.scores["RetainMRR"].value
     assert "Earlier requests" in (second.folder / "request.html").read_text()
-    assert json.loads((second.folder / "request.json").read_text()) == second.request
+    assert read_request(second.folder) == second.request
     # A third one carries both.
     write_csv(tmp_path / "third.csv", make_rows(tmp_path, first=30))
     third = _forget(given, tmp_path / "3", after=second.folder, forget=str(tmp_path / "third.csv"))
@@ -311,3 +312,12 @@ def test_certificates_name_the_one_before_by_its_hash_and_verify_follows_them(gi
     changed["content"]["requested"]["rows"] = 1
     (tmp_path / "nothing" / "x.json").write_text(json.dumps(changed))
     assert outcome(tmp_path / "nothing" / "x.json") == "bad"
+
+
+def test_a_request_that_was_changed_is_one_error(tmp_path):
+    write_sealed_json(tmp_path / REQUEST_FILE, {"record": "r", "chain": {"drift": 0.05}})
+    assert read_request(tmp_path) == {"record": "r", "chain": {"drift": 0.05}}
+    text = (tmp_path / REQUEST_FILE).read_text()
+    (tmp_path / REQUEST_FILE).write_text(text.replace("0.05", "0.04"))
+    with pytest.raises(BadRecord, match="changed after it was written"):
+        read_request(tmp_path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from salmu_core.comparison.verdict import Thresholds
 from salmu_core.data.pairs import Split, join_splits
-from salmu_core.errors import BadRecord, SalmuError
+from salmu_core.errors import BadRecord, DamagedFile, SalmuError
+from salmu_core.files.seals import read_json
 from salmu_core.records.schema import Aspect, RunRecord, Target
 from salmu_core.records.store import read_record
 from salmu_deletion.own_data.metrics import ForgetRetrieval
@@ -95,11 +95,13 @@ def _pairs(folder: Path, record: RunRecord) -> tuple[OwnData | None, str]:
 def read_request(folder: Path) -> dict[str, Any]:
     """What `forget` left beside a run; empty for runs of before it did."""
     try:
-        content = json.loads((folder / REQUEST_FILE).read_text(encoding="utf-8"))
+        content = read_json(folder / REQUEST_FILE)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
-        raise BadRecord(f"'{folder / REQUEST_FILE}' cannot be read: {error}.") from error
+    except DamagedFile as error:
+        raise BadRecord(
+            error.message, "Delete the file and give the request again: it is then made from the run."
+        ) from error
     return content if isinstance(content, dict) else {}
 
 
