@@ -12,7 +12,7 @@ import click
 from salmu_core.cli.arguments import format_option
 
 if TYPE_CHECKING:
-    from salmu_core.comparison.compare import Comparison
+    from salmu_core.comparison.leaderboard import Comparison
 
 F = TypeVar("F", bound=Callable[..., Any])
 MOST_PRINTED = 200  # rows of a table in the terminal

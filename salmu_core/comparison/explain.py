@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from salmu_core.comparison.compare import Comparison, Row
+from salmu_core.comparison.leaderboard import Comparison, Row
 from salmu_core.records.schema import Aspect
 
 VERDICTS = {

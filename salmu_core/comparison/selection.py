@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from salmu_core.comparison.compare import VERDICTS, Comparison, Row, section
+from salmu_core.comparison.leaderboard import VERDICTS, Comparison, Row
+from salmu_core.comparison.ranks import section
 from salmu_core.errors import BadOptions
 
 _WORDS = ("verdict", "status", "family")

@@ -7,7 +7,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from salmu_core.comparison.compare import Comparison, Row, section
+from salmu_core.comparison.leaderboard import Comparison, Row
+from salmu_core.comparison.ranks import section
 
 # Told apart by shape as well as by colour (Okabe & Ito's palette).
 _MARKS = {

@@ -6,7 +6,7 @@ import csv
 import io
 import re
 
-from salmu_core.comparison.compare import Cell, Comparison, Row
+from salmu_core.comparison.leaderboard import Cell, Comparison, Row
 from salmu_core.report.markdown import render_markdown
 from salmu_core.report.table import mark
 

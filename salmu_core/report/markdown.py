@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from salmu_core.comparison.compare import Cell, Comparison, Row
+from salmu_core.comparison.leaderboard import Cell, Comparison, Row
 from salmu_core.report.table import counts, mark
 
 

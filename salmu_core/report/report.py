@@ -18,8 +18,9 @@ import jinja2
 from plotly.offline import get_plotlyjs
 from plotly.utils import PlotlyJSONEncoder
 
-from salmu_core.comparison.compare import Comparison, section
 from salmu_core.comparison.explain import ELSEWHERE, VERDICTS
+from salmu_core.comparison.leaderboard import Comparison
+from salmu_core.comparison.ranks import section
 from salmu_core.files.writing import write_text
 from salmu_core.records.schema import RunRecord
 from salmu_core.report.charts import (

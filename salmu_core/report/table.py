@@ -9,8 +9,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from salmu_core.comparison.compare import Cell, Comparison, MetricColumn, Row
 from salmu_core.comparison.differences import PairedDifference
+from salmu_core.comparison.leaderboard import Cell, Comparison, MetricColumn, Row
 
 _VERDICT_STYLES = {
     "selective": "bold green", "superficial": "magenta", "over-generalised": "yellow", "ineffective": "yellow", "catastrophic": "red",

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from salmu_core.comparison.compare import Comparison, Row
 from salmu_core.comparison.explain import explain
+from salmu_core.comparison.leaderboard import Comparison, Row
 from salmu_core.records.exhibits import Exhibits, Retrieval
 from salmu_core.report.evidence import Curve, Evidence
 from salmu_core.report.projection import Projection

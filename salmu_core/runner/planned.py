@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from salmu_core.benchmark import Benchmark
-from salmu_core.comparison.compare import Comparison
+from salmu_core.comparison.leaderboard import Comparison
 from salmu_core.errors import SalmuError
 from salmu_core.plugins.registry import Plugins, load_plugins
 from salmu_core.records.schema import RunRecord, RunSpec

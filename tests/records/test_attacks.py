@@ -8,8 +8,9 @@ import io
 import pytest
 
 from records import COMPROMISED, record, references
-from salmu_core.comparison.compare import VERDICTS, compare_records
+from salmu_core.comparison.compare import compare_records
 from salmu_core.comparison.explain import explain
+from salmu_core.comparison.leaderboard import VERDICTS
 from salmu_core.comparison.selection import select
 from salmu_core.comparison.statements import recovered_words
 from salmu_core.comparison.verdict import RANKED, Verdict, with_attacks

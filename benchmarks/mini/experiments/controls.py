@@ -20,7 +20,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from planned import carry_out
 
-from salmu_core.comparison.compare import CONTROL, Comparison, Row, compare_records
+from salmu_core.comparison.compare import compare_records
+from salmu_core.comparison.leaderboard import CONTROL, Comparison, Row
 from salmu_core.comparison.overall import INDISCRIMINATE
 from salmu_core.files.writing import write_json, write_text
 from salmu_core.plugins.registry import load_plugins
