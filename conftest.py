@@ -33,3 +33,8 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     if nextitem is not None and nextitem.path != item.path:
         gc.collect()
         gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """Let everything go at the end, or libraries complain below the closing line of what they leaked."""
+    gc.unfreeze()
