@@ -15,7 +15,7 @@ import numpy as np
 
 from salmu_core.errors import BadData
 from salmu_core.files.digests import file_stamp
-from salmu_core.files.writing import refuse_lfs_pointer
+from salmu_core.files.first_bytes import refuse_other_content
 
 _HELD_BYTES = 256_000_000  # of row groups that are held over all files
 _HELD_FEWEST = 2  # whatever their size: threads that read on stand on both sides of where a group ends
@@ -148,7 +148,7 @@ def open_parquet(path: Path, again: str = "Fetch or build the data again.") -> A
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    refuse_lfs_pointer(path)
+    refuse_other_content(path)
     try:
         return pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:

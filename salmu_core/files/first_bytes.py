@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from salmu_core.errors import BadData
 from salmu_core.files.writing import is_lfs_pointer
 
 _SIGNS: tuple[tuple[bytes, str, str], ...] = (
@@ -42,3 +43,14 @@ def other_content(path: Path) -> tuple[str, str] | None:
         if start.startswith(sign) or (sign.startswith(b"<") and lowered.startswith(sign)):
             return what, remedy
     return None
+
+
+def refuse_other_content(path: Path) -> None:
+    """Say what a file of data really is, instead of what a reader of its kind makes of it.
+
+    Raises:
+        BadData: it is one of the usual other things.
+    """
+    found = other_content(path)
+    if found is not None:
+        raise BadData(f"'{path}' is {found[0]}.", found[1])

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from salmu_core.errors import BadData, DamagedFile, OutputError
+from salmu_core.errors import DamagedFile, OutputError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -265,16 +265,6 @@ def is_lfs_pointer(path: Path) -> bool:
             return file.read(len(LFS_POINTER)) == LFS_POINTER
     except OSError:
         return False
-
-
-def refuse_lfs_pointer(path: Path) -> None:
-    """Say which file Git LFS left out, instead of what a reader makes of the pointer in its place.
-
-    Raises:
-        BadData: the file is such a pointer.
-    """
-    if is_lfs_pointer(path):
-        raise BadData(f"'{path}' is a Git LFS pointer: the file itself was not fetched.", "Fetch it with `git lfs pull`.")
 
 
 def folder_bytes(folder: Path) -> int:

@@ -10,7 +10,8 @@ import pytest
 from salmu_core.cli import render, streams
 from salmu_core.cli.main import main
 from salmu_core.errors import BadData, BadOptions, OutputError
-from salmu_core.files.writing import check_writable, default_cache, elsewhere, refuse_lfs_pointer, write_json
+from salmu_core.files.first_bytes import refuse_other_content
+from salmu_core.files.writing import check_writable, default_cache, elsewhere, write_json
 
 
 class _Full(io.RawIOBase):
@@ -83,9 +84,9 @@ def test_a_git_lfs_pointer_is_told_from_its_first_bytes(tmp_path):
     pointer = tmp_path / "data.parquet"
     pointer.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
     with pytest.raises(BadData, match=r"Git LFS pointer.*\n.*git lfs pull"):
-        refuse_lfs_pointer(pointer)
+        refuse_other_content(pointer)
     pointer.write_text("version,image\n")
-    refuse_lfs_pointer(pointer)
+    refuse_other_content(pointer)
 
 
 def test_a_closed_output_and_a_folder_that_is_gone_are_no_tracebacks(monkeypatch, tmp_path, capsys):

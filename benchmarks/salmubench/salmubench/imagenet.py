@@ -22,7 +22,8 @@ from salmu_core.data.pairs import ImageRows, Split, join_images
 from salmu_core.data.parquet_images import ParquetImages, open_parquet
 from salmu_core.errors import BadData
 from salmu_core.files.digests import Stamp, file_stamp
-from salmu_core.files.writing import refuse_lfs_pointer, visible
+from salmu_core.files.first_bytes import refuse_other_content
+from salmu_core.files.writing import visible
 
 CLASSES = 1000
 IMAGES_SPLIT, PROMPTS_SPLIT = "genknow", "genknow_prompts"
@@ -296,7 +297,7 @@ def _read_tars(shards: Sequence[Path]) -> _Rows:
 def _samples(shard: Path) -> Iterator[tuple[str, _Sample]]:
     """The samples of a shard by key, in order of first entry. Headers and labels are read, pictures are skipped."""
     samples: dict[str, _Sample] = {}
-    refuse_lfs_pointer(shard)
+    refuse_other_content(shard)
     try:
         size = shard.stat().st_size
         with tarfile.open(shard, "r:") as archive:

@@ -14,7 +14,8 @@ import pyarrow as pa
 from salmu_core.data.pairs import Split, join_images
 from salmu_core.data.parquet_images import ParquetImages, open_parquet
 from salmu_core.errors import BadData
-from salmu_core.files.writing import refuse_lfs_pointer, visible
+from salmu_core.files.first_bytes import refuse_other_content
+from salmu_core.files.writing import visible
 from salmubench import layout, rules
 
 _REQUIRED = ("image", "text", "identity_id", "file_name")
@@ -56,7 +57,7 @@ class Snapshot:
             BadData: it is missing, is not JSON, or has another shape.
         """
         path = self.folder / name
-        refuse_lfs_pointer(path)
+        refuse_other_content(path)
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:

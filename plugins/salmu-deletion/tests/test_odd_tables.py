@@ -159,7 +159,8 @@ def test_a_caption_column_that_differs_from_the_one_taken_is_told(parquet):
         ("image;caption\na.png;x\n", "is separated by ';'"),
         ("image\tcaption\na.png\tx\n", "is separated by tabs"),
         (POINTER, "is a Git LFS pointer"),
-        ("", "no column for image and caption"),
+        ("", "is an empty file"),
+        ("<!DOCTYPE html><html>Sign in</html>", "is a web page"),
     ],
 )
 def test_a_csv_that_is_not_what_it_seems_is_refused_by_its_cause(tmp_path, content, words):
@@ -286,4 +287,7 @@ def test_shards_that_are_missing_by_their_names_are_told(parquet, tmp_path):
 def test_git_lfs_pointers_are_told_from_their_first_bytes(tmp_path, name):
     (tmp_path / name).write_text(POINTER)
     with pytest.raises(BadData, match=r"is a Git LFS pointer.*\n.*git lfs pull"):
+        read_table(tmp_path / name, {})
+    (tmp_path / name).write_bytes(b"\x1f\x8b\x08")
+    with pytest.raises(BadData, match="is compressed with gzip"):
         read_table(tmp_path / name, {})

@@ -9,7 +9,7 @@ from typing import Any
 
 from salmu_core.data.pairs import ImageRows, join_images
 from salmu_core.errors import BadData
-from salmu_core.files.writing import refuse_lfs_pointer
+from salmu_core.files.first_bytes import refuse_other_content
 from salmu_core.layout import Finding
 from salmu_deletion.own_data.cells import plain_numbers, read_texts, without_zero
 from salmu_deletion.own_data.columns import PARTS
@@ -149,7 +149,7 @@ def _several(parts: Sequence[Table]) -> list[Finding]:
 
 
 def _read_one(path: Path, columns: Mapping[str, str], images: Path | None, optional: frozenset[str]) -> RawTable:
-    refuse_lfs_pointer(path)
+    refuse_other_content(path)
     match path.suffix.lower():
         case ".parquet":
             return read_parquet(path, columns, images or path.parent, optional)

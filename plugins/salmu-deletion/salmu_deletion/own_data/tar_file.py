@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from salmu_core.errors import BadData
-from salmu_core.files.writing import refuse_lfs_pointer
+from salmu_core.files.first_bytes import refuse_other_content
 from salmu_core.layout import Finding
 from salmu_deletion.own_data.columns import match_columns
 from salmu_deletion.own_data.images import TarImages
@@ -30,14 +30,14 @@ def read_tar(path: Path, columns: Mapping[str, str], optional: frozenset[str]) -
         BadData: compressed, cut short, or no tar; a member that comes twice, a sample without or with several pictures, a `.json` or
             `.txt` that cannot be read; file and member are named.
     """
-    refuse_lfs_pointer(path)
+    refuse_other_content(path)
     try:
         with tarfile.open(path, "r:") as tar:  # no compression: rows are read by where they begin
             samples = _samples(path, tar)
             facts = [_facts(tar, path, key, sample) for key, sample in samples.items()]
             whole = _has_end(path, tar.offset)
     except (tarfile.TarError, OSError) as error:
-        raise BadData(f"'{path}' is no readable tar file: {error}.", "A compressed tar has to be unpacked first.") from None
+        raise BadData(f"'{path}' is no readable tar file: {error}.", "Fetch it again.") from None
     chosen, unused = _pictures(path, samples, columns.get("image"))
     keys = list(dict.fromkeys(name for fact in facts for name in fact))
     found = match_columns(
