@@ -124,3 +124,35 @@ def show_scores(scores: Mapping[str, Any], skipped: Mapping[str, str]) -> None:
     out.print(make_table(("Metric", "Value", "95 % interval", "Rows", "Clusters", "Target is", "Also"), rows))
     for name, reason in skipped.items():
         out.print(Text(f"{name}: not measured ({reason})", style="dim"))
+
+
+def show_standing(record: Any, rows: Mapping[str, Any]) -> None:
+    """A run's verdict and score, then its metrics beside those of both references."""
+    row = rows["run"]
+    parts = " x ".join(f"{name} {value:.2f}" for name, value in row.parts.items())
+    overall = "no score" if row.overall is None else f"overall {row.overall:.2f}" + (f" = {parts}" if parts else "")
+    out.print(Text(row.verdict or record.status, style="bold").append(f"   {overall}", style="default"))
+    if row.reason:
+        out.print(row.reason, markup=False, highlight=False)
+    out.print()
+    shown = []
+    for name, score in record.scores.items():
+        clean, compromised = (_cell(rows[which], name) for which in ("clean", "compromised"))
+        shown.append((name, clean, f"{score.value:.3f}", compromised, score.target.capitalize()))
+    out.print(make_table(("Metric", "Clean", "This run", "Compromised", "Goal"), shown))
+    for name, reason in record.skipped.items():
+        out.print(Text(f"{name}: not measured ({reason})", style="dim"))
+
+
+def _cell(row: Any, metric: str) -> str:
+    return f"{row.cells[metric].value:.3f}" if metric in row.cells and row.cells[metric].value is not None else ""
+
+
+def show_next(folder: object) -> None:
+    """What to do with a finished run."""
+    for words, command in (
+        ("does it come back?", f"salmu audit {folder}"),
+        ("one person:", f"salmu inspect {folder} --identity ID"),
+        ("beside others:", "salmu compare"),
+    ):
+        err.print(Text(f"{words} ", style="dim").append(command, style="default"), soft_wrap=True)

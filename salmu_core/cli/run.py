@@ -79,11 +79,12 @@ def run_command(
     """
     from salmu_core.cli import render
     from salmu_core.cli.progress import ProgressDisplay
-    from salmu_core.data.processes import process_index
+    from salmu_core.data.processes import process_count, process_index
     from salmu_core.plugins.registry import load_plugins
     from salmu_core.records.schema import RunSpec
     from salmu_core.runner.planning import plan_run
     from salmu_core.runner.run import run_resolved
+    from salmu_core.runner.standing import standing
     from salmu_core.spec.presets import with_preset
     from salmu_core.spec.resolve import make_benchmark, resolve, standard_benchmark
     from salmu_core.spec.study import results_folder
@@ -120,6 +121,7 @@ def run_command(
     with ProgressDisplay(quiet=as_json) as display:
         plugins.watch(display)
         record = run_resolved(resolved, folder, how, plugins)
+        rows = None if as_json or process_count() > 1 else standing(record, folder, resolved, how, plugins)
     if process_index() != 0:
         return 0
     render.show_problems(plugins.problems)
@@ -128,7 +130,12 @@ def run_command(
     else:
         if record.error:
             render.err.print(f"{record.status}: {record.error}", style="red", markup=False)
-        render.show_scores(record.scores, record.skipped)
+        if rows is None:
+            render.show_scores(record.scores, record.skipped)
+        else:
+            render.show_standing(record, rows)
         render.show_reading(record)
         render.out.print(f"\nWritten to {folder}", markup=False, highlight=False)
+        if rows is not None:
+            render.show_next(folder)
     return 0 if record.status == "ok" else 1

@@ -7,6 +7,7 @@ from click.testing import CliRunner
 
 from salmu_core.cli import core_commands
 from salmu_core.cli.main import cli, main
+from salmu_core.records.store import read_record
 from toy_methods import toy_plugins
 
 
@@ -78,6 +79,22 @@ def test_compare_skips_what_is_done_and_report_reads_it_again(tmp_path, monkeypa
     assert "ZeroDivisionError" in again.stdout
     assert _salmu("report", str(folder)).exit_code == 0
     assert (folder / "report.html").is_file()
+
+
+def test_a_run_ends_with_the_verdict_and_stands_between_its_references(tmp_path, monkeypatch):
+    monkeypatch.setattr("salmu_core.plugins.registry.load_plugins", toy_plugins)
+    monkeypatch.setenv("SALMU_CACHE", str(tmp_path / "cache"))
+    result = _salmu("run", "weight-edit", "--benchmark", "toy", "--out", str(tmp_path / "run"), "--cpu")
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert "overall" in lines[0] or "no score" in lines[0]
+    [shown] = [line.split() for line in lines if line.startswith("MeanCosine")]
+    records = [read_record(folder) for folder in (tmp_path / "cache" / "references").iterdir()]
+    start = {record.spec.start: record.scores["MeanCosine"].value for record in records}
+    own = read_record(tmp_path / "run").scores["MeanCosine"].value
+    assert shown[1:4] == [f"{value:.3f}" for value in (start["clean"], own, start["compromised"])]
+    assert len(set(shown[1:4])) == 3
+    assert f"salmu audit {tmp_path / 'run'}" in result.stderr
 
 
 def test_comparing_without_any_metric_says_so(tmp_path, capsys):
