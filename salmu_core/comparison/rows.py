@@ -72,8 +72,6 @@ def title_of(record: RunRecord, different: Collection[str] = ()) -> str:
         title += f" {record.spec.budget:g}x"
     if record.spec.precision != "no":
         title += f" {record.spec.precision}"
-    if record.spec.start != "compromised":
-        title += f" from {record.spec.start.capitalize()}"
     return title + "".join(f" {name}={value}" for name, value in record.options.items() if name in different)
 
 
