@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+_KINDS = ("methods", "metrics", "benchmarks", "layouts", "audits", "commands")
+
 
 @click.command("doctor", epilog="\b\nExample:\n  salmu doctor --json")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
@@ -22,9 +24,8 @@ def doctor_command(as_json: bool) -> int:
     render.out.print()
     render.out.print(render.make_table(("Device",), [(device,) for device in found.devices]))
     render.out.print()
-    kinds = ("methods", "metrics", "benchmarks", "layouts", "audits", "commands")
-    rows = [(plugin["package"], plugin["version"], *(plugin.get(kind, "") for kind in kinds)) for plugin in found.plugins]
-    render.out.print(render.make_table(("Plugin", "Version", *map(str.capitalize, kinds)), rows))
+    for plugin in found.plugins:
+        render.show_offer(f"{plugin['package']} {plugin['version']}", {kind: plugin.get(kind, "") for kind in _KINDS})
     render.out.print()
     rows2 = [(name, render.bytes_text(size)) for name, size in found.cache_bytes.items()] or [("empty", "")]
     render.out.print(render.make_table((f"Cache {found.cache}", "Size"), rows2))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -63,6 +64,18 @@ def show_entries(entries: Iterable[tuple[str, str, Sequence[str]]]) -> None:
         out.print(Text(name, style="bold"))
         out.print(Padding(Text(sentence), (0, 0, 0, 2)))
         out.print(Padding(Text(" · ".join(fact for fact in facts if fact), style="dim"), (0, 0, 0, 2)))
+
+
+def show_offer(title: str, offers: Mapping[str, str]) -> None:
+    """A package and the names that it offers, by kind: a line or more each, broken between names."""
+    out.print(Text(title, style="bold"))
+    for kind, names in offers.items():
+        if names:  # broken between names only: a name is found by searching for it
+            width = max(20, out.width)
+            lines = textwrap.wrap(
+                f"{kind}: {names}", width, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False
+            )
+            out.print("\n".join(lines), markup=False, highlight=False)
 
 
 def seconds_text(seconds: float) -> str:
