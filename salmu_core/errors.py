@@ -38,6 +38,15 @@ class UnknownName(SalmuError):
         super().__init__(f"There is no {kind} called '{name}'.", hint)
 
 
+class AmbiguousName(SalmuError):
+    """Several packages register that name: PACKAGE:NAME says which is meant."""
+
+    def __init__(self, kind: str, name: str, choices: Iterable[str]) -> None:
+        super().__init__(
+            f"Several packages register a {kind} called '{name}'.", f"Say which: {' or '.join(sorted(choices))}."
+        )
+
+
 class BadOptions(SalmuError):
     """Options that a method, metric or benchmark does not take, or values out of bounds."""
 

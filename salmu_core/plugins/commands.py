@@ -18,6 +18,7 @@ import pluggy
 
 from salmu_core import __version__, hookspecs
 from salmu_core.errors import PluginFailure
+from salmu_core.plugins.calls import no_exit
 from salmu_core.plugins.entry_points import Distribution, Origin, PluginProblem, distribution_of, wanted_points
 
 if TYPE_CHECKING:
@@ -74,8 +75,9 @@ class CommandEntry:
             return misfit, None
         module, _, function = self.info.target.partition(":")
         try:
-            found = getattr(importlib.import_module(module), function)
-        except (Exception, SystemExit) as error:  # whatever a third party's import does
+            with no_exit("its import"):
+                found = getattr(importlib.import_module(module), function)
+        except Exception as error:  # whatever a third party's import does
             return f"{self.info.target} cannot be imported: {type(error).__name__}: {error}", None
         import click
 
@@ -106,8 +108,9 @@ def load_commands(
         package = distribution_of(point)
         light = "torch" not in sys.modules
         try:
-            plugin = point.load()
-        except (Exception, SystemExit) as error:  # whatever a third party's import does
+            with no_exit("its import"):
+                plugin = point.load()
+        except Exception as error:  # whatever a third party's import does
             cause = f"cannot be imported: {type(error).__name__}: {error}"
             commands.problems.append(PluginProblem(package, point.name, cause))
             continue
@@ -151,8 +154,9 @@ def _take(commands: Commands, plugin: object, package: Origin, entry_point: str,
         note(f"its hooks do not fit: {error}")
         return
     try:
-        offered = [info for group in manager.hook.register_commands() for info in group or ()]
-    except (Exception, SystemExit) as error:  # the plugin's own code
+        with no_exit("it"):
+            offered = [info for group in manager.hook.register_commands() for info in group or ()]
+    except Exception as error:  # the plugin's own code
         note(f"register_commands raised {type(error).__name__}: {error}")
         return
     for info in offered:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import inspect
+import re
+import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any, Generic, Literal, TypeVar
 
@@ -18,17 +20,22 @@ import pluggy
 from salmu_core import __version__, hookspecs
 from salmu_core.audit import Audit
 from salmu_core.benchmark import Benchmark
-from salmu_core.errors import PluginFailure, SalmuError, UnknownName
+from salmu_core.errors import AmbiguousName, PluginFailure, SalmuError, UnknownName
 from salmu_core.layout import Layout
 from salmu_core.method import UnlearningMethod
 from salmu_core.metric import Metric
 from salmu_core.options import Options
+from salmu_core.plugins.calls import no_exit, plugin_code, results_to_stdout
+from salmu_core.plugins.code_state import watched
 from salmu_core.plugins.core_versions import unsupported
 from salmu_core.plugins.entry_points import PluginProblem as PluginProblem
 from salmu_core.plugins.entry_points import distribution_of, wanted_points
+from salmu_core.plugins.process_state import ProcessState
 from salmu_core.records.schema import Package
 
 GROUP = "salmu"
+#: Names become names of folders and parts of PACKAGE:NAME.
+_NAME = re.compile(r"""(?![.\s-])[^/\\:<>"'|?*`\x00-\x1f\x7f]{1,80}(?<!\s)""")
 Kind = Literal["method", "metric", "benchmark", "layout", "audit"]
 T = TypeVar("T")
 
@@ -57,6 +64,7 @@ class Entry(Generic[T]):
     cls: T
     package: Package
     entry_point: str
+    installed: bool = False  # found among the installed packages, as another process would find it
 
     @property
     def origin(self) -> str:
@@ -75,6 +83,8 @@ class Plugins:
     layouts: dict[str, Entry[type[Layout]]] = field(default_factory=dict)
     audits: dict[str, Entry[type[Audit]]] = field(default_factory=dict)
     problems: list[PluginProblem] = field(default_factory=list)
+    #: (kind, name) that several packages register -> PACKAGE:NAME of each, under which they are registered instead.
+    ambiguous: dict[tuple[Kind, str], list[str]] = field(default_factory=dict)
 
     def of(self, kind: Kind) -> dict[str, Entry[Any]]:
         """The entries of a kind."""
@@ -88,14 +98,20 @@ class Plugins:
         return entries[kind]
 
     def get(self, kind: Kind, name: str) -> Entry[Any]:
-        """The entry of that kind and name.
+        """The entry of that kind and name. PACKAGE:NAME is understood too, and needed where several packages register a name.
 
         Raises:
+            AmbiguousName: they do, and it does not say which.
             UnknownName: near matches are listed; plugins that could not be loaded are named with their cause.
         """
         entries = self.of(kind)
         if name in entries:
             return entries[name]
+        package, _, plain = name.rpartition(":")
+        if package and plain in entries and entries[plain].package.name == package:
+            return entries[plain]
+        if (kind, name) in self.ambiguous:
+            raise AmbiguousName(kind, name, self.ambiguous[kind, name])
         error = UnknownName(kind, name, entries)
         if self.problems:
             broken = "; ".join(str(problem) for problem in self.problems)
@@ -111,8 +127,9 @@ class Plugins:
         for implementation in getattr(self.manager.hook, hook).get_hookimpls():
             try:
                 names = implementation.argnames
-                implementation.function(*(arguments[name] for name in names))
-            except Exception as error:  # an observer must not be able to end a run
+                with results_to_stdout():
+                    implementation.function(*(arguments[name] for name in names))
+            except (Exception, SystemExit) as error:  # an observer must not be able to end a run
                 problem = PluginProblem(
                     Package(name=str(implementation.plugin_name), version="observer"),
                     hook,
@@ -131,7 +148,10 @@ class Plugins:
         found = []
         for implementation in getattr(self.manager.hook, hook).get_hookimpls():
             try:
-                found.append(implementation.function(*(arguments[name] for name in implementation.argnames)))
+                with no_exit("it"):
+                    found.append(implementation.function(*(arguments[name] for name in implementation.argnames)))
+            except PluginFailure as failure:
+                raise PluginFailure(f"{hook} of {implementation.plugin_name}: {failure.message}", failure.hint) from failure
             except SalmuError:
                 raise
             except Exception as error:  # the plugin's own code
@@ -158,6 +178,7 @@ def load_plugins(
             separated by commas), else all.
     """
     plugins = Plugins(new_manager())
+    state: ProcessState | None = None
     for point in wanted_points(GROUP, entry_points, only):
         package = _package_of(point)
         # Asked before the import, which may well fail on a salmu that the plugin was not written for.
@@ -165,17 +186,25 @@ def load_plugins(
         if misfit is not None:
             plugins.problems.append(PluginProblem(package, point.name, misfit))
             continue
+        imported = getattr(point, "module", "") in sys.modules  # then loading it runs nothing
+        state = state or (None if imported else ProcessState())
+        told: list[str] = []
         try:
-            plugin = point.load()
+            with no_exit("its import") if imported else plugin_code("its import", told.append, state, _top(point.value)):
+                plugin = point.load()
         except Exception as error:  # whatever a third party's import does
             cause = f"cannot be imported: {type(error).__name__}: {error}"
             plugins.problems.append(PluginProblem(package, point.name, cause))
             continue
-        add_plugin(plugins, plugin, package, point.name)
+        finally:
+            plugins.problems += [PluginProblem(package, point.name, sentence) for sentence in told]
+        add_plugin(plugins, plugin, package, point.name, installed=entry_points is None)
     return plugins
 
 
-def add_plugin(plugins: Plugins, plugin: ModuleType | object, package: Package, entry_point: str) -> None:
+def add_plugin(
+    plugins: Plugins, plugin: ModuleType | object, package: Package, entry_point: str, installed: bool = False
+) -> None:
     """Register one loaded plugin and take in what it offers; problems are noted, never raised."""
     manager = plugins.manager
     try:
@@ -191,19 +220,64 @@ def add_plugin(plugins: Plugins, plugin: ModuleType | object, package: Package, 
     others = [other for other in manager.get_plugins() if other is not plugin]
     for kind, (hook, base) in _KINDS.items():
         try:
-            offered = [cls for group in manager.subset_hook_caller(hook, remove_plugins=others)() for cls in group or ()]
+            with no_exit("it"):
+                offered = [cls for group in manager.subset_hook_caller(hook, remove_plugins=others)() for cls in group or ()]
         except Exception as error:  # the plugin's own code
             plugins.problems.append(PluginProblem(package, entry_point, f"{hook} raised {type(error).__name__}: {error}"))
             continue
         for cls in offered:
-            cause = _fault(kind, cls, base)
-            entries = plugins.of(kind)
-            if cause is None and cls.name in entries:
-                cause = f"its {kind} '{cls.name}' is already registered by {entries[cls.name].origin}; that one is kept"
+            cause = _fault(kind, cls, base) or _call_fault(kind, cls)
+            if cause is None:
+                cause = _take(plugins, Entry(kind, cls.name, cls, package, entry_point, installed))
             if cause is not None:
                 plugins.problems.append(PluginProblem(package, entry_point, cause))
-            else:
-                entries[cls.name] = Entry(kind, cls.name, cls, package, entry_point)
+
+
+def _take(plugins: Plugins, entry: Entry[Any]) -> str | None:
+    """Register an entry, and say what is wrong with its name.
+
+    Of two packages that register one name neither gets it: which one a comparison shows must not depend on how packages are
+    called. Core's own names stay core's, since no command works without them.
+    """
+    entries, name = plugins.of(entry.kind), entry.name
+    watched.add(_top(entry.cls.__module__))
+    first = entries.get(name)
+    choices = plugins.ambiguous.get((entry.kind, name))
+    if first is None and choices is None:
+        entries[name] = entry
+        return None
+    if first is not None and first.package.name == entry.package.name:
+        return f"its {entry.kind} '{name}' is registered twice; the first is kept"
+    own = f"{entry.package.name}:{name}"
+    if choices is not None and own in choices:
+        return f"its {entry.kind} '{own}' is registered twice; the first is kept"
+    entries[own] = replace(entry, name=own)
+    if first is not None and first.package.name == "salmu":
+        return f"its {entry.kind} '{name}' has the name of one of core's: say {own}"
+    if first is not None:
+        del entries[name]
+        qualified = f"{first.package.name}:{name}"
+        entries[qualified] = replace(first, name=qualified)
+        choices = plugins.ambiguous[entry.kind, name] = [qualified]
+    assert choices is not None
+    others = " and ".join(entries[choice].origin for choice in choices)
+    choices.append(own)
+    return f"its {entry.kind} '{name}' is also registered by {others}: say {' or '.join(sorted(choices))}"
+
+
+def _call_fault(kind: Kind, cls: Any) -> str | None:
+    """Why an object with default options cannot be made and asked what it needs; None when it can."""
+    try:
+        with no_exit("it"):
+            if kind == "method":
+                cls().reads()
+            elif kind == "metric":
+                cls().needs()
+            elif kind == "audit":
+                cls()
+    except Exception as error:  # the plugin's own code
+        return f"its {kind} {cls.name} cannot be made: {type(error).__name__}: {error}"
+    return None
 
 
 def require_class(kind: Kind, cls: Any) -> None:
@@ -225,6 +299,8 @@ def _class_fault(kind: Kind, cls: Any, shown: str) -> str | None:
     missing = [attribute for attribute in _REQUIRED[kind] if not isinstance(getattr(cls, attribute, None), str)]
     if missing:
         return f"its {kind} {shown} lacks {', '.join(missing)}"
+    if not _NAME.fullmatch(cls.name):
+        return f"its {kind} {shown} has the name {cls.name!r}, which cannot be part of a file's name"
     if inspect.isabstract(cls):
         return f"its {kind} {shown} does not implement {', '.join(sorted(cls.__abstractmethods__))}"
     if not (inspect.isclass(cls.Options) and issubclass(cls.Options, Options)):
@@ -234,6 +310,10 @@ def _class_fault(kind: Kind, cls: Any, shown: str) -> str | None:
     except Exception as error:  # a default outside its own bounds
         return f"the default options of its {kind} {shown} are not valid: {error}"
     return None
+
+
+def _top(module: str) -> str:
+    return module.partition(":")[0].partition(".")[0]
 
 
 def _package_of(point: importlib.metadata.EntryPoint) -> Package:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from salmu_core.benchmark import Benchmark
-from salmu_core.errors import BadData, BadOptions, NotBuilt, SalmuError
+from salmu_core.errors import BadData, BadOptions, BadRecord, NotBuilt, PluginFailure, SalmuError
 from salmu_core.method import UnlearningMethod
 from salmu_core.metric import Metric
 from salmu_core.options import parse_options
 from salmu_core.plugins.registry import Entry, PluginProblem, Plugins
 from salmu_core.records.schema import RunRecord, RunSpec
+from salmu_core.records.store import RECORD_FILE, read_record
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Resolved:
     spec: RunSpec  # with resolved benchmark options; method options as given
     options: dict[str, Any]  # of the method, with defaults
     id: str
+    former_id: str  # before 0.2, when the packages' names were not part of it
     method: Entry[type[UnlearningMethod]]
     benchmark_entry: Entry[type[Benchmark]]
     benchmark: Benchmark
@@ -43,9 +46,29 @@ class Resolved:
     @property
     def folder_name(self) -> str:
         """Name of the run's directory below a comparison's."""
+        return self._folder_name(self.id)
+
+    def _folder_name(self, run: str) -> str:
         if self.spec.method == "none":
-            return f"reference-{self.spec.start}-{self.id[:8]}"
-        return f"{self.spec.method}-b{self.spec.budget:g}-s{self.spec.seed}-{self.id[:8]}"
+            return f"reference-{self.spec.start}-{run[:8]}"
+        return f"{self.spec.method.replace(':', '.')}-b{self.spec.budget:g}-s{self.spec.seed}-{run[:8]}"
+
+    def folder_in(self, runs: Path) -> Path:
+        """The run's directory below a comparison's: where it was finished before 0.2, else by the name it has now."""
+        former = runs / self._folder_name(self.former_id)
+        if not (runs / self.folder_name).exists() and (former / RECORD_FILE).is_file():
+            with contextlib.suppress(BadRecord):
+                if self.made(read_record(former)):
+                    return former
+        return runs / self.folder_name
+
+    def made(self, record: RunRecord) -> bool:
+        """Is this the record of this very run? One of before 0.2 must be of the same packages."""
+        if record.id == self.id:
+            return True
+        origin = record.provenance
+        ours = ((origin.method_package, self.method.package), (origin.benchmark_package, self.benchmark_entry.package))
+        return record.id == self.former_id and all(found is None or found.name == own.name for found, own in ours)
 
 
 def resolve(spec: RunSpec, plugins: Plugins, cache: Path | None = None, benchmark: Benchmark | None = None) -> Resolved:
@@ -62,12 +85,18 @@ def resolve(spec: RunSpec, plugins: Plugins, cache: Path | None = None, benchmar
     method = plugins.get("method", spec.method)
     entry = plugins.get("benchmark", spec.benchmark)
     options = parse_options(method.cls.Options, spec.method_options, spec.method)
-    reads = method.cls(options).reads()
+    try:
+        reads = method.cls(options).reads()
+    except (Exception, SystemExit) as error:  # the plugin's own code
+        raise PluginFailure(
+            f"The method {spec.method} ({method.origin}) cannot be made with these options: {type(error).__name__}: {error}"
+        ) from error
     if spec.start == "clean" and "forget" in reads:
         raise BadOptions(
             f"{spec.method} cannot start from the Clean model: it holds nothing to forget.",
             "Only the method 'none', which is the reference, and methods that see retain pairs alone start there.",
         )
+    spec = spec.model_copy(update={"method": method.name, "benchmark": entry.name})  # PACKAGE:NAME only where it is needed
     benchmark = benchmark or make_benchmark(spec.benchmark, spec.benchmark_options, plugins, cache)
     offered = {info.role for info in benchmark.splits().values()}
     if lacking := [role for role in reads if role not in offered]:
@@ -79,8 +108,17 @@ def resolve(spec: RunSpec, plugins: Plugins, cache: Path | None = None, benchmar
     # Options that equal the default must not make another run than options left out.
     decisive = {"method_options": options.decisive(), "benchmark_options": dict(benchmark.identity())}
     full = resolved.model_copy(update=decisive)
-    identity = full.identity(method=method.package.version, benchmark=benchmark.version)
-    return Resolved(resolved, options.model_dump(mode="json"), identity, method, entry, benchmark)
+    versions = {"method": method.package.version, "benchmark": benchmark.version}
+    packages = {"method_package": method.package.name, "benchmark_package": entry.package.name}
+    return Resolved(
+        resolved,
+        options.model_dump(mode="json"),
+        full.identity(**versions, **packages),
+        full.identity(**versions),
+        method,
+        entry,
+        benchmark,
+    )
 
 
 def standard_benchmark(plugins: Plugins) -> str:
@@ -173,7 +211,15 @@ def make_metrics(
     installed = []
     for name, entry in plugins.metrics.items():
         by_convention = {key: value for word in words for key, value in entry.cls.conventions.get(word, {}).items()}
-        installed.append(entry.cls(parse_options(entry.cls.Options, {**by_convention, **given.get(name, {})}, name)))
+        options = parse_options(entry.cls.Options, {**by_convention, **given.get(name, {})}, name)
+        try:
+            metric = entry.cls(options)
+        except (Exception, SystemExit) as error:  # the plugin's own code
+            raise PluginFailure(
+                f"The metric {name} ({entry.origin}) cannot be made with these options: {type(error).__name__}: {error}"
+            ) from error
+        metric.name, metric.origin = name, entry.origin
+        installed.append(metric)
     return [*installed, *(benchmark.metrics() if benchmark is not None else ())]
 
 

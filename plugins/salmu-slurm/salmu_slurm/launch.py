@@ -172,7 +172,7 @@ def _record(item: PlannedRun) -> RunRecord | None:
     if not (item.folder / RECORD_FILE).is_file():
         return None
     record = read_record(item.folder)
-    return record if record.id == item.resolved.id else None
+    return record if item.resolved.made(record) else None
 
 
 def _record_after_a_moment(item: PlannedRun) -> RunRecord | None:

@@ -122,7 +122,7 @@ class Ground:
             precision=self._precision,
         )
         resolved = resolve(spec, self._plugins, self._settings.cache_folder, self._shared[mismatched])
-        folder = self._folder / "trials" / resolved.folder_name
+        folder = resolved.folder_in(self._folder / "trials")
         record = run_resolved(resolved, folder, self._settings, self._plugins)
         if method != "none":
             for name in (WEIGHTS_FILE, ROWS_FILE):
