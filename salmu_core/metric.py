@@ -63,6 +63,7 @@ class Metric(ABC):
     #: where its encoders compute in half precision. Options that somebody sets win.
     conventions: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     Options: ClassVar[type[Options]] = Options
+    origin: str = ""  # package and version, set by whoever makes it from the registry
 
     def __init__(self, options: AnyOptions | None = None) -> None:
         self.options: Any = options if options is not None else self.Options()

@@ -83,13 +83,14 @@ def evaluate_command(
     render.show_problems(plugins.problems)
     if as_json:
         render.print_json(record.model_dump(mode="json"))
-        return 0
+        return 0 if record.status == "ok" else 1
     render.show_scores(record.scores, record.skipped)
+    render.show_faults(record)
     if precision == "fp16":
         _show_difference(record.scores)
     if out is not None:
         render.out.print(f"\nWritten to {out}", markup=False, highlight=False)
-    return 0
+    return 0 if record.status == "ok" else 1
 
 
 def _show_difference(scores: Mapping[str, ScoreRecord]) -> None:

@@ -127,6 +127,14 @@ def show_reading(record: Any) -> None:
         out.print(Text(f"not declared by the method: {', '.join(record.undeclared)}", style="yellow"))
 
 
+def show_faults(record: Any) -> None:
+    """What went wrong in metrics, and what plugins did that they should not have."""
+    for name, problem in record.broken.items():
+        err.print(Text(f"The metric {name} failed: {problem}.", style="red"))
+    for warning in record.warnings:
+        err.print(Text(warning, style="yellow"))
+
+
 def show_scores(scores: Mapping[str, Any], skipped: Mapping[str, str]) -> None:
     """The scores of one model as a table with intervals and targets."""
     rows = []

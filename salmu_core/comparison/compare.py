@@ -14,7 +14,7 @@ from salmu_core.comparison.differences import paired_differences
 from salmu_core.comparison.falls import general_rows
 from salmu_core.comparison.leaderboard import Cell as Cell
 from salmu_core.comparison.leaderboard import Comparison, MetricColumn, Row
-from salmu_core.comparison.notes import attack_notes, control_notes, score_notes, testing_note
+from salmu_core.comparison.notes import attack_notes, control_notes, fault_notes, score_notes, testing_note
 from salmu_core.comparison.overall import basis, part_of
 from salmu_core.comparison.pairing import Instance, JudgedRun
 from salmu_core.comparison.ranks import order_of, section, with_ranks
@@ -125,6 +125,7 @@ def compare_records(
         for row, judged in ordered
         if (undeclared := sorted({name for run in judged for name in run.record.undeclared}))
     ]
+    notes += fault_notes(records)
     skipped = {f"{name}: not measured ({why})" for record in records for name, why in record.skipped.items()}
     options = records[0].spec.benchmark_options
     return Comparison(

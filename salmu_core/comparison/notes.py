@@ -95,3 +95,20 @@ def testing_note(differences: Sequence[PairedDifference]) -> str:
     pairs = f"{weakest.units} {weakest.unit}{'s' if weakest.units > 1 else ''}"
     few = "" if weakest.units > 4 else " So few tell only large differences; more of them tell smaller ones."
     return f"Paired over {pairs} (at least), corrected for {counted} by Holm's method.{few}{identities}"
+
+
+def fault_notes(records: Sequence[RunRecord]) -> list[str]:
+    """What went wrong in metrics, and what plugins did that they should not have, each with the runs that it is of."""
+    found: dict[str, list[str]] = {}
+    for record in records:
+        title = record.spec.start if record.kind == "reference" else f"{record.spec.method} seed {record.spec.seed}"
+        for name, why in record.broken.items():
+            found.setdefault(f"The metric {name} failed: {why}.", []).append(title)
+        for warning in record.warnings:
+            found.setdefault(warning, []).append(title)
+    return [f"{sentence} ({_some(titles)})" for sentence, titles in found.items()]
+
+
+def _some(titles: Sequence[str]) -> str:
+    shown = list(dict.fromkeys(titles))
+    return ", ".join(shown[:3]) + (f" and {len(shown) - 3} more" if len(shown) > 3 else "")

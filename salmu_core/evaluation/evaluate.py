@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from salmu_core.benchmark import Benchmark
 from salmu_core.data.cache import DataCache
 from salmu_core.data.processes import process_index
-from salmu_core.errors import PluginFailure, SalmuError
-from salmu_core.evaluation.bootstrap import clustered_interval
+from salmu_core.errors import PluginFailure
 from salmu_core.evaluation.embed import EmbeddingCache, Tell, embed_views
 from salmu_core.evaluation.exhibits import make_exhibits
+from salmu_core.evaluation.measure import described as described
+from salmu_core.evaluation.measure import measure, read_only
 from salmu_core.evaluation.plan import plan_evaluation
-from salmu_core.metric import Metric, NotMeasurable, Score
+from salmu_core.metric import Metric, NotMeasurable
 from salmu_core.models.dual_encoder import DualEncoder, Tower
+from salmu_core.plugins.process_state import ProcessState
 from salmu_core.records.exhibits import Exhibits
 from salmu_core.records.rows import CLUSTER
 from salmu_core.records.schema import ScoreRecord
@@ -26,14 +27,32 @@ from salmu_core.records.schema import ScoreRecord
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores of one model; `rows` are per-row arrays for the sidecar, by "metric/what"; `exhibits` what a report shows of it
-    (made by the main process alone)."""
+    """Scores of one model.
+
+    Attributes:
+        rows: per-row arrays for the sidecar, by "metric/what".
+        exhibits: what a report shows of it, made by the main process alone.
+        broken: metric -> what went wrong in it; the others are not touched.
+        warnings: what metrics left changed in the process, which was put back.
+    """
 
     scores: Mapping[str, ScoreRecord]
     skipped: Mapping[str, str]
     rows: Mapping[str, np.ndarray]
     seconds: Mapping[str, float] = field(default_factory=dict)
     exhibits: Exhibits | None = None
+    broken: Mapping[str, str] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+
+    def whole(self) -> Evaluation:
+        """Itself, for those that need every metric.
+
+        Raises:
+            PluginFailure: one failed.
+        """
+        for name, problem in self.broken.items():
+            raise PluginFailure(f"The metric {name} failed: {problem}.")
+        return self
 
 
 def evaluate_model(
@@ -46,13 +65,12 @@ def evaluate_model(
     data: DataCache | None = None,
     fingerprint: Mapping[Tower, str] | None = None,
 ) -> Evaluation:
-    """Score a model with every metric that the benchmark supports.
+    """Score a model with every metric that the benchmark supports. A metric that fails is named in `broken`.
 
     Args:
         cache, data, fingerprint: see `embed_views`.
 
     Raises:
-        PluginFailure: a metric raised, or returned a value that does not fit its own declaration; the metric is named.
         BadData, Diverged, OutputError: see `embed_views`.
     """
     plan = plan_evaluation(metrics, benchmark, read=True)
@@ -60,21 +78,22 @@ def evaluate_model(
     embedded = embed_views(model, benchmark, plan.all_views(), cache, tell, data=data, fingerprint=fingerprint)
     embedding_seconds = time.perf_counter() - started
     scores: dict[str, ScoreRecord] = {}
-    skipped = dict(plan.skipped)
+    skipped, broken = dict(plan.skipped), dict(plan.broken)
+    warnings: list[str] = []
     rows: dict[str, np.ndarray] = {}
     clusters: dict[str, list[str]] = {}
+    handed = {view: read_only(content) for view, content in embedded.items()}
+    state = ProcessState()
     for number, metric in enumerate(plan.metrics):
-        views = {argument: embedded[view] for argument, view in plan.views[metric.name].items()}
+        views = {argument: handed[view] for argument, view in plan.views[metric.name].items()}
         try:
-            score = metric.compute(**views)
+            score, scores[metric.name] = measure(metric, views, benchmark, state, warnings.append)
         except NotMeasurable as reason:
             skipped[metric.name] = str(reason)
             continue
-        except SalmuError as error:
-            raise type(error)(f"The metric {metric.name}: {error.message}", error.hint) from error
-        except Exception as error:
-            raise PluginFailure(f"The metric {metric.name} failed: {type(error).__name__}: {error}") from error
-        scores[metric.name] = _record(metric, score, benchmark)
+        except PluginFailure as failure:
+            broken[metric.name] = failure.message
+            continue
         if score.rows is not None:
             rows[f"{metric.name}/rows"] = np.asarray(score.rows)
             if score.clusters is not None:
@@ -89,7 +108,7 @@ def evaluate_model(
         "score": scored - started - embedding_seconds,
         "exhibits": time.perf_counter() - scored,
     }
-    return Evaluation(scores, skipped, rows, seconds, exhibits)
+    return Evaluation(scores, skipped, rows, seconds, exhibits, broken, tuple(warnings))
 
 
 def _numbered(clusters: Mapping[str, list[str]]) -> dict[str, np.ndarray]:
@@ -104,45 +123,3 @@ def _numbered(clusters: Mapping[str, list[str]]) -> dict[str, np.ndarray]:
         f"{metric}/{CLUSTER}": np.fromiter((known[label] for label in labels), dtype=np.int64, count=len(labels))
         for metric, labels in clusters.items()
     }
-
-
-def described(metric: Metric, benchmark: Benchmark) -> dict[str, Any]:
-    """What a record says of a score's metric, whoever measured it, and what it counts on a benchmark.
-
-    Raises:
-        PluginFailure: the benchmark counts a metric of this name that looks at something else.
-    """
-    names = ("target", "aspect", "primary", "bounds", "summary", "tolerance", "scored")
-    found = {name: getattr(metric, name) for name in names}
-    if benchmark.scoring is None:
-        return found
-    counted = benchmark.scoring.get(metric.name)
-    if counted is not None and (counted.target, counted.aspect) != (metric.target, metric.aspect):
-        raise PluginFailure(
-            f"{benchmark.name} counts {metric.name} as {counted.aspect} with target {counted.target}, and the installed metric of"
-            f" that name says {metric.aspect} with target {metric.target}."
-        )
-    return {**found, "weight": float(counted is not None)}
-
-
-def _record(metric: Metric, score: Score, benchmark: Benchmark) -> ScoreRecord:
-    low = high = None
-    clusters = 0
-    value = float(score.value)
-    if not np.isfinite(value):
-        raise PluginFailure(f"The metric {metric.name} gave {value}, which is not a number to compare.")
-    if score.rows is not None:
-        values = np.asarray(score.rows, dtype=np.float64)
-        if not np.isclose(values.mean(), value, rtol=1e-5, atol=1e-6):
-            raise PluginFailure(f"The metric {metric.name} gave {value}, which is not the mean {values.mean()} of its rows.")
-        low, high, clusters = clustered_interval(values, score.clusters, metric.name)
-    return ScoreRecord(
-        value=value,
-        **described(metric, benchmark),
-        chance=metric.chance if score.chance is None else score.chance,
-        n=0 if score.rows is None else len(score.rows),
-        clusters=clusters,
-        low=low,
-        high=high,
-        extras=dict(score.extras),
-    )

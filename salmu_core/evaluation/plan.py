@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from salmu_core.benchmark import Benchmark
 from salmu_core.data.pairs import View
@@ -18,6 +18,7 @@ class EvaluationPlan:
     metrics: tuple[Metric, ...]
     views: Mapping[str, Mapping[str, View]]  # metric -> argument -> view
     skipped: Mapping[str, str]
+    broken: Mapping[str, str] = field(default_factory=dict)  # metric -> what went wrong when it was asked for its views
 
     def all_views(self) -> list[View]:
         """Every view that some metric needs, once."""
@@ -34,8 +35,13 @@ def plan_evaluation(metrics: Iterable[Metric], benchmark: Benchmark, *, read: bo
     usable: list[Metric] = []
     views: dict[str, Mapping[str, View]] = {}
     skipped: dict[str, str] = {}
+    broken: dict[str, str] = {}
     for metric in metrics:
-        needs = metric.needs()
+        try:
+            needs = {str(argument): _view(view) for argument, view in metric.needs().items()}
+        except (Exception, SystemExit) as error:  # the plugin's own code
+            broken[metric.name] = f"needs() raised {type(error).__name__}: {error}"
+            continue
         reasons = []
         for view in needs.values():
             if view.split not in known:
@@ -57,4 +63,10 @@ def plan_evaluation(metrics: Iterable[Metric], benchmark: Benchmark, *, read: bo
         else:
             usable.append(metric)
             views[metric.name] = needs
-    return EvaluationPlan(tuple(usable), views, skipped)
+    return EvaluationPlan(tuple(usable), views, skipped, broken)
+
+
+def _view(view: object) -> View:
+    if not isinstance(view, View):
+        raise TypeError(f"{view!r} is not a View")
+    return view

@@ -172,6 +172,10 @@ class RunRecord(_Frozen):
     undeclared: tuple[str, ...] = Field((), description="of those, what the method does not declare")
     scores: dict[str, ScoreRecord] = Field(default_factory=dict)
     skipped: dict[str, str] = Field(default_factory=dict, description="metric -> why it was not measured")
+    broken: dict[str, str] = Field(default_factory=dict, description="metric -> what went wrong in it")
+    warnings: tuple[str, ...] = Field(
+        (), description="what plugins did that they should not have: changed in the process, left on the model, opened, ..."
+    )
     weight_change: float | None = Field(None, ge=0, description="L2 norm of the change / L2 norm of the start weights")
     cost: Cost = Field(default_factory=Cost)
     provenance: Provenance = Field(default_factory=Provenance)

@@ -18,7 +18,7 @@ from salmu_core.records.schema import Protocol, RunRecord, RunSpec, ScoreRecord
 from salmu_core.records.store import RECORD_FILE, write_record
 from salmu_core.runner.accelerate_setup import AUTOCAST, open_accelerator
 from salmu_core.runner.progress import Progress
-from salmu_core.runner.recording import ROWS_FILE, make_record, write_exhibits, write_result_files
+from salmu_core.runner.recording import ROWS_FILE, make_record, without_scores, write_exhibits, write_result_files
 from salmu_core.runner.run import ensure_built
 from salmu_core.runner.settings import Settings
 from salmu_core.spec.resolve import make_metrics, resolve
@@ -120,8 +120,7 @@ def evaluate(
             facts,
             evaluation,
             accelerator,
-            "ok",
-            None,
+            *without_scores(evaluation, "ok", None),
             "reference" if words else "evaluation",
         )
     if not words:

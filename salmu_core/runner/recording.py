@@ -35,12 +35,16 @@ def make_record(
     settings: Settings,
     facts: Mapping[str, Any],
     evaluation: Evaluation,
-    accelerator: Accelerator,
+    accelerator: Accelerator | None,
     status: Status,
     error: str | None,
     kind: Literal["run", "reference", "evaluation"] | None = None,
 ) -> RunRecord:
-    """The record of a run from what its stages found."""
+    """The record of a run from what its stages found.
+
+    Args:
+        accelerator: of the process that carried it out; None: that process is gone.
+    """
     spec, method = resolved.spec, resolved.method
     reference = spec.method == "none"
     has_model = not reference and status != "failed" and bool(facts.get("finite", True)) and kind is None
@@ -61,6 +65,8 @@ def make_record(
         undeclared=tuple(facts.get("undeclared", ())),
         scores=dict(evaluation.scores),
         skipped=dict(evaluation.skipped),
+        broken=dict(evaluation.broken),
+        warnings=(*facts.get("warnings", ()), *evaluation.warnings),
         weight_change=facts.get("weight_change"),
         cost=Cost(
             seconds={**facts.get("seconds", {}), **evaluation.seconds},
@@ -81,8 +87,8 @@ def make_record(
             benchmark_identity=dict(resolved.benchmark.identity()),
             metric_packages={name: entry.package for name, entry in plugins.metrics.items()},
             metric_options={metric.name: metric.options.model_dump(mode="json") for metric in metrics},
-            device=device_name(accelerator.device),
-            processes=accelerator.num_processes,
+            device="" if accelerator is None else device_name(accelerator.device),
+            processes=1 if accelerator is None else accelerator.num_processes,
             git_commit=git_commit(Path.cwd()),
             data_fingerprint=resolved.benchmark.fingerprint(),
             start_fingerprint=facts.get("start_fingerprint", {}),
@@ -93,7 +99,9 @@ def make_record(
         error=error,
         rows_file=ROWS_FILE if evaluation.rows else None,
         model_file=WEIGHTS_FILE if has_model else None,
-        published=tuple(_published(resolved.benchmark, metrics, evaluation.scores)) if kind == "reference" else (),
+        published=tuple(_published(resolved.benchmark, _unbroken(metrics, evaluation), evaluation.scores))
+        if kind == "reference"
+        else (),
         created_at=datetime.now(UTC),
     )
 
@@ -126,6 +134,18 @@ def write_result_files(benchmark: Benchmark, record: RunRecord, evaluation: Eval
             raise PluginFailure(f"The benchmark {benchmark.name} wants to write '{name}', which is no plain file name.")
         write_json(folder / name, content)
     return record.model_copy(update={"files": tuple(files)})
+
+
+def without_scores(evaluation: Evaluation, status: Status, error: str | None) -> tuple[Status, str | None]:
+    """Status and error of what was evaluated: where every metric failed there is nothing to compare, and that is no result."""
+    if not evaluation.broken or evaluation.scores:
+        return status, error
+    found = "; ".join(f"{name}: {problem}" for name, problem in evaluation.broken.items())
+    return "failed", f"No metric could be measured. {found}."
+
+
+def _unbroken(metrics: Iterable[Metric], evaluation: Evaluation) -> list[Metric]:
+    return [metric for metric in metrics if metric.name not in evaluation.broken]
 
 
 def _published(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from salmu_core.errors import BadRecord, SalmuError
-from salmu_core.evaluation.evaluate import evaluate_model
+from salmu_core.evaluation.evaluate import Evaluation, evaluate_model
 from salmu_core.files.writing import write_tensors
+from salmu_core.metric import Metric
 from salmu_core.models.dual_encoder import load_model
 from salmu_core.plugins.registry import Plugins, load_plugins
 from salmu_core.records.schema import RunRecord
@@ -71,21 +73,20 @@ def _one(folder: Path, settings: Settings, plugins: Plugins) -> Rescored:
                 f"{name} of '{folder}' is {evaluation.scores[name].value:.4f} now, and {score.value:.4f} in its record."
             )
     added = tuple(name for name in missing if name in evaluation.scores)
+    why_not = {**evaluation.skipped, **evaluation.broken}
     if not added:
-        return Rescored(folder, (), {name: str(evaluation.skipped.get(name, "not measured")) for name in missing})
+        return Rescored(folder, (), {name: str(why_not.get(name, "not measured")) for name in missing})
     # All rows anew and under another name: whose rows belong together is numbered over all metrics, and until the record names
     # the new file the old one is whole.
     rows_file = f"rows-{len(record.scores) + len(added)}.safetensors"
     write_tensors(folder / rows_file, {name: torch.from_numpy(rows.copy()) for name, rows in evaluation.rows.items()})
-    write_record(folder, _with(record, evaluation.scores, evaluation.skipped, metrics, plugins, rows_file))  # type: ignore[arg-type]
-    return Rescored(folder, added, {name: why for name, why in evaluation.skipped.items() if name in missing})
+    write_record(folder, _with(record, evaluation, metrics, plugins, rows_file))
+    return Rescored(folder, added, {name: why for name, why in why_not.items() if name in missing})
 
 
-def _with(
-    record: RunRecord, scores: dict[str, object], skipped: dict[str, str], metrics: list[object], plugins: Plugins, rows: str
-) -> RunRecord:
+def _with(record: RunRecord, evaluation: Evaluation, metrics: Sequence[Metric], plugins: Plugins, rows: str) -> RunRecord:
     packages = {name: entry.package for name, entry in plugins.metrics.items()}
-    options = {metric.name: metric.options.model_dump(mode="json") for metric in metrics}  # type: ignore[attr-defined]
+    options = {metric.name: metric.options.model_dump(mode="json") for metric in metrics}
     provenance = record.provenance.model_copy(
         update={
             "metric_packages": {**record.provenance.metric_packages, **packages},
@@ -93,6 +94,11 @@ def _with(
         }
     )
     changes = {
-        "scores": {**record.scores, **scores}, "skipped": dict(skipped), "provenance": provenance, "rows_file": rows
-    }  # fmt: skip
+        "scores": {**record.scores, **evaluation.scores},
+        "skipped": dict(evaluation.skipped),
+        "broken": dict(evaluation.broken),
+        "warnings": tuple(dict.fromkeys([*record.warnings, *evaluation.warnings])),
+        "provenance": provenance,
+        "rows_file": rows,
+    }
     return record.model_copy(update=changes)

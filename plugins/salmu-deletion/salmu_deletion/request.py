@@ -128,8 +128,10 @@ def _first_scores(
         moved.autocast = AUTOCAST[record.spec.precision]
         data = settings.data_cache(plugins, "chain")
         metrics = [EarlierRetrieval(), RetainRetrieval()]
-        found = evaluate_model(moved, benchmark, metrics, settings.embedding_cache, data=data)
-        others = evaluate_model(moved, benchmark.never_learned, [EarlierRetrieval()], settings.embedding_cache, data=data)
+        found = evaluate_model(moved, benchmark, metrics, settings.embedding_cache, data=data).whole()
+        others = evaluate_model(
+            moved, benchmark.never_learned, [EarlierRetrieval()], settings.embedding_cache, data=data
+        ).whole()
     never = others.scores.get(EarlierRetrieval.name)
     return {name: score.value for name, score in found.scores.items()}, None if never is None else never.value
 
