@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
@@ -24,6 +26,7 @@ from salmu_core.files.writing import check_writable, write_json, write_sealed_js
 from salmu_core.method import FitOptions, UnlearningMethod
 from salmu_core.models.adapters import ADAPTER_FILE, Added, apply_added, write_adapter
 from salmu_core.models.dual_encoder import WEIGHTS_FILE, DualEncoder, Tower, load_model
+from salmu_core.plugins.calls import plugin_code
 from salmu_core.plugins.registry import Plugins
 from salmu_core.records.schema import Status
 from salmu_core.report.evidence import HISTORY_FILE
@@ -32,8 +35,11 @@ from salmu_core.runner.budget import SampleMeter
 from salmu_core.runner.checkpoints import Checkpoints, disk_for_training
 from salmu_core.runner.context import UnlearnContext
 from salmu_core.runner.execution import carried_out
+from salmu_core.runner.handover import Handed, fresh_model
+from salmu_core.runner.opened_files import opened_files
 from salmu_core.runner.provenance import MemoryPeak
 from salmu_core.runner.settings import Settings
+from salmu_core.seeding import derive_seed
 from salmu_core.spec.resolve import Resolved, make_method
 
 UNLEARNED_FILE = "unlearned.json"
@@ -112,7 +118,8 @@ def _unlearn(
     started = time.perf_counter()
     where, which = benchmark.reference(spec.start)
     model = _on_device(where.load_model(which), resolved, accelerator)
-    start_weights = {name: tensor.detach().cpu().clone() for name, tensor in model.weights().items()}
+    handed = Handed(model)
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     start_fingerprint = model.fingerprint()
     method = resolved.new_method()
     _check_disk(model, method, folder)
@@ -137,28 +144,35 @@ def _unlearn(
         clean=(lambda: benchmark.load_model("clean")) if method.oracle else None,
         make_method=lambda name, options: make_method(name, options, plugins),
     )
-    error = None
-    status: Status = "ok"
-    fingerprint: Mapping[Tower, str] = {}
-    in_force: dict[str, Any] = {}
-    try:
-        with evaluation_locked(), carried_out(model, settings) as in_force:
-            method.unlearn(ctx)
-        fingerprint = model.fingerprint()
-        _same_on_all_processes(fingerprint, accelerator)
-    except Diverged as problem:
-        status, error = "diverged", problem.message
-    except SalmuError as problem:
-        status, error = "failed", str(problem)
-    except Exception as problem:  # a method's own bug ends this run, not a comparison
-        status, error = "failed", f"{type(problem).__name__}: {problem}\n{traceback.format_exc(limit=-4)}"
+    who = f"The method {spec.method} ({resolved.method.origin})"
+    warnings: list[str] = []
+    methods = {entry.cls.__module__.partition(".")[0] for entry in plugins.methods.values()}
+    with opened_files(benchmark, settings.cache_folder, methods) as opened:
+        status, error, in_force = _let_unlearn(method, ctx, settings, who, warnings)
+    warnings += opened.warnings(who)
     seconds = time.perf_counter() - loaded + ctx.seconds_before_resume
-    trained = _trained_parameters(ctx)
-    finite = all(torch.isfinite(t).all() for t in model.weights().values() if t.is_floating_point())
+    weights: Mapping[str, torch.Tensor] = {}
+    fingerprint: Mapping[Tower, str] = {}
+    odd: list[str] = []
+    if status != "failed":
+        try:
+            weights = handed.taken_back(ctx.model)
+            warnings += handed.warnings(who, weights)
+            odd = [name for name, t in weights.items() if t.is_floating_point() and not torch.isfinite(t).all()]
+            if spec.method != "none":
+                model = _on_device(fresh_model(lambda: where.load_model(which), weights), resolved, accelerator)
+            fingerprint = model.fingerprint()
+            _same_on_all_processes(fingerprint, accelerator)
+        except Exception as problem:  # whatever the method made of the model
+            status, error = "failed", f"{who} left a model that cannot be scored. {problem}"
+    if odd and status == "ok":
+        status, error = "diverged", f"{who} left weights that are not finite: {', '.join(odd[:3])}."
+    usable = status != "failed" and not odd
     facts = {
         "status": status,
         "error": error,
-        "finite": bool(finite),
+        "finite": usable,
+        "warnings": list(dict.fromkeys(warnings)),
         "seconds": {"load": loaded - started, "unlearn": seconds},
         "samples": dict(ctx.samples),
         "captions": dict(ctx.captions_read),
@@ -168,18 +182,18 @@ def _unlearn(
         "steps": ctx.steps,
         "global_batch": ctx.global_batch,
         "execution": in_force,
-        "trainable_parameters": trained,
-        "total_parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "trainable_parameters": _trained_parameters(ctx, sizes),
+        "total_parameters": sum(sizes.values()),
         "peak_memory_bytes": memory.bytes(),
-        "weight_change": _relative_change(start_weights, model) if finite else None,
+        "weight_change": _relative_change(handed.weights, weights) if usable else None,
         "start_fingerprint": start_fingerprint,
-        "model_fingerprint": fingerprint or model.fingerprint(),
+        "model_fingerprint": fingerprint,
     }
     if accelerator.is_main_process and status != "failed" and resolved.spec.method != "none":
         tell("save", 0, 0)
-        if finite:
+        if usable:
             model.save(folder)
-            save_adapter(folder, start_weights, ctx.added, model, start_fingerprint)
+            save_adapter(folder, handed.weights, ctx.added, model, start_fingerprint)
         write_json(folder / HISTORY_FILE, ctx.history)
     if accelerator.is_main_process and status != "failed":
         write_sealed_json(folder / UNLEARNED_FILE, facts)
@@ -188,9 +202,12 @@ def _unlearn(
     return Unlearned(model, facts, error)
 
 
-def _trained_parameters(ctx: UnlearnContext) -> int:
-    """Numbers that training could change: of a weight that had an adapter, those of the adapter."""
-    weights = {name: tensor.numel() for name, tensor in ctx.model.named_parameters()}
+def _trained_parameters(ctx: UnlearnContext, weights: Mapping[str, int]) -> int:
+    """Numbers that training could change: of a weight that had an adapter, those of the adapter.
+
+    Args:
+        weights: name -> numbers of each, before the method.
+    """
     factors: dict[str, int] = {}
     for stage in ctx.added:
         for name, (up, down, _) in stage.items():
@@ -213,10 +230,47 @@ def save_adapter(
         write_adapter(folder / ADAPTER_FILE, stages, fingerprint)
 
 
-def _relative_change(before: Mapping[str, torch.Tensor], model: DualEncoder) -> float:
+def _let_unlearn(
+    method: UnlearningMethod, ctx: UnlearnContext, settings: Settings, who: str, warnings: list[str]
+) -> tuple[Status, str | None, dict[str, Any]]:
+    """Call the method.
+
+    Returns:
+        How it ended, why where it did not end well, and how the encoders were carried out.
+
+    Raises:
+        KeyboardInterrupt: somebody pressed it.
+    """
+    in_force: dict[str, Any] = {}
+    try:
+        with (
+            evaluation_locked(),
+            carried_out(ctx.model, settings) as in_force,
+            plugin_code(who, warnings.append, own=type(method).__module__.partition(".")[0]),
+        ):
+            _seed_global_generators(ctx.seed)
+            method.unlearn(ctx)
+    except Diverged as problem:
+        return "diverged", problem.message, in_force
+    except SalmuError as problem:
+        return "failed", str(problem), in_force
+    except Exception as problem:  # a method's own bug ends this run, not a comparison
+        return "failed", f"{who} raised {type(problem).__name__}: {problem}\n{traceback.format_exc(limit=-4)}", in_force
+    return "ok", None, in_force
+
+
+def _seed_global_generators(seed: int) -> None:
+    """No method should draw from them. One that does gets the same numbers whatever ran before it."""
+    own = derive_seed(seed, "global generators")
+    random.seed(own)
+    np.random.seed(own % 2**32)
+    torch.manual_seed(own)
+
+
+def _relative_change(before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tensor]) -> float:
     """L2 norm of the change of all weights over the L2 norm of the start weights; 0.0 exactly when nothing changed."""
     change = total = 0.0
-    for name, tensor in model.weights().items():
+    for name, tensor in after.items():
         if tensor.is_floating_point():
             old = before[name].double()
             change += float((tensor.detach().cpu().double() - old).square().sum())
