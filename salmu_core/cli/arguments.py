@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -155,6 +155,30 @@ protocol_choice = click.option(
     show_default=True,
     help="Conventions of the evaluation: salmu's own, by which equal models get equal numbers, or the official evaluator's.",
 )
+
+
+def isolation_settings(command: F) -> F:
+    """Flags that say which runs get a process of their own."""
+    for decorate in (
+        click.option(
+            "--time-limit",
+            type=click.FloatRange(min=0, min_open=True),
+            metavar="SECONDS",
+            help="End a run that takes longer, in a process of its own; it becomes a failed row.",
+        ),
+        click.option(
+            "--isolate/--no-isolate",
+            default=None,
+            help="Give every run, or no run, a process of its own. Default of compare: runs of third-party packages; of run: no.",
+        ),
+    ):
+        command = decorate(command)
+    return command
+
+
+def isolation(flag: bool | None, default: Literal["third-party", "none"]) -> Literal["third-party", "all", "none"]:
+    """What `--isolate` asks for."""
+    return default if flag is None else "all" if flag else "none"
 
 
 def run_settings(command: F) -> F:

@@ -12,6 +12,8 @@ from salmu_core.cli.arguments import (
     benchmark_options,
     complete_names,
     execution_of,
+    isolation,
+    isolation_settings,
     metric_options,
     parse_numbers,
     parse_settings,
@@ -77,6 +79,7 @@ Examples:
 @click.option("--no-wait", is_flag=True, help="Come back once the jobs are submitted; the same command waits and compares.")
 @protocol_choice
 @run_settings
+@isolation_settings
 @showing
 def compare_command(
     methods: tuple[str, ...],
@@ -141,6 +144,8 @@ def compare_command(
             protocol=protocol,
             workers=workers,
             **execution_of(flags),
+            isolate=isolation(flags["isolate"], "third-party"),
+            time_limit=flags["time_limit"],
         ),
         launcher=None
         if launcher is None

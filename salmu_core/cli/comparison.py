@@ -45,6 +45,8 @@ def carry_out(
 
     if no_wait and study.launcher is None:
         raise BadOptions("--no-wait needs jobs, and this study has no launcher.")
+    if study.launcher is not None and study.execution.time_limit is not None:
+        raise BadOptions("A job's time is limited by its launcher.", "Use --launcher-set timeout_min=N.")
     plugins = load_plugins()
     how = settings_of(study, overwrite=overwrite)
     study = with_options(study, options or {}, plugins)

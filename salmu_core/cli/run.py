@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from salmu_core.cli.arguments import (
     benchmark_choice,
     benchmark_options,
     complete_names,
+    isolation,
+    isolation_settings,
     make_settings,
     parse_settings,
     preset_option,
@@ -53,6 +56,7 @@ Examples:
 @click.option("--overwrite", is_flag=True, help="Do a finished run again.")
 @protocol_choice
 @run_settings
+@isolation_settings
 @click.option("--json", "as_json", is_flag=True, help="Print the record (or the plan) as JSON.")
 def run_command(
     method: str,
@@ -83,14 +87,18 @@ def run_command(
     from salmu_core.plugins.registry import load_plugins
     from salmu_core.records.schema import RunSpec
     from salmu_core.runner.planning import plan_run
-    from salmu_core.runner.run import run_resolved
     from salmu_core.runner.standing import standing
+    from salmu_core.runner.workers import run_alone
     from salmu_core.spec.presets import with_preset
     from salmu_core.spec.resolve import make_benchmark, resolve, standard_benchmark
     from salmu_core.spec.study import results_folder
 
     plugins = load_plugins()
-    how = make_settings(flags, overwrite=overwrite)
+    how = replace(
+        make_settings(flags, overwrite=overwrite),
+        isolate=isolation(flags["isolate"], "none"),
+        time_limit=flags["time_limit"],
+    )
     given = parse_settings(settings)
     bench_options = benchmark_options(bench_set, bench_seed, data_dir)
     name = benchmark or standard_benchmark(plugins)
@@ -107,7 +115,7 @@ def run_command(
         protocol=protocol,
     )
     resolved = resolve(spec, plugins, how.cache_folder, shared)
-    folder = out or results_folder(name, spec.benchmark_options) / "runs" / resolved.folder_name
+    folder = (out or resolved.folder_in(results_folder(name, spec.benchmark_options) / "runs")).absolute()
     if dry_run:
         plan = plan_run(resolved, folder, how, plugins)
         if as_json:
@@ -120,7 +128,7 @@ def run_command(
         render.show_preset(method, taken, preset)
     with ProgressDisplay(quiet=as_json) as display:
         plugins.watch(display)
-        record = run_resolved(resolved, folder, how, plugins)
+        record = run_alone(resolved, folder, how, plugins)
         rows = None if as_json or process_count() > 1 else standing(record, folder, resolved, how, plugins)
     if process_index() != 0:
         return 0
@@ -135,6 +143,7 @@ def run_command(
         else:
             render.show_standing(record, rows)
         render.show_reading(record)
+        render.show_faults(record)
         render.out.print(f"\nWritten to {folder}", markup=False, highlight=False)
         if rows is not None:
             render.show_next(folder)

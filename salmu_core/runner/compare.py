@@ -9,7 +9,7 @@ from typing import Any
 from salmu_core.benchmark import Benchmark
 from salmu_core.comparison.compare import compare_records
 from salmu_core.data.processes import process_index
-from salmu_core.errors import SalmuError
+from salmu_core.errors import PluginFailure, SalmuError
 from salmu_core.files.writing import check_writable
 from salmu_core.plugins.registry import Plugins, load_plugins
 from salmu_core.records.schema import RunRecord
@@ -25,7 +25,7 @@ from salmu_core.runner.planned import (
     plan_comparison,
 )
 from salmu_core.runner.run import Settings, run_resolved
-from salmu_core.runner.workers import choose_workers, run_in_workers
+from salmu_core.runner.workers import choose_workers, run_alone, run_in_workers
 from salmu_core.spec.study import AuditChoice, Study, StudyMethod, write_study
 
 MethodChoice = StudyMethod
@@ -117,7 +117,7 @@ def run_planned(
     # The references first: they build the benchmark, and everything is measured against them.
     references = [item for item in planned if item.resolved.spec.method == "none"]
     runs = [item for item in planned if item.resolved.spec.method != "none"]
-    records = [run_resolved(item.resolved, item.folder, settings, plugins) for item in references]
+    records = [run_alone(item.resolved, item.folder, settings, plugins) for item in references]
     open_runs = [item for item in runs if settings.overwrite or not item.done]
     if workers is None:
         workers = 1
@@ -132,7 +132,7 @@ def run_planned(
             found.get(str(item.folder)) or run_resolved(item.resolved, item.folder, settings, plugins) for item in runs
         ]
     else:
-        records += [run_resolved(item.resolved, item.folder, settings, plugins) for item in runs]
+        records += [run_alone(item.resolved, item.folder, settings, plugins) for item in runs]
     attacked = [(item.resolved.benchmark, item.folder, item.resolved.title) for item in runs]
     notes = _attacked(attacked, audits, settings, plugins)
     return compared(records, [item.folder for item in [*references, *runs]], folder_of(planned), notes)
@@ -144,7 +144,10 @@ def _attacked(
     """Let plugins attack the finished runs; returns sentences for the comparison's reader."""
     if audits == "none":
         return []
-    asked = plugins.ask("attack_runs", runs=runs, audits=audits, settings=settings, plugins=plugins)
+    try:
+        asked = plugins.ask("attack_runs", runs=runs, audits=audits, settings=settings, plugins=plugins)
+    except PluginFailure as failure:  # the runs are done, and can be compared without
+        return [f"No run was attacked: {failure.message}."]
     return [note for notes in asked for note in notes or ()] if asked else ["No run was attacked: no audit is installed."]
 
 

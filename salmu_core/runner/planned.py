@@ -150,7 +150,7 @@ def plan_comparison(
         shared = make_benchmark(name, {**study.benchmark_options, **seed}, plugins, settings.cache_folder)
         for spec in _specs(study, name, shared, plugins):
             resolved = resolve(spec, plugins, settings.cache_folder, shared)
-            folder = study.folder / RUNS_FOLDER / resolved.folder_name
+            folder = resolved.folder_in(study.folder.absolute() / RUNS_FOLDER)  # a plugin may go elsewhere
             planned.append(PlannedRun(resolved, folder, finished_record(folder, resolved) is not None))
     # References first: they build the benchmark. The same choice given twice is one run.
     unique = list({item.folder: item for item in planned}.values())
@@ -185,9 +185,7 @@ def as_carried_out(study: Study, planned: Sequence[PlannedRun]) -> Study:
         for name, chosen, budgets in found.values()
     )
     benchmark = planned[0].resolved.spec.benchmark
-    return study.model_copy(
-        update={"methods": methods, "preset": "none", "out": str(folder_of(planned)), "benchmark": benchmark}
-    )
+    return study.model_copy(update={"methods": methods, "preset": "none", "out": str(study.folder), "benchmark": benchmark})
 
 
 def folder_of(planned: Sequence[PlannedRun]) -> Path:

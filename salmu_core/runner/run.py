@@ -27,7 +27,7 @@ from salmu_core.runner.budget import SampleMeter
 from salmu_core.runner.checkpoints import Checkpoints
 from salmu_core.runner.progress import Progress
 from salmu_core.runner.recording import ROWS_FILE as ROWS_FILE
-from salmu_core.runner.recording import make_record, write_exhibits, write_result_files
+from salmu_core.runner.recording import make_record, without_scores, write_exhibits, write_result_files
 from salmu_core.runner.settings import Settings as Settings
 from salmu_core.runner.unlearning import UNLEARNED_FILE, Unlearned, read_object, unlearn_or_resume
 from salmu_core.spec.presets import FROM_BENCHMARK, with_preset
@@ -95,9 +95,10 @@ def run(
         if chosen != spec.method_options:
             spec = spec.model_copy(update={"method_options": chosen})
             resolved = resolve(spec, plugins, settings.cache_folder, resolved.benchmark)
-    if finished_record(Path(out), resolved) is None and resolved.benchmark.ready():
+    folder = Path(out).absolute()  # a plugin may go elsewhere
+    if finished_record(folder, resolved) is None and resolved.benchmark.ready():
         steps_within_budget(resolved, plugins)
-    return run_resolved(resolved, Path(out), settings, plugins)
+    return run_resolved(resolved, folder, settings, plugins)
 
 
 def steps_within_budget(resolved: Resolved, plugins: Plugins) -> int | None:
@@ -141,7 +142,7 @@ def finished_record(folder: Path, resolved: Resolved) -> RunRecord | None:
     if not (folder / RECORD_FILE).is_file():
         return None
     record = read_record(folder)
-    return record if record.id == resolved.id and record.status != "failed" else None
+    return record if resolved.made(record) and record.status != "failed" else None
 
 
 def ensure_built(benchmark: Benchmark, accelerator: Accelerator, report: Callable[[BuildStep], None]) -> None:
@@ -157,7 +158,7 @@ def claim_folder(resolved: Resolved, folder: Path, settings: Settings) -> None:
     remove_leftovers(folder)
     spec_path = folder / SPEC_FILE
     claimed = None if settings.overwrite or not spec_path.exists() else read_object(spec_path)
-    if claimed is not None and claimed.get("id") != resolved.id:
+    if claimed is not None and claimed.get("id") not in (resolved.id, resolved.former_id):
         raise OutputError(
             f"'{folder}' holds another run ({claimed.get('title')}).",
             "Choose another --out, or --overwrite to replace it.",
@@ -207,6 +208,7 @@ def _evaluate_and_record(
             )
         except Diverged as problem:
             status, error = "diverged", problem.message
+    status, error = without_scores(evaluation, status, error)
     record = make_record(resolved, plugins, settings, facts, evaluation, accelerator, status, error)
     if accelerator.is_main_process:
         if evaluation.rows:

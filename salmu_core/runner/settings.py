@@ -23,7 +23,8 @@ class Settings(Execution):
         cache: folder of benchmarks and embeddings; default: the user's cache folder.
         overwrite: do a finished run again.
         metric_options: metric name -> options.
-        micro_batch, checkpoint_activations, compile, cpu, checkpoint_seconds, keep_pixels, log_with: see `Execution`.
+        micro_batch, checkpoint_activations, compile, cpu, checkpoint_seconds, keep_pixels, log_with, isolate,
+            time_limit: see `Execution`.
     """
 
     cache: Path | None = None

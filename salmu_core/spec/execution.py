@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+#: Which runs get a process of their own.
+Isolation = Literal["third-party", "all", "none"]
 
 
 @dataclass(frozen=True)
@@ -17,6 +21,9 @@ class Execution:
         checkpoint_seconds: time between checkpoints of a fit.
         keep_pixels: keep decoded images in the cache, for every later model and process.
         log_with: a tracker that Accelerate knows, e.g. "tensorboard".
+        isolate: which runs of a comparison get a process that carries out nothing else: those of methods whose package is not
+            salmu's own (see `salmu_core.plugins.own_packages`), all or none. Another process finds no plugin that is not installed.
+        time_limit: seconds that a run of a comparison may take, from the start of its process to its record; None: any.
     """
 
     micro_batch: int | None = None
@@ -26,3 +33,5 @@ class Execution:
     checkpoint_seconds: float = 30.0
     keep_pixels: bool = True
     log_with: str | None = None
+    isolate: Isolation = "third-party"
+    time_limit: float | None = None

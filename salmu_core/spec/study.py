@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from salmu_core.errors import BadOptions
 from salmu_core.files.writing import write_text
-from salmu_core.spec.execution import Execution
+from salmu_core.spec.execution import Execution, Isolation
 
 STUDY_FILE = "study.toml"
 
@@ -53,6 +53,8 @@ class StudyExecution(_Part):
     compile: bool = False
     keep_pixels: bool = True
     log_with: str | None = None
+    isolate: Isolation = Field("third-party", description="runs with a process of their own")
+    time_limit: float | None = Field(None, gt=0, description="seconds that a run may take")
 
     @property
     def execution(self) -> Execution:
