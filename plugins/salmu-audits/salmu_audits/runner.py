@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +23,8 @@ from salmu_core.files.writing import check_writable, write_sealed_json
 from salmu_core.metric import NotMeasurable
 from salmu_core.models.dual_encoder import DualEncoder, load_model
 from salmu_core.options import parse_options
-from salmu_core.plugins.registry import Plugins, load_plugins
+from salmu_core.plugins.calls import plugin_code
+from salmu_core.plugins.registry import PluginProblem, Plugins, load_plugins
 from salmu_core.records.attacks import AUDITS_FILE as AUDITS_FILE
 from salmu_core.records.attacks import AuditResult as AuditResult
 from salmu_core.records.attacks import merged, read_attacks, write_attacks
@@ -103,7 +105,12 @@ def make_audits(plugins: Plugins, names: Sequence[str], options: Mapping[str, Ma
         UnknownName, BadOptions: of an audit, or options for one that is not installed.
     """
     entries = {name: plugins.get("audit", name) for name in [*names, *options]}
-    return [entries[name].cls(parse_options(entries[name].cls.Options, options.get(name, {}), name)) for name in names]
+    made = []
+    for name in names:
+        audit = entries[name].cls(parse_options(entries[name].cls.Options, options.get(name, {}), name))
+        audit.name = entries[name].name
+        made.append(audit)
+    return made
 
 
 def _kept(folder: Path) -> Sequence[AuditResult]:
@@ -183,6 +190,18 @@ class AttackedInstance:
         place = self.settings.cache_folder / "audits" / f"{key}.json"
         return _read(place) or self._measure(audit, model, title, place)
 
+    def _check_references(self) -> None:
+        """An audit may look at the reference models. One that changed them is not believed, and the next gets fresh ones.
+
+        Raises:
+            PluginFailure: they were changed.
+        """
+        for which, model in list(self._models.items()):
+            found = {str(tower): digest for tower, digest in model.fingerprint().items()}
+            if self._fingerprints.setdefault(id(model), found) != found:
+                del self._models[which], self._fingerprints[id(model)]
+                raise PluginFailure(f"it changed the reference model {which}, which is not its own: work on a copy")
+
     def _measure(self, audit: Audit, model: DualEncoder, title: str, place: Path) -> dict[str, Any]:
         name = f"{audit.name} on {title}"
 
@@ -193,9 +212,20 @@ class AttackedInstance:
         victim = copy.deepcopy(model).to(self.accelerator.device)
         data = self.settings.data_cache(self.plugins, name)
         ctx = AuditContext(victim, self.benchmark, self.accelerator, self.seed, audit.name, data, tell, self.reference)
+        entry = self.plugins.get("audit", audit.name)
+
+        def warn(sentence: str) -> None:
+            problem = PluginProblem(entry.package, entry.entry_point, sentence)
+            if problem not in self.plugins.problems:
+                self.plugins.problems.append(problem)
+
         try:
-            leak = audit.attack(ctx)
+            with plugin_code("it", warn, own=type(audit).__module__.partition(".")[0]):
+                leak = audit.attack(ctx)
+            self._check_references()
             content: dict[str, Any] = {"value": float(leak.value), "extras": dict(leak.extras)}
+            if not all(math.isfinite(float(value)) for value in (leak.value, *leak.extras.values())):
+                raise PluginFailure(f"it gave {leak.value} with {dict(leak.extras)}, and numbers must be finite")
         except NotMeasurable as reason:
             content = {"value": None, "extras": {}, "reason": str(reason)}
         except SalmuError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 
 import pytest
 from salmu_audits.comparison import attack_runs, chosen_audits
@@ -152,7 +153,7 @@ def test_a_kill_costs_the_attack_that_was_going_on(tmp_path, attacked, monkeypat
     made = plugins(Cosine, HasOriginal)
 
     def killed(self, ctx):
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patched:
         patched.setattr(HasOriginal, "attack", killed)

@@ -13,6 +13,8 @@ from click.testing import CliRunner
 
 import faulty_plugins as faulty
 from faulty_commands import COMMANDS
+from plugin_faults import FAULTS, METRIC_FAULTS, METRIC_LITTER, metric_with
+from plugin_faults import faulty as faulty_method
 from salmu_authors.testing import (
     check_benchmark,
     check_command,
@@ -34,7 +36,7 @@ from salmu_core.losses import contrastive_loss, pair_cosine
 from toy_methods import WeightEdit
 
 #: Checks that run a method once more: for a fault that another check is to find they are left out, to be quick.
-_MORE_RUNS = {"frozen-tower", "deterministic", "no-global-randomness", "resumes", "record", "two-processes"}
+_MORE_RUNS = {"frozen-tower", "deterministic", "no-global-randomness", "resumes", "record", "no-warnings", "two-processes"}
 
 
 def _failed(report):
@@ -48,6 +50,28 @@ def test_a_fault_of_a_method_is_found_by_its_check_and_by_no_other(check):
     failed = _failed(run_all("method", cls.name, checks, MethodTrial(cls, {}), slow=True))
     assert set(failed) == {check}, failed
     assert len(failed[check]) > 30  # says what to change
+
+
+#: Faults of which nothing but the record of a whole run tells.
+_IN_THE_RECORD = {"forward", "processor", "opens the cache"}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_faults_that_cost_a_method_its_row_are_found_before(name, monkeypatch, tmp_path):
+    monkeypatch.setenv("SALMU_CACHE", str(tmp_path))
+    left_out = _MORE_RUNS - ({"no-warnings"} if name in _IN_THE_RECORD else set())
+    checks = [item for item in METHOD_CHECKS.listed if item.id not in left_out]
+    failed = _failed(run_all("method", "faulty", checks, MethodTrial(faulty_method(FAULTS[name][0]), {}), slow=False))
+    assert failed
+    assert not _IN_THE_RECORD & {name} or FAULTS[name][2] in failed["no-warnings"]
+
+
+@pytest.mark.parametrize("name", [*METRIC_FAULTS, *METRIC_LITTER])
+def test_faults_that_cost_a_metric_its_score_are_found_before(name):
+    misdeed, words = (METRIC_FAULTS | METRIC_LITTER)[name]
+    failed = _failed(report_metric(metric_with(name, misdeed, then=name in METRIC_LITTER)))
+    assert set(failed) - {"interval"}
+    assert name not in METRIC_LITTER or words in failed["process-settings"]
 
 
 @pytest.mark.parametrize("check", faulty.METRICS)

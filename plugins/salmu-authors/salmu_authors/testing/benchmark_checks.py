@@ -12,13 +12,15 @@ import torch
 from salmu_authors.testing.contract import Checks, NotApplicable, NotReached
 from salmu_authors.testing.declarations import add_declaration_checks
 from salmu_authors.testing.package import package_card
-from salmu_authors.testing.watch import ProcessState, fixed_randomness
+from salmu_authors.testing.watch import fixed_randomness
 from salmu_core.benchmark import Benchmark, Budget, PublishedRow, SplitInfo, evaluation_locked
 from salmu_core.data.pairs import Split
 from salmu_core.data.pixels import decode_image
 from salmu_core.errors import EvaluationLocked, SalmuError
 from salmu_core.metric import Metric
 from salmu_core.models.dual_encoder import DualEncoder
+from salmu_core.plugins.calls import plugin_code
+from salmu_core.plugins.process_state import ProcessState
 from salmu_core.plugins.registry import Entry
 from salmu_core.records.schema import Target
 
@@ -81,11 +83,13 @@ class BenchmarkTrial:
         """Both models, which global generators loading them used, and which settings it left changed."""
         _ = self.built
         with fixed_randomness():
-            before = ProcessState.now()
-            models: dict[Target, DualEncoder] = {which: self.built.load_model(which) for which in ("compromised", "clean")}
-            after = ProcessState.now()
-            before.put_back()
-        return models, after.drawn_since(before), after.changed_since(before)
+            state, changed, drawn = ProcessState(), [], []
+            with plugin_code("It", changed.append, state, type(self.built).__module__.partition(".")[0]):
+                models: dict[Target, DualEncoder] = {
+                    which: self.built.load_model(which) for which in ("compromised", "clean")
+                }
+                drawn = state.drawn()
+        return models, drawn, changed
 
 
 # ---------------------------------------------------------------- what it says before it is built
@@ -305,11 +309,11 @@ def models_ready(trial: BenchmarkTrial) -> None:
 def no_global_randomness(trial: BenchmarkTrial) -> None:
     drawn = list(trial.loaded[1])
     with fixed_randomness():
-        before = ProcessState.now()
+        state = ProcessState()
         twin = trial.twin()
         for name in trial.infos:
             twin.split(name)
-        drawn += ProcessState.now().drawn_since(before)
+        drawn += state.drawn()
     assert not drawn, (
         f"It draws from or seeds {', '.join(dict.fromkeys(drawn))}: use DualEncoder.create(config, seed) and own generators."
     )
@@ -318,7 +322,7 @@ def no_global_randomness(trial: BenchmarkTrial) -> None:
 @check("process-settings", "Settings of the process are as they were.")
 def process_settings(trial: BenchmarkTrial) -> None:
     changed = trial.loaded[2]
-    assert not changed, f"It left a setting of the process changed: {'; '.join(changed)}."
+    assert not changed, f"Loading its models left the process changed. {' '.join(changed)}"
 
 
 @check("card", "The package has a card that names the benchmark.")

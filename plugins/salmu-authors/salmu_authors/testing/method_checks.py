@@ -299,10 +299,18 @@ def no_global_randomness(trial: MethodTrial) -> None:
     assert not drawn, f"It draws from or seeds {', '.join(drawn)}: pass generator=ctx.generator('what for')."
 
 
-@check("process-settings", "Settings of the process are as they were: gradients on, number type, threads.")
+@check(
+    "process-settings", "The process is as it was: gradients on, number type, threads, folder, environment, code of others."
+)
 def process_settings(trial: MethodTrial) -> None:
     changed = trial.first.settings
-    assert not changed, f"It left a setting of the process changed: {'; '.join(changed)}. Use a with block, or put it back."
+    assert not changed, f"It left the process changed: use a with block, or put it back yourself. {' '.join(changed)}"
+
+
+@check("prints-nothing", "Nothing is printed to standard output, which is for results.")
+def prints_nothing(trial: MethodTrial) -> None:
+    printed = trial.finished.printed.strip()
+    assert not printed, f"It prints '{printed.splitlines()[0]}': log values with ctx.log, or use logging."
 
 
 @check("state", "What `state` gives can be saved, and `load_state` takes it back.")
@@ -355,6 +363,11 @@ def record(trial: MethodTrial) -> None:
     assert asked == noted, "The record shows other options than the run had."
     change = made.weight_change
     assert change is not None and math.isfinite(change), "The record has no weight change."
+
+
+@check("no-warnings", "A run leaves nothing for its record to warn of.")
+def no_warnings(trial: MethodTrial) -> None:
+    assert not trial.record.warnings, f"The record warns: {' '.join(trial.record.warnings)}"
 
 
 @check("two-processes", "Two data-parallel processes end with the same weights.", slow=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import io
 import tempfile
 import traceback
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -20,15 +21,17 @@ from torch import Tensor
 
 from salmu_authors.testing.contract import NotApplicable, NotReached
 from salmu_authors.testing.registry import installed_method, registry_with
-from salmu_authors.testing.watch import BenchmarkAccess, ProcessState, fixed_randomness, watched_benchmarks
+from salmu_authors.testing.watch import BenchmarkAccess, fixed_randomness, watched_benchmarks
 from salmu_core.benchmark import evaluation_locked
 from salmu_core.builtin.toy import Toy
 from salmu_core.data.pairs import Pairs, Role
 from salmu_core.data.pixels import PairStore
 from salmu_core.errors import BudgetExceeded, Diverged, EvaluationLocked
 from salmu_core.method import UnlearningMethod
-from salmu_core.models.dual_encoder import DualEncoder
+from salmu_core.models.dual_encoder import DualEncoder, Processor
 from salmu_core.options import OneOf
+from salmu_core.plugins.calls import plugin_code
+from salmu_core.plugins.process_state import ProcessState
 from salmu_core.plugins.registry import Entry
 from salmu_core.records.schema import RunRecord
 from salmu_core.runner.accelerate_setup import open_accelerator
@@ -171,6 +174,7 @@ class Observed:
     access: BenchmarkAccess = field(default_factory=BenchmarkAccess)
     drawn: list[str] = field(default_factory=list)
     settings: list[str] = field(default_factory=list)
+    printed: str = ""
     changed_inputs: list[str] = field(default_factory=list)
     replaced_model: bool = False
     options_changed: bool = False
@@ -262,6 +266,7 @@ class MethodTrial:
             kill_at: raise in the middle, at this report of a training step; 0: never.
         """
         model = copy.deepcopy(_toy_model())
+        model.processor = Processor(model.config)  # copies share it, and a method may spoil it
         meter = Meter(Toy().budget().times(1), self.cls.name)
         watched = {role: WatchedStore(role, model, meter) for role in ROLES}
         stores: dict[Role, PairStore] = {role: store for role, store in watched.items() if role in method.reads()}
@@ -298,19 +303,25 @@ class MethodTrial:
             for store in watched.values():
                 store.open = True
                 store.columns_read.clear()  # stores are kept from one trial to the next
-            before = ProcessState.now()
+            before, printed = ProcessState(), io.StringIO()
+            own = self.cls.__module__.partition(".")[0]
             try:
-                method.unlearn(ctx)
+                with plugin_code("It", seen.settings.append, before, own, passing=(_Killed,)), redirect_stdout(printed):
+                    try:
+                        method.unlearn(ctx)
+                    finally:
+                        seen.drawn = before.drawn()
             except _Killed:
                 pass
             except Exception as error:  # the plugin's own code
                 seen.error, seen.where = error, _where(error)
-            after = ProcessState.now()
-            before.put_back()
         for store in watched.values():
             store.open = False
-        seen.access, seen.drawn, seen.settings = access, after.drawn_since(before), after.changed_since(before)
-        seen.weights = {name: tensor.detach().clone() for name, tensor in model.weights().items()}
+        seen.access, seen.printed = access, printed.getvalue()
+        try:
+            seen.weights = {name: tensor.detach().clone() for name, tensor in model.weights().items()}
+        except Exception as error:  # no model any more
+            seen.error = seen.error or error
         seen.grads_required = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
         seen.samples, seen.undeclared, seen.asked_clean = dict(meter.seen), ctx.undeclared, ctx.asked_clean
         seen.undeclared_columns = ctx.undeclared_columns

@@ -15,7 +15,7 @@ from torch import Tensor
 from salmu_authors.testing.contract import Checks, NotApplicable, NotReached
 from salmu_authors.testing.declarations import add_declaration_checks
 from salmu_authors.testing.package import package_card
-from salmu_authors.testing.watch import ProcessState, fixed_randomness, watched_benchmarks
+from salmu_authors.testing.watch import fixed_randomness, watched_benchmarks
 from salmu_core.builtin.toy import Toy
 from salmu_core.data.pairs import Embedded, View
 from salmu_core.evaluation.bootstrap import clustered_interval
@@ -23,6 +23,8 @@ from salmu_core.evaluation.embed import embed_views
 from salmu_core.evaluation.evaluate import evaluate_model
 from salmu_core.evaluation.plan import plan_evaluation
 from salmu_core.metric import Metric, NotMeasurable, Score
+from salmu_core.plugins.calls import plugin_code
+from salmu_core.plugins.process_state import ProcessState
 from salmu_core.plugins.registry import Entry
 from salmu_core.records.schema import Aspect, ScoreRecord, Target
 
@@ -100,19 +102,22 @@ class MetricTrial:
             NotReached: there is none.
         """
         views = _copied(self.views)
+        own = self.cls.__module__.partition(".")[0]
         with fixed_randomness(), watched_benchmarks() as access:
-            before = ProcessState.now()
+            state = ProcessState()
             try:
-                self.score(self.views)  # importing a library for the first time may draw, too
-                before = ProcessState.now()
-                score = self.new().compute(**views)
+                with plugin_code("It", self.settings.append, state, own):
+                    self.score(self.views)  # importing a library for the first time may draw, too
+                with plugin_code("It", self.settings.append, state, own):
+                    try:
+                        score = self.new().compute(**views)
+                    finally:
+                        self.drawn = state.drawn()
             except Exception as error:
                 self.error: Exception | None = error
                 raise NotReached("It gave no score: see `computes`.") from error
             finally:
-                after = ProcessState.now()
-                before.put_back()
-                self.drawn, self.settings = after.drawn_since(before), after.changed_since(before)
+                self.settings = list(dict.fromkeys(self.settings))
                 self.read = access.evaluation + access.training
         self.left_behind = views
         if not isinstance(score, Score):
@@ -288,7 +293,7 @@ def no_global_randomness(trial: MetricTrial) -> None:
 @check("process-settings", "Settings of the process are as they were.")
 def process_settings(trial: MetricTrial) -> None:
     _ = trial.first
-    assert not trial.settings, f"It left a setting of the process changed: {'; '.join(trial.settings)}."
+    assert not trial.settings, f"It left the process changed. {' '.join(trial.settings)}"
 
 
 @check("inputs-unchanged", "The views are as they were: other metrics are given the same tensors.")
@@ -353,7 +358,7 @@ def empty_data(trial: MetricTrial) -> None:
 @check("record", "An evaluation records it, and the record can be read back.")
 def record(trial: MetricTrial) -> None:
     _ = trial.first
-    found = evaluate_model(trial.toy.load_model("compromised"), trial.toy, [trial.new()])
+    found = evaluate_model(trial.toy.load_model("compromised"), trial.toy, [trial.new()]).whole()
     score = found.scores.get(trial.cls.name)
     assert score is not None, f"The evaluation skipped it: {found.skipped.get(trial.cls.name)}."
     assert ScoreRecord.model_validate_json(score.model_dump_json()) == score, (

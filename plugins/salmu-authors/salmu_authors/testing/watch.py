@@ -1,9 +1,8 @@
-"""Looking over a plugin's shoulder: random state, settings of the process, and who reads which split."""
+"""Looking over a plugin's shoulder: random state, and who reads which split."""
 
 from __future__ import annotations
 
 import random
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -31,55 +30,6 @@ def fixed_randomness(seed: int = 0) -> Iterator[None]:
         random.setstate(before[0])
         np.random.set_state(before[1])
         torch.random.set_rng_state(before[2])
-
-
-@dataclass
-class ProcessState:
-    """State of the whole process that a plugin must leave alone."""
-
-    python: Any
-    numpy: bytes
-    torch: bytes
-    settings: dict[str, Any]
-
-    @classmethod
-    def now(cls) -> ProcessState:
-        """As it is."""
-        settings = {
-            "torch.is_grad_enabled()": torch.is_grad_enabled(),
-            "torch.get_default_dtype()": torch.get_default_dtype(),
-            "torch.get_default_device()": str(torch.get_default_device()),
-            "torch.get_num_threads()": torch.get_num_threads(),
-            "torch.are_deterministic_algorithms_enabled()": torch.are_deterministic_algorithms_enabled(),
-            "torch.get_float32_matmul_precision()": torch.get_float32_matmul_precision(),
-        }
-        numpy_state: Any = np.random.get_state()
-        drawn = bytes(numpy_state[1].tobytes()) + str(numpy_state[2:]).encode()
-        return cls(random.getstate(), drawn, torch.random.get_rng_state().numpy().tobytes(), settings)
-
-    def put_back(self) -> None:
-        """Restore the settings, so that one plugin's fault does not become the next one's."""
-        torch.set_grad_enabled(self.settings["torch.is_grad_enabled()"])
-        torch.set_default_dtype(self.settings["torch.get_default_dtype()"])
-        torch.set_num_threads(self.settings["torch.get_num_threads()"])
-        torch.use_deterministic_algorithms(self.settings["torch.are_deterministic_algorithms_enabled()"])
-        torch.set_float32_matmul_precision(self.settings["torch.get_float32_matmul_precision()"])
-
-    def drawn_since(self, before: ProcessState) -> list[str]:
-        """Which global generators were used since."""
-        pairs = {"random": (before.python, self.python), "numpy.random": (before.numpy, self.numpy)}
-        pairs["torch's default generator"] = (before.torch, self.torch)
-        # Where beartype checks types while tests run, it draws from `random` itself to choose which items it looks at.
-        ignored = {"random"} if "beartype" in sys.modules else set()
-        return [name for name, (old, new) in pairs.items() if old != new and name not in ignored]
-
-    def changed_since(self, before: ProcessState) -> list[str]:
-        """Which settings changed since."""
-        return [
-            f"{name} was {old} and is {self.settings[name]}"
-            for name, old in before.settings.items()
-            if old != self.settings[name]
-        ]
 
 
 @dataclass

@@ -404,6 +404,24 @@ class Littering(Edit):
         torch.set_grad_enabled(False)
 
 
+@found_by("prints-nothing", METHODS)
+class Chatty(Edit):
+    """Prints."""
+
+    def unlearn(self, ctx: UnlearnContext) -> None:
+        super().unlearn(ctx)
+        print("done")
+
+
+@found_by("no-warnings", METHODS)
+class Repainting(Edit):
+    """Has pictures prepared in another way."""
+
+    def unlearn(self, ctx: UnlearnContext) -> None:
+        super().unlearn(ctx)
+        ctx.model.processor._mean = ctx.model.processor._mean + 0.5
+
+
 @found_by("state", METHODS)
 class Unsaveable(Correct):
     """Keeps something that no checkpoint can hold."""
