@@ -1,5 +1,6 @@
 """Runs in processes of their own: several at once, one each for packages that nobody vouches for, and none that stays behind."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -119,10 +120,6 @@ def third_party(tmp_path, monkeypatch):
     sys.modules.pop("bad_methods", None)
 
 
-def _workers():
-    return [child for child in psutil.Process().children(recursive=True) if "salmu-worker" in child.name()]
-
-
 def test_a_process_that_dies_or_takes_too_long_costs_its_own_row(third_party, tmp_path, monkeypatch, capfd):
     told = []
     monkeypatch.setenv("TOLD", str(tmp_path / "told"))
@@ -148,7 +145,7 @@ def test_a_process_that_dies_or_takes_too_long_costs_its_own_row(third_party, tm
     assert record == read_record(tmp_path / "slow")
     assert record.error == "The method sleeps (bad-methods 1): It took longer than 0.5 s, its time limit."
     assert "noise" not in capfd.readouterr().out
-    assert _workers() == []
+    assert multiprocessing.active_children() == []
 
 
 def test_runs_of_packages_that_salmu_does_not_name_are_isolated_by_default(third_party, monkeypatch):
@@ -168,7 +165,7 @@ def test_runs_of_packages_that_salmu_does_not_name_are_isolated_by_default(third
 
 
 def test_every_package_of_the_workspace_is_salmus_own():
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     members = [tomllib.loads(file.read_text())["project"]["name"] for file in root.glob("*/*/pyproject.toml")]
     extras = tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert len(members) > 20
