@@ -27,7 +27,7 @@ _PLAIN = {
     "≤": "<=",
     "≥": ">=",
 }
-_STREAM = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EPIPE)
+_STREAM = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 def prepare_streams() -> None:
@@ -72,13 +72,16 @@ def system_error(error: OSError) -> SalmuError | None:
 
 
 def flush_output() -> None:
-    """Write what is still held back, while a problem can be told in a line.
+    """Write what is still held back, while a problem can be told in a line. Whoever reads has read enough: the program ends.
 
     Raises:
-        OutputError: standard output is full or gone.
+        OutputError: standard output is full.
     """
     try:
         sys.stdout.flush()
+    except BrokenPipeError:
+        give_up_output()
+        sys.exit(1)
     except OSError as error:
         raise OutputError(f"The output cannot be written: {error.strerror or error}.") from None
 

@@ -3,6 +3,7 @@
 import errno
 import io
 import json
+import os
 import sys
 
 import pytest
@@ -14,14 +15,17 @@ from salmu_core.files.first_bytes import refuse_other_content
 from salmu_core.files.writing import check_writable, default_cache, elsewhere, write_json
 
 
-class _Full(io.RawIOBase):
-    """A disk without room."""
+class _Refuses(io.RawIOBase):
+    """A disk without room, or a pipe that nobody reads."""
+
+    def __init__(self, number):
+        self.number = number
 
     def writable(self):
         return True
 
     def write(self, data):
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(self.number, os.strerror(self.number))
 
 
 def test_an_ascii_terminal_gets_plainer_signs_and_json_escapes(monkeypatch):
@@ -36,12 +40,16 @@ def test_an_ascii_terminal_gets_plainer_signs_and_json_escapes(monkeypatch):
     assert json.loads(ascii_output.getvalue()) == {"name": "Müller 张 –"}
 
 
-def test_a_full_output_is_one_line_and_exit_code_1(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(_Full()), encoding="utf-8"))
+@pytest.mark.parametrize(
+    ("number", "said"), [(errno.ENOSPC, "The output cannot be written: No space left on device"), (errno.EPIPE, "")]
+)
+def test_a_full_output_is_one_line_and_a_reader_who_went_is_none(number, said, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(_Refuses(number)), encoding="utf-8"))
     with pytest.raises(SystemExit) as ended:
         main(["--help"])
     assert ended.value.code == 1
-    assert "The output cannot be written: No space left on device" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert said in err if said else not err
     monkeypatch.undo()
 
 
