@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from salmu_core.errors import BadCheckpoint
 from salmu_core.models.config import check_config, known_names, read_config
-from salmu_core.models.dual_encoder import DualEncoder, ModelConfig, load_model, read_weights
+from salmu_core.models.dual_encoder import DualEncoder, ModelConfig, Processor, load_model, read_weights
 from salmu_core.models.folder_tokenizer import SETTINGS, TOKENIZER
 
 SMALL = {
@@ -209,6 +209,18 @@ def test_a_tokenizer_in_the_folder_gives_the_tokens_that_open_clip_gives(tmp_pat
     with torch.no_grad():
         expected = model.eval().encode_text(theirs(CAPTIONS), normalize=True)
         torch.testing.assert_close(ours.encode_text(ours.processor.tokenize(CAPTIONS)), expected)
+
+
+def test_what_a_folders_tokenizer_leaves_of_captions_is_seen():
+    files, size = word_tokenizer()
+    text = {**SMALL["text_cfg"], "vocab_size": size, "hf_tokenizer_name": "in-this-folder"}
+    processor = Processor(ModelConfig({**SMALL, "text_cfg": text}, {}, files))
+    fits, longer, unknown, other = "1" * 14, "1" * 15, "a 张 star", "a 李 star"
+    tokens, cut = processor.what_is_read([fits, longer, unknown, other, ""])
+    assert cut.tolist() == [False, True, False, False, False]
+    assert (tokens[2] == tokens[3]).all()
+    assert (tokens[4] == processor.what_is_read([" "])[0][0]).all()
+    assert not (tokens[4] == tokens[0]).all()
 
 
 def test_another_vocabulary_is_another_fingerprint(tmp_path):

@@ -58,7 +58,7 @@ def test_captions_that_the_model_never_reads_to_the_end_are_told(report, tmp_pat
     found = report(rows)
     assert found["cut caption"].severity == "warning"
     assert "2 captions" in found["cut caption"].message
-    assert "row 1 (" in found["captions alike once cut"].message
+    assert "row 1 (" in found["captions alike to the model"].message
     assert "garden" not in found["cut caption"].message
 
 
@@ -93,6 +93,18 @@ def test_pairs_that_are_one_to_the_model_are_one_to_the_check(report, tmp_path):
     assert found["overlap"].severity == "error"
     assert "written differently" in found["overlap"].message
     assert "row 2 (photos/copy.png)" in found["shared picture"].message
+
+
+def test_pictures_that_differ_only_where_they_are_cropped_are_one(report, tmp_path):
+    rows = make_rows(tmp_path)
+    wide = np.random.default_rng(5).integers(0, 256, (16, 64, 3), dtype=np.uint8)
+    other = wide.copy()
+    other[:, :8] = 0  # far from the middle
+    for name, pixels in (("wide", wide), ("other", other)):
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{name}.png")
+    pair = {**rows[0], "photo": "photos/wide.png"}
+    found = report([*rows, pair], [{**pair, "photo": "photos/other.png"}])
+    assert "row 1 (photos/other.png)" in found["overlap"].message
 
 
 # ------------------------------------------------------------------ pictures

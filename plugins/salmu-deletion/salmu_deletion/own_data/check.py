@@ -199,17 +199,16 @@ def _captions(seen: _Seen) -> list[Finding]:
     wordings: dict[bytes, set[str]] = {}
     for key, caption in zip(reading.keys, table.captions, strict=True):
         if key is not None:
-            wordings.setdefault(key, set()).add(caption)
+            wordings.setdefault(key, set()).add(" ".join(caption.casefold().split()))
     alike = [row for row, key in enumerate(reading.keys) if key is not None and len(wordings[key]) > 1]
-    cut = set(reading.cut)
-    lost = [row for row in alike if row in cut]
-    if lost:
+    if alike:
         findings.append(
             Finding(
                 "warning",
-                f"{name}: {len(lost)} captions differ only in what is cut off, so the model reads the same: {seen.named(lost)}.",
-                "What tells them apart can be neither forgotten nor measured. Put it first.",
-                "captions alike once cut",
+                f"{name}: {len(alike)} captions differ only in what the model does not read: cut off, or signs that its tokenizer"
+                f" does not know: {seen.named(alike)}.",
+                "What tells them apart can be neither forgotten nor measured.",
+                "captions alike to the model",
             )
         )
     return findings
