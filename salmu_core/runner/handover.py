@@ -47,7 +47,7 @@ class Handed:
                 "It is not the model that was handed to it: another one stands in ctx.model.",
                 "Change the model that is given.",
             )
-        found = self._model.weights()
+        found: dict[str, Tensor] = self._model.weights()
         missing, surplus = sorted(self.weights.keys() - found.keys()), sorted(found.keys() - self.weights.keys())
         if missing or surplus:
             what = f"lacks the weight {missing[0]}" if missing else f"has the new weight {surplus[0]}"

@@ -211,9 +211,9 @@ def make_metrics(
     installed = []
     for name, entry in plugins.metrics.items():
         by_convention = {key: value for word in words for key, value in entry.cls.conventions.get(word, {}).items()}
-        options = parse_options(entry.cls.Options, {**by_convention, **given.get(name, {})}, name)
+        parsed = parse_options(entry.cls.Options, {**by_convention, **given.get(name, {})}, name)
         try:
-            metric = entry.cls(options)
+            metric = entry.cls(parsed)
         except (Exception, SystemExit) as error:  # the plugin's own code
             raise PluginFailure(
                 f"The metric {name} ({entry.origin}) cannot be made with these options: {type(error).__name__}: {error}"

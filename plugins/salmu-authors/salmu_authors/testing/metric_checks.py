@@ -337,7 +337,7 @@ def order(trial: MetricTrial) -> None:
     )
 
 
-@check("empty-data", "Without rows it raises NotMeasurable, which is recorded, and not an error, which ends the evaluation.")
+@check("empty-data", "Without rows it raises NotMeasurable, which is recorded, and not an error, which would be its fault.")
 def empty_data(trial: MetricTrial) -> None:
     nothing = {
         argument: Embedded(view.vectors[:0], {name: [] for name in view.columns}, None if view.texts is None else [])
