@@ -31,7 +31,8 @@ from salmu_core.models.dual_encoder import DualEncoder, ModelConfig
 from salmu_core.runner.accelerate_setup import AUTOCAST, open_accelerator
 from salmu_core.runner.budget import SampleMeter
 from salmu_core.runner.execution import Execution, carried_out
-from salmu_core.runner.fit import Fit, fit, learning_rate
+from salmu_core.runner.fit import fit, learning_rate
+from salmu_core.runner.fit_job import Fit
 from salmu_core.runner.sampling import EpochSampler
 
 #: A ViT between that of `mini` and ViT-B/16.

@@ -6,77 +6,28 @@ the hub states for the commit, and its many errors become one `HubError` that sa
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from fnmatch import fnmatchcase
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from salmu_core.errors import BadData, HubError, OutputError
 from salmu_core.files.writing import default_cache, write_json
+from salmu_core.models.hub_checksums import is_whole
+from salmu_core.models.hub_errors import explain as explain
+from salmu_core.models.hub_errors import explained, offline_error
+from salmu_core.models.hub_progress import byte_counter
+from salmu_core.models.hub_repository import HubFile, Listing, Repository
 
-Kind = Literal["model", "dataset"]
 #: Told of every stretch of a download: stage, bytes done, bytes in all.
 Tell = Callable[[str, int, int], None]
-
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 #: A tokenizer that is not CLIP's own lies beside the weights.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 #: Names under which open_clip keeps weights on the hub, the one it prefers first; then the one of run directories.
 OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", "model.safetensors")
-
-
-@dataclass(frozen=True)
-class HubFile:
-    """One file of a commit as the hub states it: bytes, git's blob id, and SHA-256 where it is in large file storage."""
-
-    path: str
-    size: int
-    blob_id: str
-    sha256: str | None = None
-
-
-@dataclass(frozen=True)
-class Repository:
-    """Files of a repository at a revision.
-
-    Args:
-        kind: "model" or "dataset".
-        name: OWNER/NAME.
-        revision: a commit, branch or tag.
-        wanted: names of files, or patterns with `*`. A name without `*` must be there.
-    """
-
-    kind: Kind
-    name: str
-    revision: str
-    wanted: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.name} at {self.revision[:8] if len(self.revision) == 40 else self.revision}"
-
-    def wants(self, path: str) -> bool:
-        """Is that file among the wanted ones?"""
-        return any(fnmatchcase(path, pattern) for pattern in self.wanted)
-
-
-@dataclass(frozen=True)
-class Listing:
-    """The wanted files of a repository at one commit."""
-
-    repository: Repository
-    commit: str
-    files: tuple[HubFile, ...]
-
-    @property
-    def size(self) -> int:
-        """Bytes of all files."""
-        return sum(file.size for file in self.files)
 
 
 def is_offline() -> bool:
@@ -361,7 +312,7 @@ def _snapshot(listing: Listing, files: Sequence[HubFile], tell: Tell, stage: str
             repo_type=repository.kind,
             revision=listing.commit,
             allow_patterns=[_literal(file.path) for file in files],
-            tqdm_class=_byte_counter(lambda done: tell(stage, min(done, total), total)),
+            tqdm_class=byte_counter(lambda done: tell(stage, min(done, total), total)),
             force_download=force_download,
         )
     tell(stage, total, total)
@@ -384,160 +335,6 @@ def _damaged(folder: Path, files: Sequence[HubFile], tell: Tell, stage: str) -> 
     return damaged
 
 
-def is_whole(content: Path | bytes, file: HubFile) -> bool:
-    """Has a file of this machine (or its content) the content that the hub states? SHA-256 in large file storage, git's
-    blob id otherwise."""
-    digest = hashlib.sha256() if file.sha256 else hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
-    if isinstance(content, bytes):
-        if len(content) != file.size:
-            return False
-        digest.update(content)
-    else:
-        if not content.is_file() or content.stat().st_size != file.size:
-            return False
-        with content.open("rb") as stream:
-            while chunk := stream.read(1 << 20):
-                digest.update(chunk)
-    return digest.hexdigest() == (file.sha256 or file.blob_id)
-
-
 def _names(files: Sequence[HubFile]) -> str:
     names = ", ".join(f"'{file.path}'" for file in files[:3])
     return names if len(files) <= 3 else f"{names} and {len(files) - 3} more files"
-
-
-def _byte_counter(tell: Callable[[int], None]) -> type:
-    """A progress bar class for huggingface_hub that shows nothing and tells how many bytes came."""
-    from tqdm.std import tqdm
-
-    lock = threading.Lock()
-    counts: dict[int, int] = {}
-
-    class ByteCounter(tqdm):
-        def __init__(self, *arguments: Any, **settings: Any) -> None:
-            self._counts_bytes = settings.get("unit") == "B"  # others count files
-            super().__init__(*arguments, **{**settings, "disable": True})
-
-        def update(self, n: float | None = 1) -> None:
-            if self._counts_bytes and n:
-                with lock:
-                    # Bytes received and bytes written are two bars: the one that is ahead is shown.
-                    counts[id(self)] = counts.get(id(self), 0) + int(n)
-                    tell(max(counts.values()))
-
-    return ByteCounter
-
-
-def offline_error(repository: Repository) -> HubError:
-    """The error of a repository that is not whole on this machine while HF_HUB_OFFLINE forbids the network."""
-    return HubError(
-        f"The {repository} is not complete on this machine, and HF_HUB_OFFLINE forbids the network.",
-        "Unset HF_HUB_OFFLINE and run the same command again.",
-        unreachable=True,
-    )
-
-
-@contextmanager
-def explained(repository: Repository) -> Iterator[None]:
-    """Turn huggingface_hub's errors into one that says what to do."""
-    try:
-        yield
-    except HubError:
-        raise
-    except Exception as error:
-        explained = explain(error, repository)
-        if explained is None:
-            raise
-        raise explained from error
-
-
-def explain(error: BaseException, repository: Repository) -> HubError | None:
-    """The `HubError` for what huggingface_hub raised; None for what is none of its errors."""
-    from huggingface_hub import constants, get_token
-    from huggingface_hub.errors import (  # type: ignore[attr-defined]
-        EntryNotFoundError,
-        FileMetadataError,
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        HTTPError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    what = f"The {repository}"
-    cause: BaseException | None = error
-    # These two say that nothing is cached and that an upload failed; what went wrong is their cause.
-    while isinstance(cause, LocalEntryNotFoundError | RuntimeError):
-        cause = cause.__cause__
-    error = cause or error
-    log_in = "Log in with `hf auth login` or set HF_TOKEN"
-    logged_in = get_token() is not None
-    match error:
-        case OfflineModeIsEnabled():
-            return offline_error(repository)
-        case HFValidationError():
-            return HubError(f"'{repository.name}' is no name of a repository: {error}", "A name looks like OWNER/NAME.")
-        case GatedRepoError():
-            page = f"{constants.ENDPOINT}/{'datasets/' if repository.kind == 'dataset' else ''}{repository.name}"
-            account = "with the account of your token" if logged_in else "and log in with `hf auth login` or set HF_TOKEN"
-            return HubError(
-                f"{what} is gated: its owners want to know who reads it.", f"Accept its terms at {page} {account}."
-            )
-        case RepositoryNotFoundError():
-            hint = "this token may not read it" if logged_in else f"it is private. {log_in} if you may read it"
-            return HubError(f"{what} is not there for you.", f"Either the name is wrong, or {hint}.")
-        case RevisionNotFoundError():
-            return HubError(f"{what} does not exist: {repository.name} has no such revision.", "Check the revision.")
-        case EntryNotFoundError() if not isinstance(error, LocalEntryNotFoundError):
-            return HubError(f"A file of the {repository} is not there: {_first_line(error)}", "Check the name and revision.")
-        case HfHubHTTPError():
-            status = error.response.status_code
-            if status == 401:
-                return HubError(
-                    f"The hub refuses your token ({_first_line(error)}).", f"{log_in} with a token that is valid."
-                )
-            if status == 403:
-                return HubError(
-                    f"Your token has no permission for the {repository}: {_first_line(error)}",
-                    "Use a token with that permission (writing needs one with the role 'write'), or another OWNER.",
-                )
-            if status == 429:
-                return HubError(
-                    "The hub asks for a pause: too many requests.",
-                    "Run the same command again in some minutes.",
-                    unreachable=True,
-                )
-            if status >= 500:
-                return HubError(
-                    f"The hub has a problem of its own (HTTP {status}).",
-                    "Run the same command again later: it goes on where it was.",
-                    unreachable=True,
-                )
-            return HubError(f"The hub answered HTTP {status} for the {repository}: {_first_line(error)}")
-        case HTTPError() | ConnectionError() | TimeoutError() | LocalEntryNotFoundError():
-            return HubError(
-                f"{constants.ENDPOINT} cannot be reached for the {repository}: {_first_line(error)}",
-                "Check the network. The same command goes on where it was.",
-                unreachable=True,
-            )
-        case FileMetadataError():
-            return HubError(
-                f"{constants.ENDPOINT} does not answer as a hub does for the {repository}: {_first_line(error)}",
-                "Check HF_ENDPOINT and the proxy.",
-                unreachable=True,
-            )
-        case OSError() if "Consistency check failed" in str(error):
-            return HubError(
-                f"A file of the {repository} arrived cut: {_first_line(error)}",
-                "Run the same command again: it goes on where it was.",
-                unreachable=True,
-            )
-        case _:
-            return None
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

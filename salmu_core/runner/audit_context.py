@@ -18,7 +18,8 @@ from salmu_core.method import FitOptions
 from salmu_core.models.dual_encoder import DualEncoder
 from salmu_core.records.schema import Target
 from salmu_core.runner.budget import SampleMeter
-from salmu_core.runner.fit import AfterStep, Fit, Loss, fit
+from salmu_core.runner.fit import fit
+from salmu_core.runner.fit_job import AfterStep, Fit, Loss
 from salmu_core.runner.gradients import OnGradients
 from salmu_core.seeding import derive_seed
 

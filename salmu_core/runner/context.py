@@ -19,7 +19,8 @@ from salmu_core.models.adapters import Added, LowRank, adapted_names, added_by, 
 from salmu_core.models.dual_encoder import DualEncoder
 from salmu_core.runner.budget import SampleMeter
 from salmu_core.runner.checkpoints import Checkpoints
-from salmu_core.runner.fit import AfterStep, Fit, Loss, fit
+from salmu_core.runner.fit import fit
+from salmu_core.runner.fit_job import AfterStep, Fit, Loss
 from salmu_core.runner.gradients import Combine, OnGradients, gradients_of
 from salmu_core.runner.wrapping import Wrapping, check_inner
 from salmu_core.seeding import derive_seed

@@ -8,81 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import math
-import time
-import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from salmu_core.data.pairs import Batch, Pairs
-from salmu_core.data.pixels import PairStore
 from salmu_core.data.processes import share_of_batch
-from salmu_core.errors import BadOptions, Diverged, OutputError
+from salmu_core.errors import BadOptions, Diverged
 from salmu_core.method import FitOptions
 from salmu_core.models.dual_encoder import DualEncoder
-from salmu_core.runner.budget import SampleMeter
-from salmu_core.runner.checkpoints import Checkpoints, Saved
-from salmu_core.runner.gradients import Combine, OnGradients, gradients_of
+from salmu_core.runner.fit_job import AfterStep as AfterStep
+from salmu_core.runner.fit_job import Fit, Loss
+from salmu_core.runner.fit_state import make_optimizer, only_these_train, remember, resume, write_checkpoint
+from salmu_core.runner.gradients import gradients_of
 from salmu_core.runner.sampling import EpochSampler
 from salmu_core.runner.step_values import StepValue, StepValues, reading_lag
-
-Loss = Callable[[DualEncoder, Batch], "Tensor | Mapping[str, Tensor]"]
-#: Called after every optimiser step with its number, counted from 1; returning True ends the fit.
-AfterStep = Callable[[int], "bool | None"]
-#: Called with step, steps and the values to show.
-OnStep = Callable[[int, int, Mapping[str, float]], None]
-
-HISTORY_POINTS = 200  # a training curve needs no more
-
-
-@dataclass
-class Fit:
-    """One call of the loop: what it is given. Numbers are per global batch, whatever the number of processes.
-
-    Args:
-        model: changed in place.
-        loss: scalar, or named scalars that are summed.
-        stores: pairs per role; every step sees one batch of each.
-        options: learning rate, batch size and so on.
-        steps: optimiser steps.
-        params: what is trained; everything else stays bit-equal.
-        meter: counts samples.
-        seed, number: the batches of fit `number` are drawn from them.
-        normalisation_training: batch-norm statistics move (training from scratch); off for unlearning.
-        batch_sizes: rows of a batch per role, where they are fewer than `options.batch_size`: no more than a budget holds.
-        samplers: which rows each step sees, per role; default: one `EpochSampler` for each store.
-        on_gradients: changes the gradients in place before they are clipped and used.
-        combine: makes one gradient of those of the loss's terms; default: their sum.
-        extra_state: tensors to keep with the checkpoint, and how to take them back.
-    """
-
-    accelerator: Accelerator
-    model: DualEncoder
-    loss: Loss
-    stores: Mapping[str, PairStore]
-    options: FitOptions
-    steps: int
-    params: Sequence[nn.Parameter]
-    meter: SampleMeter
-    seed: int
-    number: int = 0
-    after_step: AfterStep | None = None
-    on_step: OnStep | None = None
-    checkpoints: Checkpoints | None = None
-    extra_state: Callable[[], dict[str, Tensor]] = dict
-    load_extra_state: Callable[[dict[str, Tensor]], None] = lambda state: None
-    normalisation_training: bool = False
-    samplers: Mapping[str, EpochSampler] | None = None
-    batch_sizes: Mapping[str, int] = field(default_factory=dict)
-    on_gradients: OnGradients | None = None
-    combine: Combine | None = None
-    history: list[dict[str, float]] = field(default_factory=list)
-    started: float = field(default_factory=time.monotonic)
-    seconds_before_resume: float = 0.0
 
 
 class _LossStep(nn.Module):
@@ -120,8 +61,8 @@ def fit(job: Fit) -> int:
     """
     options, accelerator, model = job.options, job.accelerator, job.model
     _check(job)
-    trained = _only_these_train(model, job.params)
-    optimizer = _optimizer(options, trained)
+    trained = only_these_train(model, job.params)
+    optimizer = make_optimizer(options, trained)
     module = _LossStep(model, job.loss)
     module.train(job.normalisation_training)
     # A free optimiser for each fit: Accelerate keeps references to all it prepared, dropped again below.
@@ -130,7 +71,7 @@ def fit(job: Fit) -> int:
         role: EpochSampler(len(store), job.batch_sizes.get(role, options.batch_size), job.seed, job.number, role)
         for role, store in job.stores.items()
     }
-    step, stop = _resume(job, optimizer) if job.checkpoints else (0, False)
+    step, stop = resume(job, optimizer) if job.checkpoints else (0, False)
     finished_before = stop
     # Nothing below waits for the device: whether a step was finite is decided on it, and numbers are read a step later.
     read = StepValues(reading_lag(model.device) if accelerator.scaler is None else 0)
@@ -175,7 +116,7 @@ def fit(job: Fit) -> int:
             stop = bool(job.after_step and job.after_step(step)) or step >= job.steps
             if job.checkpoints and not stop and job.checkpoints.due() and not broken.item():
                 _report(job, read.take(everything=True))
-                _write_checkpoint(job, optimizer, step, done=False)
+                write_checkpoint(job, optimizer, step, done=False)
         _report(job, read.take(everything=True))
     finally:
         accelerator.free_memory()
@@ -184,7 +125,7 @@ def fit(job: Fit) -> int:
             parameter.grad = None
         module.eval()
     if job.checkpoints and not finished_before:
-        _write_checkpoint(job, optimizer, step, done=True)
+        write_checkpoint(job, optimizer, step, done=True)
     return step
 
 
@@ -252,7 +193,7 @@ def _report(job: Fit, found: Iterable[StepValue]) -> None:
         if not math.isfinite(item.total) or not math.isfinite(item.norm):
             raise _diverged(job, item.step, item.total, item.norm)
         values = {**item.terms, "lr": learning_rate(job.options, item.step - 1, job.steps)}
-        _remember(job, item.step, values)
+        remember(job, item.step, values)
         if job.on_step:
             job.on_step(item.step, job.steps, values)
 
@@ -279,79 +220,3 @@ def _prefetch(job: Fit, samplers: Mapping[str, EpochSampler], step: int, micro: 
         for role, sampler in samplers.items():
             index = sampler.batch(step).tensor_split(job.options.accumulate)[micro]
             job.stores[role].prefetch(index[share_of_batch(len(index))])
-
-
-def _only_these_train(model: DualEncoder, params: Iterable[nn.Parameter]) -> dict[str, nn.Parameter]:
-    chosen = {id(parameter) for parameter in params}
-    trained = {name: parameter for name, parameter in model.named_parameters() if id(parameter) in chosen}
-    if not trained:
-        raise BadOptions("None of the parameters to train belongs to the model.")
-    for parameter in model.parameters():
-        parameter.requires_grad_(id(parameter) in chosen)
-    return trained
-
-
-def _optimizer(options: FitOptions, trained: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
-    groups = [
-        {"params": [p for p in trained.values() if p.ndim > 1], "weight_decay": options.weight_decay},
-        {"params": [p for p in trained.values() if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    # Fused: one pass over the weights instead of a dozen, a tenth of the time on a CPU; and it can skip an update unasked.
-    if options.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=options.lr, momentum=options.beta1, fused=True)
-    return torch.optim.AdamW(groups, lr=options.lr, betas=(options.beta1, options.beta2), eps=options.eps, fused=True)
-
-
-def _remember(job: Fit, step: int, values: Mapping[str, float]) -> None:
-    stride = max(1, job.steps // HISTORY_POINTS)
-    if step == 1 or step % stride == 0 or step == job.steps:
-        job.history.append({"fit": job.number, "step": step, **values})
-
-
-def _write_checkpoint(job: Fit, optimizer: torch.optim.Optimizer, step: int, *, done: bool) -> None:
-    """Every process ends each step with the same weights and optimiser state, so the main one writes for all."""
-    if job.checkpoints is None or not job.accelerator.is_main_process:
-        return
-    tensors = {f"model.{name}": tensor for name, tensor in job.model.weights().items()}
-    tensors |= {f"method.{name}": tensor for name, tensor in job.extra_state().items()}
-    names = {id(parameter): name for name, parameter in job.model.named_parameters()}
-    if not done:
-        for parameter, state in optimizer.state.items():
-            for key, value in state.items():
-                if value is None:  # momentum that sgd has not begun
-                    continue
-                tensors[f"optimizer.{names[id(parameter)]}|{key}"] = torch.as_tensor(value)
-    scaler = job.accelerator.scaler
-    facts: dict[str, Any] = {
-        "step": step,
-        "done": done,
-        "seen": job.meter.seen,
-        "history": job.history,
-        "seconds": job.seconds_before_resume + time.monotonic() - job.started,
-        "scaler": scaler.state_dict() if scaler is not None and not done else None,
-    }
-    try:
-        job.checkpoints.write(job.number, tensors, facts)
-    except OutputError as error:  # hours of training are worth more than their checkpoint; the one before is still there
-        warnings.warn(f"Training goes on without a new checkpoint. {error}", stacklevel=2)
-
-
-def _resume(job: Fit, optimizer: torch.optim.Optimizer) -> tuple[int, bool]:
-    """Take back the last checkpoint of this fit. Returns the steps taken and whether the fit was finished."""
-    saved: Saved | None = job.checkpoints.read(job.number) if job.checkpoints else None
-    if saved is None:
-        return 0, False
-    job.model.clip.load_state_dict(saved.part("model"))
-    job.load_extra_state(saved.part("method"))
-    parameters = dict(job.model.named_parameters())
-    for key, value in saved.part("optimizer").items():
-        name, _, slot = key.rpartition("|")
-        parameter = parameters[name]
-        optimizer.state[parameter][slot] = value.to(parameter.device)
-    if saved.facts["scaler"] and job.accelerator.scaler is not None:
-        job.accelerator.scaler.load_state_dict(saved.facts["scaler"])
-    job.meter.seen = dict(saved.facts["seen"])
-    job.history[:] = saved.facts["history"]
-    job.seconds_before_resume = saved.facts["seconds"]
-    return int(saved.facts["step"]), bool(saved.facts["done"])

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from salmu_core.errors import SalmuError
 from salmu_core.method import UnlearningMethod
-from salmu_core.runner.fit import AfterStep
+from salmu_core.runner.fit_job import AfterStep
 from salmu_core.runner.gradients import Combine, OnGradients
 
 _INNER = "inner."  # what the inner method keeps is saved under this prefix

@@ -17,7 +17,8 @@ from salmu_core.runner import execution
 from salmu_core.runner.accelerate_setup import open_accelerator
 from salmu_core.runner.budget import SampleMeter
 from salmu_core.runner.execution import Execution, carried_out, compiler_problem
-from salmu_core.runner.fit import Fit, fit
+from salmu_core.runner.fit import fit
+from salmu_core.runner.fit_job import Fit
 
 
 def _contrast(model, teacher, batch):

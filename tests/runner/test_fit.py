@@ -14,7 +14,8 @@ from salmu_core.runner import fit as fit_module
 from salmu_core.runner.accelerate_setup import open_accelerator
 from salmu_core.runner.budget import SampleMeter
 from salmu_core.runner.checkpoints import Checkpoints
-from salmu_core.runner.fit import Fit, fit, learning_rate
+from salmu_core.runner.fit import fit, learning_rate
+from salmu_core.runner.fit_job import Fit
 from salmu_core.runner.sampling import EpochSampler
 
 

@@ -27,7 +27,8 @@ from salmu_core.models.dual_encoder import DualEncoder, load_model
 from salmu_core.runner.accelerate_setup import open_accelerator
 from salmu_core.runner.budget import SampleMeter
 from salmu_core.runner.checkpoints import Checkpoints
-from salmu_core.runner.fit import Fit, fit
+from salmu_core.runner.fit import fit
+from salmu_core.runner.fit_job import Fit
 from salmu_core.runner.sampling import EpochSampler
 from salmu_mini.recipe import RECIPES, Recipe
 from salmubench.snapshot import Snapshot

@@ -12,7 +12,10 @@ from salmu_core.benchmark import Terms
 from salmu_core.errors import BadCheckpoint, BadRecord, HubError, SalmuError
 from salmu_core.files.seals import sealed_json
 from salmu_core.models.dual_encoder import load_model
-from salmu_core.models.hub import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS, HubFile, Repository, explained, is_offline, is_whole
+from salmu_core.models.hub import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS, is_offline
+from salmu_core.models.hub_checksums import is_whole
+from salmu_core.models.hub_errors import explained
+from salmu_core.models.hub_repository import HubFile, Repository
 from salmu_core.plugins.registry import Plugins, load_plugins
 from salmu_core.records.attacks import AUDITS_FILE, read_attacks
 from salmu_core.records.redact import public_record
