@@ -75,7 +75,9 @@ def read_record(path: str | Path) -> RunRecord:
     except FileNotFoundError:
         raise BadRecord(f"There is no record at '{path}'.", "Give a run directory or a record.json.") from None
     except DamagedFile as error:
-        raise BadRecord(f"The record cannot be read: {error.message}", "Delete it and run the run again.") from error
+        # Somebody's table, given by mistake, is not to be deleted.
+        hint = "Delete it and run the run again." if path.suffix == ".json" else "Give a run directory or a record.json."
+        raise BadRecord(f"The record cannot be read: {error.message}", hint) from error
     if not isinstance(content, dict) or not isinstance(content.get("schema_version"), int):
         raise BadRecord(f"'{path}' is not a salmu record: it has no schema_version.")
     version = content["schema_version"]

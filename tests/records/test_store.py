@@ -150,3 +150,11 @@ def test_what_lies_oddly_among_results_is_named_and_holds_nobody_up(tmp_path):
     assert len(loaded.problems) == 6
     for name in ("pipe", "device", "large", "folder", "loop", "rows"):
         assert str(tmp_path / name) in said
+
+
+def test_no_table_of_the_users_is_to_be_deleted(tmp_path):
+    for name, hint in (("people.csv", "Give a run directory"), ("record.json", "Delete it")):
+        (tmp_path / name).write_text("image,caption")
+        with pytest.raises(BadRecord) as caught:
+            read_record(tmp_path / name)
+        assert hint in str(caught.value.hint)
