@@ -19,7 +19,7 @@ Examples:
   salmu build mini
   salmu build mini --bench-seed 1
   salmu build mini --bench-set size=small
-  salmu build mini --rebuild
+  salmu build mini --bench-seed 1 --rebuild
   salmu build mini --from-scratch
 """
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from salmu_core import DualEncoder, Field, Options
 from salmu_core.benchmark import Agreement, Budget, BuildStep, Download, Report, Terms
-from salmu_core.errors import BadData, DamagedFile, NotBuilt
+from salmu_core.errors import BadData, BadOptions, DamagedFile, NotBuilt
 from salmu_core.files.seals import check_folder, folder_checksums, read_json
 from salmu_core.files.writing import check_writable, write_json, write_sealed_json
 from salmu_core.models.dual_encoder import load_model
@@ -141,7 +141,12 @@ class Mini(SnapshotBenchmark):
         return True
 
     def build(self, report: Report | None = None, *, rebuild: bool = False) -> None:
-        if self.shipped and not rebuild:
+        if self.shipped:
+            if rebuild:
+                raise BadOptions(
+                    f"The instance {self.built.name} of mini comes with the package and is not built here.",
+                    "`salmu build mini --from-scratch` makes it again and compares.",
+                )
             return
         tell = report or (lambda step: None)
         check_writable(self.built.parent, needed_bytes=200_000_000)

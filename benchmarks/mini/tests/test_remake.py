@@ -103,6 +103,11 @@ def test_scores_agree_within_the_tolerance_alone() -> None:
     ]
 
 
+def test_what_is_shipped_is_not_built_again_in_its_place(ready_made: Path, tiny: Mini) -> None:
+    with pytest.raises(BadOptions, match=r"(?s)comes with the package.*--from-scratch"):
+        Mini(tiny.options).build(rebuild=True)
+
+
 def test_what_is_not_shipped_cannot_be_compared(tmp_path: Path) -> None:
     with pytest.raises(BadOptions, match="comes ready-made"):
         Mini(Mini.Options(size="tiny"), tmp_path).from_scratch()
