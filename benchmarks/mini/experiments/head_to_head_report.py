@@ -52,6 +52,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
 
 
+def points_of(summaries: Sequence[Summary], budget: float) -> dict[str, Point]:
+    """Method -> its point, of those that were measured by every metric that it takes."""
+    points = {s.method: point_of(s) for s in summaries if s.budget == budget and s.scores}
+    return {method: point for method, point in points.items() if not np.isnan(point).any()}
+
+
 def point_of(summary: Summary) -> Point:
     """Forgotten, holdouts kept, general knowledge kept: 1 is the goal in each. Forgetting counts all five of its metrics."""
     forgetting = [summary.gaps[name] for name in METRICS[:5]]
@@ -222,7 +228,7 @@ def page(folder: Path = RESULTS) -> str:
             f"## Budget {budget:g}x ({extent(stored, budget)})\n",
             leaderboard(summaries, references(stored, budget), budget, cells),
         ]
-        points = {s.method: point_of(s) for s in summaries if s.budget == budget and s.scores}
+        points = points_of(summaries, budget)
         front = sorted(pareto_front(points), key=lambda m: -points[m][0])
         parts.append(
             "On the Pareto front of forgotten (mean of five metrics), holdouts kept (the worse of two), GenKnow kept: "
@@ -281,6 +287,8 @@ CROWDED = 0.6
 
 def spread_out(heights: Sequence[float], step: float) -> list[float]:
     """Heights in rising order, moved as little as possible (least squares) until neighbours are `step` apart."""
+    if not heights:
+        return []
     offsets = step * np.arange(len(heights))
     moved = IsotonicRegression().fit_transform(offsets, np.asarray(heights) - offsets)
     return [float(height) for height in moved + offsets]
@@ -297,7 +305,7 @@ def draw(summaries: Sequence[Summary], path: Path) -> None:
     figure, axes = plt.subplots(1, len(budgets), figsize=(9.5 * len(budgets), 9), squeeze=False, layout="constrained")
     shown: Any = None
     for axis, budget in zip(axes[0], budgets, strict=True):
-        points = {s.method: point_of(s) for s in summaries if s.budget == budget and s.scores}
+        points = points_of(summaries, budget)
         front = pareto_front(points)
         xs, ys = [points[m][0] for m in points], [max(LOWEST, points[m][1]) for m in points]
         colours = [min(1.0, max(0.0, points[m][2])) for m in points]
@@ -305,7 +313,7 @@ def draw(summaries: Sequence[Summary], path: Path) -> None:
         axis.axvspan(0.9, 1.02, ymin=0.92, color="tab:green", alpha=0.12)
         axis.text(1.015, 1.03, "goal", color="tab:green", fontsize=8, ha="right", va="center")
         axis.axhline(LOWEST, color="grey", linewidth=0.8, linestyle=":")
-        axis.set(xlabel="forgotten (1 = as if never learned)", ylabel="holdouts kept (1 = all; dotted: this little or less)", title=f"Budget {budget:g}x (large: on the Pareto front)", xlim=(min(0.2, *xs) - 0.15, 1.36), ylim=(LOWEST - 0.32, 1.05))  # fmt: skip
+        axis.set(xlabel="forgotten (1 = as if never learned)", ylabel="holdouts kept (1 = all; dotted: this little or less)", title=f"Budget {budget:g}x (large: on the Pareto front)", xlim=(min([0.2, *xs]) - 0.15, 1.36), ylim=(LOWEST - 0.32, 1.05))  # fmt: skip
         axis.grid(alpha=0.3)
         line = {"arrowstyle": "-", "color": "grey", "lw": 0.5}
         placed = -1.0  # labels on the edge hang from it, in the order of their points

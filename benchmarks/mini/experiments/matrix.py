@@ -132,7 +132,8 @@ def summarise(cells: Sequence[Cell]) -> list[Summary]:
                 over_seeds=_mean_sd(by_instance.values()),
                 verdicts=dict(Counter(cell.verdict for cell in group).most_common()),
                 scores={name: float(np.mean([cell.scores[name] for cell in measured])) for name in names},
-                gaps={name: float(np.mean([cell.gaps[name] for cell in measured])) for name in names},
+                # Not a number where an instance cannot tell the references apart by a metric.
+                gaps={name: float(np.mean([cell.gaps.get(name, np.nan) for cell in measured])) for name in names},
                 seconds=float(np.mean([cell.seconds for cell in group])),
             )
         )

@@ -1,6 +1,7 @@
 """What the head-to-head makes of its runs, on small made-up ones."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
 
+from head_to_head_report import METRICS
 from matrix import (
     Cell,
     against_the_best,
@@ -137,6 +139,18 @@ def test_names_beside_the_picture_keep_their_order_and_distance():
     moved = spread_out([0.0, 0.01, 0.02, 0.02], 0.03)
     assert np.diff(moved).min() > 0.03 - 1e-9
     assert np.mean(moved) == pytest.approx(0.0125)
+
+
+def test_a_metric_that_says_nothing_on_an_instance_breaks_no_table():
+    from head_to_head_report import points_of, spread_out
+
+    [known, unknown] = summarise(
+        [cell("a", 0, 0, 0.5, scores=dict.fromkeys(METRICS, 0.1)), cell("b", 0, 0, 0.4, scores=dict.fromkeys(METRICS, 0.1))]
+    )
+    assert np.isnan(unknown.gaps["RetFail"])
+    known = replace(known, gaps=dict.fromkeys(METRICS, 0.1))
+    assert points_of([known, unknown], 1.0) == {"a": pytest.approx((0.9, 0.9, 0.9))}
+    assert spread_out([], 0.03) == []
 
 
 def test_methods_are_compared_where_all_are_through_while_the_matrix_grows():
