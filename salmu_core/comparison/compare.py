@@ -14,7 +14,7 @@ from salmu_core.comparison.differences import paired_differences
 from salmu_core.comparison.falls import general_rows
 from salmu_core.comparison.leaderboard import Cell as Cell
 from salmu_core.comparison.leaderboard import Comparison, MetricColumn, Row
-from salmu_core.comparison.notes import attack_notes, control_notes, fault_notes, score_notes, testing_note
+from salmu_core.comparison.notes import attack_notes, control_notes, fault_notes, score_notes, testing_note, work_notes
 from salmu_core.comparison.overall import basis, part_of
 from salmu_core.comparison.pairing import Instance, JudgedRun
 from salmu_core.comparison.ranks import order_of, section, with_ranks
@@ -119,6 +119,7 @@ def compare_records(
         note for which, record in instances[0].references.items() for note in unlike_published(which, record, published)
     ]
     notes += score_notes(instances, records, score_with)
+    notes += work_notes(ordered)
     notes += attack_notes(rows, [run for _, group in runs.values() for run in group])
     notes += [
         f"{row.title} reads metadata that it does not declare: {', '.join(undeclared)}."

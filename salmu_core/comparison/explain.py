@@ -60,12 +60,16 @@ def _recovered(row: Row) -> list[str]:
 
 
 def reading(row: Row) -> str:
-    """What was read beside batches of pairs, in a sentence; empty where nothing was."""
+    """What was read beside batches of pairs and how much was encoded, in a sentence; empty where nothing is known."""
     parts = []
     if row.captions:
         parts.append(f"captions read: {', '.join(f'{role} {count}' for role, count in row.captions.items())}")
     if row.columns:
         parts.append("columns read: " + ", ".join(f"{role} {' '.join(names)}" for role, names in row.columns.items()))
+    if any(row.encoded.values()):
+        parts.append(
+            f"encoded while it unlearned: {row.encoded.get('image', 0):,} pictures, {row.encoded.get('text', 0):,} captions"
+        )
     words = "; ".join(parts)
     return f"{words[0].upper()}{words[1:]}." if words else ""
 

@@ -102,6 +102,9 @@ class Row(_Frozen):
     columns: dict[str, tuple[str, ...]] = Field(
         default_factory=dict, description="metadata columns that were read, per role"
     )
+    encoded: dict[str, int] = Field(
+        default_factory=dict, description="rows that went through an encoder while it unlearned: image, text"
+    )
     trainable_parameters: int = 0
     peak_memory_bytes: int = 0
     weight_change: float | None = None

@@ -13,6 +13,24 @@ from salmu_core.comparison.ranks import section
 from salmu_core.comparison.verdict import RANKED
 from salmu_core.records.schema import RunRecord
 
+#: A model and a teacher see each pair of the budget once, or in a few views; a note names methods that encode more captions than so
+#: many times the pairs.
+MANY_CAPTIONS = 5
+
+
+def work_notes(rows: Sequence[tuple[Row, Sequence[JudgedRun]]]) -> list[str]:
+    """Who did more with captions than the budget, which counts pairs, lets one think."""
+    notes = []
+    for row, judged in rows:
+        texts = row.encoded.get("text", 0)
+        pairs = max(sum(run.record.cost.allowed.values()) for run in judged)
+        if texts > MANY_CAPTIONS * pairs > 0:
+            notes.append(
+                f"{row.title} put {texts:,} captions through an encoder, {texts / pairs:.0f} times as many as the pairs that its"
+                " budget allows: captions that are read on their own are shown and not charged."
+            )
+    return notes
+
 
 def attack_notes(rows: Sequence[Row], judged: Sequence[JudgedRun]) -> list[str]:
     """What a reader must know of the column of what attacks got back."""

@@ -191,6 +191,10 @@ def row_of(title: str, group: Sequence[JudgedRun], bench_seeds: Sequence[int]) -
             role: max(cost.captions.get(role, 0) for cost in costs)
             for role in dict.fromkeys(r for c in costs for r in c.captions)
         },
+        encoded={
+            side: max(cost.encoded.get(side, 0) for cost in costs)
+            for side in dict.fromkeys(known for cost in costs for known in cost.encoded)
+        },
         columns={role: names for record in records for role, names in record.columns.items()},
         trainable_parameters=max(cost.trainable_parameters for cost in costs),
         peak_memory_bytes=max(cost.peak_memory_bytes for cost in costs),

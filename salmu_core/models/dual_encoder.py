@@ -185,6 +185,20 @@ class Processor:
         return _hash_text(f"{self._tokenizer_name}/{self.context_length}")
 
 
+class RowCount:
+    """Rows that went through the encoders of a model and of its copies, which share the count: a method's teacher is work as well.
+
+    Attributes:
+        image, text: rows since the count began.
+    """
+
+    def __init__(self) -> None:
+        self.image = self.text = 0
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> RowCount:
+        return self
+
+
 class DualEncoder(nn.Module):
     """An open_clip model with unit-length embeddings, fp32 weights and its processor.
 
@@ -207,6 +221,8 @@ class DualEncoder(nn.Module):
         self.autocast: torch.dtype | None = None
         #: Rows that go through an encoder at a time; None: all. An encoder that forward hooks watch is given whole batches.
         self.micro_batch: int | None = None
+        #: Counts the rows of `encode_image` and `encode_text`, and those of batches (whole ones on every process), while it is set.
+        self.rows_encoded: RowCount | None = None
         self._compiled = False
 
     @classmethod
@@ -229,6 +245,7 @@ class DualEncoder(nn.Module):
 
     def encode_image(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
         """Unit-length image embeddings in fp32."""
+        self._count(image=len(images))
         return self._in_parts(self._embed_images, images)
 
     def encode_text(self, tokens: Int[Tensor, "batch context"]) -> Float[Tensor, "batch dim"]:
@@ -237,6 +254,7 @@ class DualEncoder(nn.Module):
         Where the text encoder is causal, columns after the last end-of-text of the batch are not computed: no earlier
         position can see them, so the result is the same.
         """
+        self._count(text=len(tokens))
         return self._in_parts(self._embed_text, tokens)
 
     def _embed_images(self, images: Tensor) -> Tensor:
@@ -248,6 +266,11 @@ class DualEncoder(nn.Module):
         with self._as_configured():
             features = self._text_features(tokens, length)
         return F.normalize(features.float(), dim=-1)
+
+    def _count(self, image: int = 0, text: int = 0) -> None:
+        if self.rows_encoded is not None:
+            self.rows_encoded.image += image
+            self.rows_encoded.text += text
 
     def _in_parts(self, embed: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
         """`embed(rows)`, at most `micro_batch` rows at a time."""
@@ -321,6 +344,7 @@ class DualEncoder(nn.Module):
 
     def forward(self, pairs: Pairs) -> Features:
         """Embeddings of a global batch, gathered from all processes in row order."""
+        self._count(image=len(pairs), text=len(pairs))
         share = share_of_batch(len(pairs))
         store, rows = pairs.store, pairs.index[share]
         # Parts are cut from row numbers, so that not even the pixels of more than one part are held.

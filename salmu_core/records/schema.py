@@ -112,6 +112,11 @@ class Cost(_Frozen):
     captions: dict[str, NonNegativeInt] = Field(
         default_factory=dict, description="per role: rows whose captions were read on their own, outside of batches"
     )
+    encoded: dict[str, NonNegativeInt] = Field(
+        default_factory=dict,
+        description="image, text: rows that went through an encoder while the method ran, its teachers' as well; of the main process,"
+        " since the run was last resumed",
+    )
     allowed: dict[str, NonNegativeInt] = Field(default_factory=dict, description="the budget per role")
     steps: NonNegativeInt = 0
     global_batch: NonNegativeInt = 0

@@ -72,6 +72,7 @@ def make_record(
             seconds={**facts.get("seconds", {}), **evaluation.seconds},
             samples=facts.get("samples", {}),
             captions=facts.get("captions", {}),
+            encoded=facts.get("encoded", {}),
             allowed=facts.get("allowed", {}),
             steps=facts.get("steps", 0),
             global_batch=facts.get("global_batch", 0),

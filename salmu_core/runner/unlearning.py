@@ -25,7 +25,7 @@ from salmu_core.files.seals import read_json
 from salmu_core.files.writing import check_writable, write_json, write_sealed_json
 from salmu_core.method import FitOptions, UnlearningMethod
 from salmu_core.models.adapters import ADAPTER_FILE, Added, apply_added, write_adapter
-from salmu_core.models.dual_encoder import WEIGHTS_FILE, DualEncoder, Tower, load_model
+from salmu_core.models.dual_encoder import WEIGHTS_FILE, DualEncoder, RowCount, Tower, load_model
 from salmu_core.plugins.calls import plugin_code
 from salmu_core.plugins.registry import Plugins
 from salmu_core.records.schema import Status
@@ -147,8 +147,10 @@ def _unlearn(
     who = f"The method {spec.method} ({resolved.method.origin})"
     warnings: list[str] = []
     methods = {entry.cls.__module__.partition(".")[0] for entry in plugins.methods.values()}
+    model.rows_encoded = encoded = RowCount()
     with opened_files(benchmark, settings.cache_folder, methods) as opened:
         status, error, in_force = _let_unlearn(method, ctx, settings, who, warnings)
+    model.rows_encoded = None
     warnings += opened.warnings(who)
     seconds = time.perf_counter() - loaded + ctx.seconds_before_resume
     weights: Mapping[str, torch.Tensor] = {}
@@ -176,6 +178,7 @@ def _unlearn(
         "seconds": {"load": loaded - started, "unlearn": seconds},
         "samples": dict(ctx.samples),
         "captions": dict(ctx.captions_read),
+        "encoded": {"image": encoded.image, "text": encoded.text},
         "columns": {role: list(names) for role, names in ctx.columns_read.items()},
         "undeclared": list(ctx.undeclared_columns),
         "allowed": allowed,

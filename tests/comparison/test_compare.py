@@ -5,6 +5,7 @@ import pytest
 from records import CLEAN, COMPROMISED, published, record, references, with_published
 from salmu_core.comparison.compare import compare_records
 from salmu_core.errors import BadRecord
+from salmu_core.records.schema import Cost
 
 
 def _with(**changes):
@@ -183,3 +184,12 @@ def test_a_run_that_started_from_clean_says_so():
     runs = [record("m", COMPROMISED), record("m", COMPROMISED, start="clean")]
     titles = [row.title for row in compare_records([*references(), *runs]).rows if row.kind == "run"]
     assert sorted(titles) == ["m", "m from Clean"]
+
+
+@pytest.mark.parametrize(("texts", "told"), [(100, False), (101, True)])
+def test_captions_that_are_encoded_far_beyond_the_budget_are_told(texts, told):
+    cost = Cost(allowed={"forget": 5, "retain": 15}, encoded={"image": 0, "text": texts})
+    comparison = compare_records([*references(), record("m", COMPROMISED, cost=cost)])
+    [row] = [row for row in comparison.rows if row.kind == "run"]
+    assert row.encoded == {"image": 0, "text": texts}
+    assert any(note.startswith(f"m put {texts} captions through an encoder") for note in comparison.notes) == told

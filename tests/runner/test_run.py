@@ -36,6 +36,7 @@ def test_a_run_leaves_a_record_a_model_rows_and_its_options(tmp_path, settings):
     assert record.spec.seed == 0
     assert record.cost.samples == {"forget": 144, "retain": 144}
     assert record.cost.allowed == {"forget": 144, "retain": 144}
+    assert record.cost.encoded == {"image": 288, "text": 288}
     assert record.cost.steps == 12
     assert 0 < record.cost.trainable_parameters < record.cost.total_parameters
     assert record.cost.peak_memory_bytes > 0
