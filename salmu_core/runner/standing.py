@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from salmu_core.comparison.leaderboard import Row, compare_records
+from salmu_core.comparison.compare import compare_records
+from salmu_core.comparison.leaderboard import Row
 from salmu_core.plugins.registry import Plugins
 from salmu_core.records.schema import RunRecord, RunSpec
 from salmu_core.runner.run import Settings, run_resolved
