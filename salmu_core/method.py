@@ -131,7 +131,7 @@ class LossMethod(UnlearningMethod):
 
     def planned_steps(self, rows: Mapping[Role, int], meter: SampleMeter, make_method: MakeMethod) -> int | None:
         """Those of one fit over all splits that are read."""
-        return meter.steps(self.options, dict(rows)) if rows else None
+        return meter.steps(self.options, {str(role): count for role, count in rows.items()}) if rows else None
 
     @abstractmethod
     def loss(self, model: DualEncoder, batch: Batch) -> Tensor | Mapping[str, Tensor]:
