@@ -140,7 +140,7 @@ class DataCache:
         free = shutil.disk_usage(self.folder).free
         if free < needed:
             raise OutputError(
-                f"{rows:,} decoded images take {needed / 1e9:.2f} GB, and '{self.folder}' has {free / 1e9:.2f} GB free.",
+                f"{rows:,} decoded images take {needed / 1e6:,.1f} MB, and '{self.folder}' has {free / 1e6:,.1f} MB free.",
                 f"{elsewhere(self.folder, 'Free some space')[:-1]}, or pass --no-cache to decode images each time.",
             )
         if process_index() == 0:

@@ -10,8 +10,10 @@ import io
 import json
 import math
 import os
+import re
 import stat
 from collections.abc import Mapping
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import IO, Any
 
@@ -121,6 +123,7 @@ def check_tensors(path: Path, *, required: bool = False) -> None:
             if place is None:
                 if required:
                     raise DamagedFile(f"'{path}' holds no checksum.")
+                _refuse_damaged_name(_metadata(header), str(path))
                 return
             found = header[place : place + len(BLANK)].decode()
             digest = xxhash.xxh3_128(len(header).to_bytes(8, "little"))
@@ -140,6 +143,15 @@ def _header(file: IO[bytes], path: Path) -> bytes:
     if not size or len(header) != size:
         raise DamagedFile(f"'{path}' is not a whole safetensors file.")
     return header
+
+
+def _metadata(header: bytes) -> Mapping[str, Any]:
+    """The metadata in a header; empty where it cannot be read, which the library refuses in its own words."""
+    try:
+        found = json.loads(header).get("__metadata__")
+    except (ValueError, AttributeError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _place_of_seal(header: bytes) -> int | None:
@@ -218,11 +230,24 @@ def parse_json(text: str, named: str, *, finite: bool = True) -> Any:
     except (ValueError, RecursionError) as error:
         said = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise DamagedFile(f"'{named}' is not JSON: {said}.") from error
-    if isinstance(content, dict) and SEAL in content:
-        found = content.pop(SEAL)
-        if found != json_checksum(content):
+    if isinstance(content, dict):
+        found = content.pop(SEAL, None)
+        if found is None:
+            _refuse_damaged_name(content, named)
+        elif found != json_checksum(content):
             raise DamagedFile(f"'{named}' was changed after it was written: its content does not agree with its checksum.")
     return content
+
+
+def _refuse_damaged_name(content: Mapping[str, Any], named: str) -> None:
+    """A file without a checksum is taken as it is, but one whose checksum has lost its name was damaged."""
+    for name, value in content.items():
+        if (
+            isinstance(value, str)
+            and re.fullmatch("[0-9a-f]{32}", value)
+            and SequenceMatcher(None, SEAL, name).ratio() > 0.5
+        ):
+            raise DamagedFile(f"'{named}' is damaged: its checksum stands under '{name}'.")
 
 
 def _refuse(name: str) -> None:

@@ -211,7 +211,7 @@ def test_the_size_is_announced_before_and_only_rows_that_are_there_take_space(fo
 def test_a_disk_without_room_is_one_clear_error_before_anything_is_decoded(folder, processor, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda place: type("Usage", (), {"free": 1000}))
     images = Folder(folder)
-    with pytest.raises(OutputError, match=r"(?s)6 decoded images take 0\.00 GB.*has 0\.00 GB free.*--no-cache"):
+    with pytest.raises(OutputError, match=r"(?s)6 decoded images take 0\.0 MB.*has 0\.0 MB free.*--no-cache"):
         _read(images, [0], processor, DataCache(tmp_path / "cache"))
     assert torch.equal(_read(Folder(folder), [0], processor, DataCache(tmp_path / "cache", keep_pixels=False)), _expected(0))
 

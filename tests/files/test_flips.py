@@ -25,7 +25,7 @@ from salmu_core.data.pairs import Split
 from salmu_core.data.pixels import PixelTable
 from salmu_core.errors import BadCheckpoint, BadRecord, DamagedFile, OutputError
 from salmu_core.evaluation.embed import EmbeddingCache
-from salmu_core.files.seals import check_folder, folder_checksums
+from salmu_core.files.seals import check_folder, check_tensors, folder_checksums, read_json
 from salmu_core.files.writing import write_sealed_json, write_tensors
 from salmu_core.models.dual_encoder import DualEncoder, Processor, load_model
 from salmu_core.records.attacks import AUDITS_FILE, AuditResult, read_attacks, write_attacks
@@ -253,3 +253,20 @@ def test_no_damage_changes_a_number_silently(kinds: list[Kind]) -> None:
             assert found == value, f"trial {trial}: damage to {kind.file.name} ({kind.name}) gave another value"
         kind.file.write_bytes(content)
     assert noticed > TRIALS / 4  # the trials do damage something
+
+
+@pytest.mark.parametrize("name", ["xxh3_129", "xh3_128", "xxh3__128", "hh3_1"])
+def test_a_checksum_that_lost_its_name_is_damage(name: str, tmp_path: Path) -> None:
+    write_sealed_json(tmp_path / "a.json", {"value": 1})
+    write_tensors(tmp_path / "a.safetensors", {"w": torch.zeros(2)})
+    for file, read in ((tmp_path / "a.json", read_json), (tmp_path / "a.safetensors", check_tensors)):
+        content = file.read_bytes()
+        damaged = content.replace(b"xxh3_128", name.encode())
+        damaged = (len(damaged) - 16).to_bytes(8, "little") + damaged[8:] if file.suffix == ".safetensors" else damaged
+        file.write_bytes(damaged)
+        with pytest.raises(DamagedFile, match="checksum"):
+            read(file)
+    (tmp_path / "a.json").write_text(
+        '{"value": 1, "md5": "0123456789abcdef0123456789abcdef"}'
+    )  # another's checksum says nothing
+    assert read_json(tmp_path / "a.json")["value"] == 1

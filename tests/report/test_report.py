@@ -8,9 +8,11 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
 
 import numpy as np
 import pytest
+from markdown_it import MarkdownIt
 from plotly.offline import get_plotlyjs
 from rich.console import Console
 
@@ -209,6 +211,24 @@ def test_markdown_escapes_what_names_may_hold(tmp_path):
     title = r"&lt;img src=x onerror=alert(1)&gt; a\|b \`c\` \*d\* [e\](http://f) &amp;lt; g_h \_i\_"
     assert f"| {title} |" in text
     assert "<img" not in text.split("Each row again:")[0]
+
+
+HOSTILE = ("~~x~~", "**a** __a__ _a_ *", "`a` `` ` ``", "![a](http://e.x) [a][b] [x]: http://e.x", "<http://e.x> <b>x</b> <!-- x", "a|b \\",
+           "# h", "- l", "1. l", "> q", "&lt; \\*a*", "*** ---", "a  \nb")  # fmt: skip
+
+
+def test_a_reader_of_markdown_sees_names_as_they_are():
+    reader = MarkdownIt("commonmark").enable(["table", "strikethrough"])
+
+    def read(name):
+        page = reader.render(render_markdown(compare_records([*references(), record(name, COMPROMISED)])))
+        return Counter(re.findall(r"<[^>]+>", page)), html.unescape(re.sub(r"<[^>]+>", "", page))
+
+    plain, _ = read("plain")
+    for name in HOSTILE:
+        tags, text = read(name)
+        assert tags == plain, name
+        assert " ".join(name.split()) in text, name
 
 
 def test_a_command_cannot_close_the_block_of_commands():
