@@ -185,10 +185,11 @@ class Mini(SnapshotBenchmark):
         if source is None or self.ready():
             self.build(report)
             return
+        tell = report or (lambda step: None)
         check_writable(self.built.parent, needed_bytes=200_000_000)
         with alone(self.built.with_suffix(".lock"), tell):
             if not (self.built / READY).is_file():
-                source.fetch(self.built.name, self.built, self._facts(), report or (lambda step: None))
+                source.fetch(self.built.name, self.built, self._facts(), tell)
 
     @property
     def source(self) -> Source | None:
