@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,6 +20,9 @@ from salmu_core.cli.arguments import (
     protocol_choice,
     run_settings,
 )
+
+if TYPE_CHECKING:
+    from salmu_core.records.schema import RunRecord
 
 _EXAMPLES = """\b
 Examples:
@@ -89,8 +92,7 @@ def run_command(
     from salmu_core.runner.planning import plan_run
     from salmu_core.runner.standing import standing
     from salmu_core.runner.workers import run_alone
-    from salmu_core.spec.presets import with_preset
-    from salmu_core.spec.resolve import make_benchmark, resolve, standard_benchmark
+    from salmu_core.spec.resolve import resolve_with_preset
     from salmu_core.spec.study import results_folder
 
     plugins = load_plugins()
@@ -101,12 +103,10 @@ def run_command(
     )
     given = parse_settings(settings)
     bench_options = benchmark_options(bench_set, bench_seed, data_dir)
-    name = benchmark or standard_benchmark(plugins)
-    shared = make_benchmark(name, bench_options, plugins, how.cache_folder)
     spec = RunSpec(
         method=method,
-        benchmark=name,
-        method_options=with_preset(method, given, shared, preset, budget),
+        benchmark=benchmark or "",
+        method_options=given,
         benchmark_options=bench_options,
         start=start,
         seed=seed,
@@ -114,8 +114,8 @@ def run_command(
         precision=precision,
         protocol=protocol,
     )
-    resolved = resolve(spec, plugins, how.cache_folder, shared)
-    folder = (out or resolved.folder_in(results_folder(name, spec.benchmark_options) / "runs")).absolute()
+    resolved = resolve_with_preset(spec, preset, plugins, how.cache_folder)
+    folder = (out or resolved.folder_in(results_folder(resolved.spec.benchmark, bench_options) / "runs")).absolute()
     if dry_run:
         plan = plan_run(resolved, folder, how, plugins)
         if as_json:
@@ -123,28 +123,33 @@ def run_command(
         else:
             render.out.print(render.make_table(("Plan", ""), plan.lines()))
         return 0
-    taken = {name: value for name, value in spec.method_options.items() if name not in given}
+    taken = {name: value for name, value in resolved.spec.method_options.items() if name not in given}
     if taken and process_index() == 0:
         render.show_preset(method, taken, preset)
     with ProgressDisplay(quiet=as_json) as display:
         plugins.watch(display)
         record = run_alone(resolved, folder, how, plugins)
         rows = None if as_json or process_count() > 1 else standing(record, folder, resolved, how, plugins)
-    if process_index() != 0:
-        return 0
-    render.show_problems(plugins.problems)
+    if process_index() == 0:
+        render.show_problems(plugins.problems)
+        _show(record, rows, folder, as_json=as_json)
+    return 0 if process_index() != 0 or record.status == "ok" else 1
+
+
+def _show(record: RunRecord, rows: Any, folder: Path, *, as_json: bool) -> None:
+    from salmu_core.cli import render
+
     if as_json:
         render.print_json(record.model_dump(mode="json"))
+        return
+    if record.error:
+        render.err.print(f"{record.status}: {record.error}", style="red", markup=False)
+    if rows is None:
+        render.show_scores(record.scores, record.skipped)
     else:
-        if record.error:
-            render.err.print(f"{record.status}: {record.error}", style="red", markup=False)
-        if rows is None:
-            render.show_scores(record.scores, record.skipped)
-        else:
-            render.show_standing(record, rows)
-        render.show_reading(record)
-        render.show_faults(record)
-        render.out.print(f"\nWritten to {folder}", markup=False, highlight=False)
-        if rows is not None:
-            render.show_next(folder)
-    return 0 if record.status == "ok" else 1
+        render.show_standing(record, rows)
+    render.show_reading(record)
+    render.show_faults(record)
+    render.out.print(f"\nWritten to {folder}", markup=False, highlight=False)
+    if rows is not None:
+        render.show_next(folder)

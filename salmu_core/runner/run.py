@@ -30,8 +30,8 @@ from salmu_core.runner.recording import ROWS_FILE as ROWS_FILE
 from salmu_core.runner.recording import make_record, without_scores, write_exhibits, write_result_files
 from salmu_core.runner.settings import Settings as Settings
 from salmu_core.runner.unlearning import UNLEARNED_FILE, Unlearned, read_object, unlearn_or_resume
-from salmu_core.spec.presets import FROM_BENCHMARK, with_preset
-from salmu_core.spec.resolve import Resolved, make_method, make_metrics, resolve
+from salmu_core.spec.presets import FROM_BENCHMARK
+from salmu_core.spec.resolve import Resolved, make_method, make_metrics, resolve, resolve_with_preset
 
 SPEC_FILE = "spec.json"
 
@@ -74,10 +74,10 @@ def run(
     """
     plugins = plugins or load_plugins()
     settings = settings or Settings()
-    spec = (
-        method
-        if isinstance(method, RunSpec)
-        else RunSpec(
+    if isinstance(method, RunSpec):
+        resolved = resolve(method, plugins, settings.cache_folder)
+    else:
+        spec = RunSpec(
             method=method,
             benchmark=benchmark or "",
             method_options=dict(options or {}),
@@ -88,13 +88,7 @@ def run(
             precision=precision,
             protocol=protocol,
         )
-    )
-    resolved = resolve(spec, plugins, settings.cache_folder)
-    if not isinstance(method, RunSpec):
-        chosen = with_preset(method, spec.method_options, resolved.benchmark, preset, spec.budget)
-        if chosen != spec.method_options:
-            spec = spec.model_copy(update={"method_options": chosen})
-            resolved = resolve(spec, plugins, settings.cache_folder, resolved.benchmark)
+        resolved = resolve_with_preset(spec, preset, plugins, settings.cache_folder)
     folder = Path(out).absolute()  # a plugin may go elsewhere
     if finished_record(folder, resolved) is None and resolved.benchmark.ready():
         steps_within_budget(resolved, plugins)

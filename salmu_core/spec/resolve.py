@@ -16,6 +16,7 @@ from salmu_core.options import parse_options
 from salmu_core.plugins.registry import Entry, PluginProblem, Plugins
 from salmu_core.records.schema import RunRecord, RunSpec
 from salmu_core.records.store import RECORD_FILE, read_record
+from salmu_core.spec.presets import with_preset
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,21 @@ def resolve(spec: RunSpec, plugins: Plugins, cache: Path | None = None, benchmar
         entry,
         benchmark,
     )
+
+
+def resolve_with_preset(spec: RunSpec, preset: str | Path, plugins: Plugins, cache: Path | None = None) -> Resolved:
+    """`resolve`, where a preset gives the method's options that the spec leaves out.
+
+    Args:
+        preset: "benchmark" for what the benchmark ships, "none" for the method's defaults, or the path of a preset or of a folder.
+
+    Raises:
+        UnknownName, BadOptions: see there.
+    """
+    name = spec.benchmark or standard_benchmark(plugins)
+    benchmark = make_benchmark(name, spec.benchmark_options, plugins, cache)
+    chosen = with_preset(spec.method, spec.method_options, benchmark, preset, spec.budget)
+    return resolve(spec.model_copy(update={"benchmark": name, "method_options": chosen}), plugins, cache, benchmark)
 
 
 def standard_benchmark(plugins: Plugins) -> str:
