@@ -9,7 +9,18 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from salmu_core import Batch, Between, DualEncoder, Field, FitOptions, LossMethod, UnlearnContext, UnlearningMethod, hookimpl
+from salmu_core import (
+    Batch,
+    Between,
+    DualEncoder,
+    Field,
+    FitOptions,
+    LossMethod,
+    OneOf,
+    UnlearnContext,
+    UnlearningMethod,
+    hookimpl,
+)
 from salmu_core.losses import group_mask
 
 _FAR = 1e3  # costs of a pair that must not be: no plan takes it, and exp(-_FAR) is 0
@@ -108,7 +119,7 @@ class Diet(LossMethod):
     paper = "https://ojs.aaai.org/index.php/AAAI/article/view/39431"
     data = ("forget",)
     columns = ("identity_id", "data_field")
-    search = {"lr": Between(1e-5, 1e-2), "repel_weight": Between(1, 100), "adapter_rank": Between(1, 32)}
+    search = {"lr": Between(1e-5, 1e-2), "repel_weight": Between(1, 100), "adapter_rank": OneOf((2, 4, 8, 16))}
     Options = DietOptions
 
     _start: DualEncoder
