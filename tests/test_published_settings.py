@@ -22,7 +22,7 @@ PUBLISHED = [
     ("selective-synaptic-dampening", {"alpha": 50, "dampening": 0.1}),
     ("simnpo", {"lr": 1e-5, "beta": 1.0, "retain_weight": 1.0}),
     ("task-vector-negation", {"lr": 1e-5, "strength": 0.5}),
-    ("text-projection", {"lr": 1e-2, "forget_weight": 1.1, "preserve_weight": 0.3}),
+    ("text-projection", {"change_weight": 1.0, "forget_weight": 1.1, "preserve_weight": 0.3}),
 ]
 
 

@@ -86,7 +86,7 @@ def layer_of(name: str) -> str:
 class RazorOptions(FitOptions):
     """Options of razor."""
 
-    lr: float = Field(1e-4, gt=0, le=10, description="peak learning rate of every round")
+    lr: float = Field(1e-3, gt=0, le=10, description="peak learning rate of every round")
     alpha: float = Field(1.0, ge=0, description="how much an alignment with the retain gradient counts against a layer")
     layers: int = Field(4, ge=1, description="layers that are edited in the first round, and added in every further one")
     rounds: int = Field(6, ge=1, le=50, description="rounds at most; they share the steps")

@@ -83,7 +83,7 @@ def first_share(reaches: Callable[[float], bool], points: int) -> float:
 class SoupOptions(Options):
     """Options of soup."""
 
-    lr: float = Field(1e-4, gt=0, le=10, description="peak learning rate of the inner method, where it has one")
+    lr: float = Field(1e-3, gt=0, le=10, description="peak learning rate of the inner method, where it has one")
     inner: str = Field(
         "gradient-ascent-retain", description="the method whose weights are mixed with those from before; any"
     )

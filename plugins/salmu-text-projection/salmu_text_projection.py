@@ -53,7 +53,7 @@ class ProjectionOptions(FitOptions):
     adapter_layers: Literal["all"] = Field("all", description="fixed: the projection is the one matrix that is trained")
     forget_weight: float = Field(1.1, ge=0, description="weight of the distance of forget captions from the empty caption")
     preserve_weight: float = Field(0.3, ge=0, description="weight of the distance of retain captions from where they were")
-    change_weight: float = Field(1.0, ge=0, description="weight of the change of the matrix")
+    change_weight: float = Field(0.01, ge=0, description="weight of the change of the matrix")
 
 
 class TextProjection(LossMethod):
@@ -64,7 +64,7 @@ class TextProjection(LossMethod):
     family = "relabel"
     paper = "https://openreview.net/forum?id=V2SD2uVKEE"
     data = ("forget", "retain")
-    search = {"forget_weight": Between(0.1, 30), "lr": Between(1e-4, 1e-1), "preserve_weight": Between(0.03, 30)}
+    search = {"change_weight": Between(1e-3, 1), "forget_weight": Between(0.1, 30), "preserve_weight": Between(0.03, 30)}
     Options = ProjectionOptions
 
     _start: DualEncoder
