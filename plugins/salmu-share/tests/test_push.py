@@ -177,7 +177,7 @@ def test_the_command_prints_the_address_and_nothing_else(hub, runs):
 @pytest.mark.parametrize(
     ("case", "error", "words"),
     [
-        ("failed", BadRecord, r"(?s)failed: ZeroDivisionError: a bug of the method.*made no model"),
+        ("failed", BadRecord, r"(?s)failed: .*ZeroDivisionError: a bug of the method.*made no model"),
         ("diverged", BadRecord, r"(?s)diverged.*--force publishes it with a warning"),
         ("reference", BadRecord, "a reference row, which made no model"),
         ("no run", BadRecord, "no run directory"),
