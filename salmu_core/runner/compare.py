@@ -111,8 +111,8 @@ def run_planned(
 
     Args:
         workers: runs at a time, each in a process of its own that loads the installed plugins; None: what suits this machine.
-        audits: what every run is attacked with once all are done: what is cheap, all that are installed, or nothing. Attacks that
-            lie beside a run are kept and shown whatever is chosen.
+        audits: what every run is attacked with: what is cheap, all that are installed, or nothing. Workers attack a run when it is
+            done, one process does so when all are. Attacks that lie beside a run are kept and shown whatever is chosen.
     """
     # The references first: they build the benchmark, and everything is measured against them.
     references = [item for item in planned if item.resolved.spec.method == "none"]
@@ -125,7 +125,8 @@ def run_planned(
             model = open_runs[0].resolved.benchmark.load_model("compromised")
             workers = choose_workers(len(open_runs), sum(t.nbytes for t in model.weights().values()), settings)
     if workers > 1:
-        made = run_in_workers([(item.resolved, item.folder) for item in open_runs], settings, plugins, workers)
+        here = [(item.resolved, item.folder) for item in open_runs]
+        made = run_in_workers(here, settings, plugins, workers, audits=audits)
         found = dict(zip((str(item.folder) for item in open_runs), made, strict=True))
         # Those that were done before are read back.
         records += [

@@ -25,7 +25,8 @@ from salmu_core.records.schema import RunSpec
 from salmu_core.runner.parent import die_with_parent
 from salmu_core.runner.run import run_resolved
 from salmu_core.runner.settings import Settings
-from salmu_core.spec.resolve import resolve
+from salmu_core.spec.resolve import Resolved, resolve
+from salmu_core.spec.study import AuditChoice
 
 STOPPED = 130  # exit code of a program that somebody stopped with a key
 
@@ -36,12 +37,14 @@ class Job:
 
     Args:
         relay: are its progress and its stages told to observers of the other side?
+        audits: what the finished run is attacked with before the next one begins.
     """
 
     spec: RunSpec
     folder: Path
     settings: Settings
     relay: bool
+    audits: AuditChoice = "none"
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,9 @@ def _carry_out(job: Job, connection: Connection) -> dict[str, Any]:
         instance = json.dumps([job.spec.benchmark, job.spec.benchmark_options], sort_keys=True, default=str)
         resolved = resolve(job.spec, plugins, job.settings.cache_folder, _benchmarks.get(instance))
         _benchmarks[instance] = resolved.benchmark
-        run_resolved(resolved, job.folder, job.settings, plugins)
+        record = run_resolved(resolved, job.folder, job.settings, plugins)
+        if job.audits != "none" and record.status == "ok":
+            _attack(job, resolved, plugins)
     except (PluginFailure, UnknownName) as error:
         return {"kind": "failed", "message": str(error)}
     except SalmuError as error:
@@ -105,6 +110,14 @@ def _carry_out(job: Job, connection: Connection) -> dict[str, Any]:
     except Exception:
         return {"kind": "bug", "message": traceback.format_exc()}
     return {"kind": "done"}
+
+
+def _attack(job: Job, resolved: Resolved, plugins: Plugins) -> None:
+    """Attack the run here, beside the other workers. The other side asks for all attacks again in the end: those that lie beside a run
+    are read, one that failed is tried once more, and only there is its failure told."""
+    with contextlib.suppress(SalmuError):
+        runs = [(resolved.benchmark, job.folder, resolved.title)]
+        plugins.ask("attack_runs", runs=runs, audits=job.audits, settings=job.settings, plugins=plugins)
 
 
 def _send(connection: Connection, message: Mapping[str, Any]) -> None:

@@ -40,6 +40,7 @@ from salmu_core.runner.settings import Settings
 from salmu_core.runner.unlearning import UNLEARNED_FILE
 from salmu_core.runner.worker import STOPPED, Job, Surroundings, work
 from salmu_core.spec.resolve import Resolved
+from salmu_core.spec.study import AuditChoice
 
 LARGEST = 200_000_000  # bytes of weights up to which several models are trained side by side unasked
 _MEMORY = 2_000_000_000  # bytes that a worker with such a model is given room for
@@ -67,7 +68,12 @@ def isolated(resolved: Resolved, settings: Settings) -> bool:
 
 
 def run_in_workers(
-    runs: Sequence[tuple[Resolved, Path]], settings: Settings, plugins: Plugins, workers: int, threads: int | None = None
+    runs: Sequence[tuple[Resolved, Path]],
+    settings: Settings,
+    plugins: Plugins,
+    workers: int,
+    threads: int | None = None,
+    audits: AuditChoice = "none",
 ) -> list[RunRecord]:
     """Carry out independent runs, `workers` at a time. Workers load the installed plugins, and end when this process ends.
 
@@ -77,6 +83,8 @@ def run_in_workers(
     Args:
         settings: `isolate` says which runs get a process that carries out nothing else.
         threads: of each worker; default: its share of the cores, or torch's choice for one worker.
+        audits: what a worker attacks each run with once it is done. A run that has a process of its own is not attacked there: what
+            its code left behind must not reach the attacks.
 
     Returns:
         The records, in the order of `runs`.
@@ -85,7 +93,7 @@ def run_in_workers(
         SalmuError: of a run, about the output, the data or the options; those that are done stay done.
     """
     records: dict[int, RunRecord] = {}
-    with closing(finished_runs(runs, settings, workers, threads, plugins)) as finished:
+    with closing(finished_runs(runs, settings, workers, threads, plugins, audits)) as finished:
         for position, record in finished:
             records[position] = record
             plugins.tell("run_finished", record=record)
@@ -98,16 +106,18 @@ def finished_runs(
     workers: int,
     threads: int | None = None,
     plugins: Plugins | None = None,
+    audits: AuditChoice = "none",
 ) -> Generator[tuple[int, RunRecord]]:
     """As `run_in_workers`, with each run's position and record as it ends. Closing the generator begins no further run; those that are
     going on end first, and their records are written.
 
     Args:
         plugins: those whose observers are told of progress.
+        audits: as for `run_in_workers`.
     """
     if threads is None and workers > 1:
         threads = max(1, (os.cpu_count() or 1) // workers)
-    return _Pool(runs, settings, plugins or Plugins(new_manager()), workers, threads).finished()
+    return _Pool(runs, settings, plugins or Plugins(new_manager()), workers, threads, audits).finished()
 
 
 def run_alone(resolved: Resolved, folder: Path, settings: Settings, plugins: Plugins) -> RunRecord:
@@ -141,9 +151,10 @@ class _Pool:
         plugins: Plugins,
         workers: int,
         threads: int | None,
+        audits: AuditChoice,
     ) -> None:
         self._runs, self._settings, self._plugins = runs, settings, plugins
-        self._most, self._threads = workers, threads
+        self._most, self._threads, self._audits = workers, threads, audits
         self._waiting = deque(range(len(runs)))
         self._busy: list[_Worker] = []
         self._ended: list[tuple[int, RunRecord]] = []
@@ -185,7 +196,8 @@ class _Pool:
         worker.since = datetime.now(UTC)
         worker.ends = time.monotonic() + (self._settings.time_limit or math.inf)
         with contextlib.suppress(OSError):  # it ended already, which is seen next
-            worker.connection.send(Job(resolved.spec, folder.absolute(), self._settings, relay=self._most == 1))
+            audits: AuditChoice = "none" if worker.alone else self._audits
+            worker.connection.send(Job(resolved.spec, folder.absolute(), self._settings, self._most == 1, audits))
         if self._most == 1:
             self._plugins.tell("run_started", spec=resolved.spec)
 

@@ -14,11 +14,12 @@ import pytest
 from salmu_core import compare
 from salmu_core.plugins.own_packages import is_own, own_packages
 from salmu_core.plugins.registry import load_plugins
+from salmu_core.records.attacks import read_attacks
 from salmu_core.records.schema import RunSpec
 from salmu_core.records.store import read_record
 from salmu_core.runner import workers as workers_module
 from salmu_core.runner.run import Settings
-from salmu_core.runner.workers import LARGEST, choose_workers, isolated, run_alone
+from salmu_core.runner.workers import LARGEST, choose_workers, isolated, run_alone, run_in_workers
 from salmu_core.spec.resolve import resolve
 from toy_methods import Hooks, toy_plugins
 
@@ -45,6 +46,17 @@ def test_runs_side_by_side_end_at_the_weights_of_runs_one_after_another(tmp_path
     for first, second in zip(one.records, two.records, strict=True):
         assert first.id == second.id
         assert first.provenance.model_fingerprint == second.provenance.model_fingerprint
+
+
+def test_workers_attack_the_runs_that_they_carry_out(tmp_path):
+    audits = pytest.importorskip("salmu_audits.comparison")
+    plugins, settings = load_plugins(), Settings(cache=tmp_path / "cache", cpu=True)
+    spec = RunSpec(method=METHODS[0], benchmark="toy", method_options={"batch_size": 12, "epochs": 1})
+    resolved = resolve(spec, plugins, settings.cache_folder)
+    run_in_workers([(resolved, tmp_path / "run")], settings, plugins, 1, audits="fast")
+    record = read_record(tmp_path / "run")
+    attacked = [item.audit for item in read_attacks(record, tmp_path / "run").results]
+    assert attacked == [audit.name for audit in audits.chosen_audits(plugins, "fast")]
 
 
 def test_workers_are_chosen_for_small_models_on_processors_only(monkeypatch):
