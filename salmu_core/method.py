@@ -92,8 +92,9 @@ class UnlearningMethod(ABC):
         return self.data
 
     def planned_steps(self, rows: Mapping[Role, int], meter: SampleMeter, make_method: MakeMethod) -> int | None:
-        """Optimiser steps with these options, worked out before anything is loaded. A method that takes `epochs`, or trains through
-        another one, says it here, so that a run that its budget cannot hold is refused at once.
+        """Optimiser steps with these options, at most, worked out before anything is loaded, so that a run that its budget cannot
+        hold is refused at once. Here: those of one fit over all splits that are read, where the options are `FitOptions`. A method
+        that trains in another way, or through another method, says so.
 
         Args:
             rows: of every split that is read.
@@ -106,7 +107,9 @@ class UnlearningMethod(ABC):
         Raises:
             BudgetExceeded: the budget does not hold them.
         """
-        return None
+        if not rows or not isinstance(self.options, FitOptions):
+            return None
+        return meter.steps(self.options, {str(role): count for role, count in rows.items()})
 
     def state(self) -> dict[str, Tensor]:
         """Tensors of the method's own that change while it trains; they are saved with every checkpoint."""
@@ -128,10 +131,6 @@ class LossMethod(UnlearningMethod):
         """Parameters to train: the towers named by the option `tower`. The logit scale stays fixed: otherwise scaling
         the logits satisfies most forgetting losses without forgetting anything."""
         return model.tower_parameters(self.options.tower)
-
-    def planned_steps(self, rows: Mapping[Role, int], meter: SampleMeter, make_method: MakeMethod) -> int | None:
-        """Those of one fit over all splits that are read."""
-        return meter.steps(self.options, {str(role): count for role, count in rows.items()}) if rows else None
 
     @abstractmethod
     def loss(self, model: DualEncoder, batch: Batch) -> Tensor | Mapping[str, Tensor]:

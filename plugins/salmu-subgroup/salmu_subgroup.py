@@ -16,10 +16,13 @@ from salmu_core import (
     DualEncoder,
     Field,
     FitOptions,
+    MakeMethod,
     OneOf,
     Options,
     Pairs,
+    Role,
     SalmuError,
+    SampleMeter,
     UnlearnContext,
     UnlearningMethod,
     hookimpl,
@@ -129,6 +132,11 @@ class Soup(UnlearningMethod):
             write(params, soup(start, snapshot(params), alpha))
         ctx.trained.update(name for name in params if not torch.equal(start[name], params[name]))
         ctx.log(alpha=alpha, **({} if target is None else {"target": target}))
+
+    def planned_steps(self, rows: Mapping[Role, int], meter: SampleMeter, make_method: MakeMethod) -> int | None:
+        """Those of the inner method, at most."""
+        inner = make_method(self.options.inner, self.options.inner_options)
+        return inner.planned_steps({role: rows[role] for role in inner.reads() if role in rows}, meter, make_method)
 
 
 def restore(

@@ -76,10 +76,6 @@ class TaskVectorNegation(UnlearningMethod):
         ctx.log(vector_norm=norm(vectors))
         write(params, {name: negate(start[name], vectors[name], self.options.strength) for name in params})
 
-    def planned_steps(self, rows: Mapping[Role, int], meter: SampleMeter, make_method: MakeMethod) -> int | None:
-        """Those of the one fit."""
-        return meter.steps(self.options, rows)
-
 
 class NegMerge(UnlearningMethod):
     """Task vectors of several fits; only what all of them change in one direction is subtracted."""

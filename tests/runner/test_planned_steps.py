@@ -1,6 +1,10 @@
 """What a plan says of every method's steps is what its run does, and what a budget cannot hold is refused before it begins."""
 
+import copy
+from functools import cache
+
 import pytest
+import torch
 
 from salmu_authors.testing.context import toy_context
 from salmu_core import Budget, FitOptions
@@ -8,6 +12,7 @@ from salmu_core.builtin.toy import Toy
 from salmu_core.errors import BudgetExceeded, SalmuError
 from salmu_core.plugins.registry import load_plugins
 from salmu_core.records.schema import RunSpec
+from salmu_core.runner import context
 from salmu_core.runner.budget import SampleMeter
 from salmu_core.runner.planning import plan_run
 from salmu_core.runner.run import Settings, run
@@ -15,10 +20,24 @@ from salmu_core.spec.resolve import make_method, resolve
 from toy_methods import toy_plugins
 
 #: Need pairs of two people, or room for several measurements; each says so before it trains.
-NOT_WITH_ONE_ROW = {"key-value-edit", "anchored-ascent", "hinge-negative-pairs", "slug", "scrub"}
+NOT_WITH_ONE_ROW = {
+    "key-value-edit", "anchored-ascent", "hinge-negative-pairs", "slug", "scrub", "razor", "recover", "soup", "subgroup-forgetting",
+}  # fmt: skip
 
 
-class OneRow(Toy):
+@cache
+def compromised():
+    return Toy().load_model("compromised")
+
+
+class Quick(Toy):
+    """Toy, whose model is made once and copied."""
+
+    def load_model(self, which):
+        return copy.deepcopy(compromised()) if which == "compromised" else super().load_model(which)
+
+
+class OneRow(Quick):
     """A request of one row, as most are."""
 
     def load_split(self, name):
@@ -47,8 +66,22 @@ def took(method, benchmark):
         return ctx.steps
 
 
-@pytest.mark.parametrize("kind", [Toy, OneRow])
-def test_every_method_takes_the_steps_of_its_plan(zoo, kind):
+@torch.no_grad()
+def rehearsed(job):
+    """`fit` without its gradients: the same samples and the same calls, and weights that moved."""
+    for parameter in job.params:
+        parameter.add_(torch.full_like(parameter, 1e-4))
+    for step in range(1, job.steps + 1):
+        for role, store in job.stores.items():
+            job.meter.take(role, min(job.batch_sizes[role], len(store)))
+        if job.after_step and job.after_step(step):
+            break
+    return step
+
+
+@pytest.mark.parametrize("kind", [Quick, OneRow])
+def test_every_method_takes_the_steps_of_its_plan(zoo, kind, monkeypatch):
+    monkeypatch.setattr(context, "fit", rehearsed)
     benchmark, faults = kind(), []
     for name in zoo.methods:
         method = make_method(name, {}, zoo)
@@ -56,7 +89,7 @@ def test_every_method_takes_the_steps_of_its_plan(zoo, kind):
             steps = planned(method, benchmark, zoo)
             taken = took(method, benchmark)
         except SalmuError as error:
-            if kind is Toy or name not in NOT_WITH_ONE_ROW or error.hint is None:
+            if kind is Quick or name not in NOT_WITH_ONE_ROW or error.hint is None:
                 faults.append(f"{name}: {type(error).__name__}: {error}")
             continue
         trains = isinstance(method.options, FitOptions) or "inner" in type(method.options).model_fields
@@ -66,8 +99,17 @@ def test_every_method_takes_the_steps_of_its_plan(zoo, kind):
     assert not faults, "\n".join(faults)
 
 
+@pytest.mark.parametrize("name", ["gradient-ascent-retain", "npo", "salun", "multidelete"])
+def test_a_request_of_one_row_is_carried_out(zoo, name):
+    """These asked for a batch of retain pairs that the budget of one row did not hold."""
+    method, benchmark = make_method(name, {}, zoo), OneRow()
+    steps = planned(method, benchmark, zoo)
+    assert steps >= 3  # salun measures on one of four samples first
+    assert took(method, benchmark) == steps
+
+
 def test_epochs_beyond_the_budget_are_refused_by_the_plan_and_by_the_run_of_every_method(zoo):
-    benchmark, faults, asked = Toy(), [], 0
+    benchmark, faults, asked = Quick(), [], 0
     for name, entry in zoo.methods.items():
         fields = entry.cls.Options.model_fields
         if "epochs" not in fields and "inner" not in fields:
