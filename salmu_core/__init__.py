@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from salmu_core.benchmark import Report as Report
     from salmu_core.benchmark import SplitInfo as SplitInfo
     from salmu_core.benchmark import Terms as Terms
+    from salmu_core.data.images import EncodedImages as EncodedImages
     from salmu_core.data.pairs import Batch as Batch
     from salmu_core.data.pairs import Embedded as Embedded
-    from salmu_core.data.pairs import EncodedImages as EncodedImages
     from salmu_core.data.pairs import Features as Features
     from salmu_core.data.pairs import Pairs as Pairs
     from salmu_core.data.pairs import Role as Role
-    from salmu_core.data.pairs import Split as Split
     from salmu_core.data.pairs import View as View
-    from salmu_core.data.pairs import join_splits as join_splits
+    from salmu_core.data.splits import Split as Split
+    from salmu_core.data.splits import join_splits as join_splits
     from salmu_core.errors import BadData as BadData
     from salmu_core.errors import SalmuError as SalmuError
     from salmu_core.hookspecs import hookimpl as hookimpl
@@ -87,7 +87,7 @@ _HOMES = {
     "Download": "benchmark",
     "DualEncoder": "models.dual_encoder",
     "Embedded": "data.pairs",
-    "EncodedImages": "data.pairs",
+    "EncodedImages": "data.images",
     "Features": "data.pairs",
     "Field": "options",
     "Finding": "layout",
@@ -108,7 +108,7 @@ _HOMES = {
     "SalmuError": "errors",
     "Score": "metric",
     "Settings": "runner.run",
-    "Split": "data.pairs",
+    "Split": "data.splits",
     "SplitInfo": "benchmark",
     "Target": "records.schema",
     "Terms": "benchmark",
@@ -121,7 +121,7 @@ _HOMES = {
     "compare": "runner.compare",
     "evaluate": "runner.evaluate",
     "hookimpl": "hookspecs",
-    "join_splits": "data.pairs",
+    "join_splits": "data.splits",
     "load_model": "models.dual_encoder",
     "load_records": "records.store",
     "replay": "runner.replay",

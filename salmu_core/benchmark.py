@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from salmu_core.data.pairs import Role, Split
+from salmu_core.data.pairs import Role
+from salmu_core.data.splits import Split
 from salmu_core.errors import BadData, BadOptions, EvaluationLocked
 from salmu_core.options import AnyOptions, Options
 

@@ -35,8 +35,9 @@ import torch
 
 from salmu_core.benchmark import Benchmark, Report, SplitInfo
 from salmu_core.data.cache import DataCache, decode_pool
-from salmu_core.data.pairs import Embedded, Split, View
+from salmu_core.data.pairs import Embedded, View
 from salmu_core.data.pixels import PixelTable, read_ahead
+from salmu_core.data.splits import Split
 from salmu_core.evaluation.embed import CHUNK, EmbeddingCache, embed_views
 from salmu_core.evaluation.evaluate import Evaluation, evaluate_model
 from salmu_core.evaluation.plan import plan_evaluation

@@ -20,7 +20,9 @@ import torch
 from PIL import Image
 
 from salmu_core.builtin.toy import Toy
-from salmu_core.data.pairs import EncodedImages, Split, View
+from salmu_core.data.images import EncodedImages
+from salmu_core.data.pairs import View
+from salmu_core.data.splits import Split
 from salmu_core.evaluation.exhibits import make_exhibits, make_scene, pair_splits
 from salmu_core.evaluation.plan import EvaluationPlan
 from salmu_core.plugins.registry import load_plugins

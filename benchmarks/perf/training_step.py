@@ -24,8 +24,10 @@ import torch
 from torch import Tensor
 
 from salmu_core import Features, FitOptions
-from salmu_core.data.pairs import Batch, EncodedImages, Split
+from salmu_core.data.images import EncodedImages
+from salmu_core.data.pairs import Batch
 from salmu_core.data.pixels import PairStore
+from salmu_core.data.splits import Split
 from salmu_core.losses import contrastive_loss
 from salmu_core.models.dual_encoder import DualEncoder, ModelConfig
 from salmu_core.runner.accelerate_setup import AUTOCAST, open_accelerator

@@ -18,7 +18,7 @@ from typing import Any
 
 from salmu_core.benchmark import Budget
 from salmu_core.builtin.toy import Toy
-from salmu_core.data.pairs import Split
+from salmu_core.data.splits import Split
 from salmu_core.hookspecs import hookimpl
 from salmu_core.models.dual_encoder import DualEncoder, ModelConfig
 from salmu_core.plugins.registry import add_plugin, load_plugins

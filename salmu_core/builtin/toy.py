@@ -14,7 +14,8 @@ import numpy as np
 from PIL import Image
 
 from salmu_core.benchmark import Benchmark, Budget, BuildStep, Report, SplitInfo
-from salmu_core.data.pairs import EncodedImages, Split
+from salmu_core.data.images import EncodedImages
+from salmu_core.data.splits import Split
 from salmu_core.models.dual_encoder import DualEncoder, ModelConfig
 from salmu_core.options import Field, Options
 from salmu_core.records.schema import Target

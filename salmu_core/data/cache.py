@@ -17,9 +17,10 @@ from jaxtyping import Int
 from PIL import features
 from torch import Tensor
 
-from salmu_core.data.pairs import FileImages, ImagePlaces, ImageRows, Split, content_key, read_encoded
+from salmu_core.data.images import FileImages, ImagePlaces, ImageRows, content_key, read_encoded
 from salmu_core.data.pixel_file import PixelFile, stride_bytes
 from salmu_core.data.processes import process_count, process_index, processes_here, wait_for_all
+from salmu_core.data.splits import Split
 from salmu_core.errors import BadData, DamagedFile, OutputError
 from salmu_core.files.digests import FileDigests
 from salmu_core.files.writing import elsewhere, read_tensors, write_tensors

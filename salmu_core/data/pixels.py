@@ -17,8 +17,10 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from salmu_core.data.cache import DataCache, decode_pool
-from salmu_core.data.pairs import ImagePlaces, ImageRows, Split, code_values, read_encoded
+from salmu_core.data.images import ImagePlaces, ImageRows, read_encoded
+from salmu_core.data.pairs import code_values
 from salmu_core.data.pixel_file import MemoryPixels, PixelRows
+from salmu_core.data.splits import Split
 from salmu_core.errors import BadData
 from salmu_core.models.dual_encoder import Processor
 

@@ -23,9 +23,10 @@ from torch import Tensor
 
 from salmu_core.benchmark import Benchmark
 from salmu_core.data.cache import DataCache, decoder_version, digest_of, keep_tensor, read_kept, tokenizer_version
-from salmu_core.data.pairs import Embedded, Side, Split, View
+from salmu_core.data.pairs import Embedded, Side, View
 from salmu_core.data.pixels import PixelTable, read_ahead
 from salmu_core.data.processes import process_count, process_index
+from salmu_core.data.splits import Split
 from salmu_core.errors import Diverged
 from salmu_core.models.dual_encoder import DualEncoder, Tower
 

@@ -20,7 +20,8 @@ from PIL import Image
 from torch import Tensor
 
 from salmu_core.benchmark import Benchmark
-from salmu_core.data.pairs import Embedded, Split, View
+from salmu_core.data.pairs import Embedded, View
+from salmu_core.data.splits import Split
 from salmu_core.evaluation.plan import EvaluationPlan
 from salmu_core.records.exhibits import (
     BINS,

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from salmu_core.benchmark import Benchmark
 from salmu_core.data.cache import DataCache
-from salmu_core.data.pairs import Split, View
+from salmu_core.data.pairs import View
 from salmu_core.data.pixels import PairStore
+from salmu_core.data.splits import Split
 from salmu_core.evaluation.embed import embed_views
 from salmu_core.method import FitOptions
 from salmu_core.models.dual_encoder import DualEncoder

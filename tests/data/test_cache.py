@@ -16,9 +16,10 @@ from PIL import Image
 from salmu_core import EncodedImages, Split
 from salmu_core.builtin.toy import TOY_MODEL, Toy
 from salmu_core.data.cache import DataCache
-from salmu_core.data.pairs import ImagePlaces, join_splits
+from salmu_core.data.images import ImagePlaces
 from salmu_core.data.pixel_file import PixelFile, stride_bytes
 from salmu_core.data.pixels import PairStore, PixelTable, decode_image, read_ahead
+from salmu_core.data.splits import join_splits
 from salmu_core.errors import BadData, OutputError
 from salmu_core.files.digests import FileDigests, file_stamp
 from salmu_core.files.writing import folder_bytes

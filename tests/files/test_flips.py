@@ -21,8 +21,8 @@ from PIL import Image
 from records import record, scores
 from salmu_core.builtin.toy import TOY_MODEL
 from salmu_core.data.cache import DataCache
-from salmu_core.data.pairs import Split
 from salmu_core.data.pixels import PixelTable
+from salmu_core.data.splits import Split
 from salmu_core.errors import BadCheckpoint, BadRecord, DamagedFile, OutputError
 from salmu_core.evaluation.embed import EmbeddingCache
 from salmu_core.files.seals import check_folder, check_tensors, folder_checksums, read_json

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from salmu_core.benchmark import Agreement, BuildStep, Report
-from salmu_core.data.pairs import Split
+from salmu_core.data.splits import Split
 from salmu_mini.requirements import MODELS, measure
 from salmu_mini.shipped import contents
 from salmubench import Snapshot

@@ -20,8 +20,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from salmu_core.data.pairs import Batch, Split, join_splits
+from salmu_core.data.pairs import Batch
 from salmu_core.data.pixels import PairStore
+from salmu_core.data.splits import Split, join_splits
 from salmu_core.losses import contrastive_loss
 from salmu_core.models.dual_encoder import DualEncoder, load_model
 from salmu_core.runner.accelerate_setup import open_accelerator

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from salmu_core.benchmark import Benchmark, Budget, Counted, PublishedRow, SplitInfo
-from salmu_core.data.pairs import Split, join_splits
+from salmu_core.data.splits import Split, join_splits
 from salmu_core.files.digests import FileDigests
 from salmu_core.files.writing import visible
 from salmu_core.records.schema import RunRecord

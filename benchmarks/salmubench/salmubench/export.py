@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from salmu_core.benchmark import Benchmark, BuildStep, Report
-from salmu_core.data.pairs import Split
+from salmu_core.data.splits import Split
 from salmu_core.errors import BadData, OutputError
 from salmu_core.files.writing import check_writable, elsewhere, write_json, write_tensors
 from salmubench import layout

@@ -14,7 +14,8 @@ from pydantic import field_validator
 
 from salmu_core.benchmark import Budget, BuildStep, Download, PublishedRow, Report, SplitInfo, Terms
 from salmu_core.data.cache import DataCache
-from salmu_core.data.pairs import ImagePlaces, Split
+from salmu_core.data.images import ImagePlaces
+from salmu_core.data.splits import Split
 from salmu_core.errors import BadData, NotBuilt
 from salmu_core.models.dual_encoder import DualEncoder
 from salmu_core.options import Field, Options

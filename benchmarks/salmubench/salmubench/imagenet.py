@@ -18,8 +18,9 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from salmu_core.data.pairs import ImageRows, Split, join_images
+from salmu_core.data.images import ImageRows, join_images
 from salmu_core.data.parquet_images import ParquetImages, open_parquet
+from salmu_core.data.splits import Split
 from salmu_core.errors import BadData
 from salmu_core.files.digests import Stamp, file_stamp
 from salmu_core.files.first_bytes import refuse_other_content

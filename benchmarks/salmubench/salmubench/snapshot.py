@@ -11,8 +11,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from salmu_core.data.pairs import Split, join_images
+from salmu_core.data.images import join_images
 from salmu_core.data.parquet_images import ParquetImages, open_parquet
+from salmu_core.data.splits import Split
 from salmu_core.errors import BadData
 from salmu_core.files.first_bytes import refuse_other_content
 from salmu_core.files.writing import visible

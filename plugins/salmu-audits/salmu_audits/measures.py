@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from salmu_core.data.pairs import Split
+from salmu_core.data.splits import Split
 from salmu_core.metric import NotMeasurable
 
 _CHUNK = 4096  # images whose similarities are held at a time

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from salmu_audits.measures import area_under_curve, distinct, found_at, sample_rows, strangers
 from salmu_core import Audit, AuditContext, DualEncoder, Field, Leak, Options
-from salmu_core.data.pairs import EncodedImages, Split
+from salmu_core.data.images import EncodedImages
+from salmu_core.data.splits import Split
 
 Scores = tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]
 

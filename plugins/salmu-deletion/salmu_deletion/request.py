@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from salmu_core.benchmark import Benchmark
-from salmu_core.data.pairs import Split, View, join_splits
+from salmu_core.data.pairs import View
+from salmu_core.data.splits import Split, join_splits
 from salmu_core.errors import SalmuError
 from salmu_core.evaluation.embed import embed_views
 from salmu_core.evaluation.evaluate import evaluate_model

@@ -16,7 +16,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from salmu_core.benchmark import Benchmark, Budget, Counted, Report, SplitInfo
-from salmu_core.data.pairs import Embedded, Split, View
+from salmu_core.data.pairs import Embedded, View
+from salmu_core.data.splits import Split
 from salmu_core.errors import BadData, SalmuError
 from salmu_core.evaluation.mismatch import mismatch
 from salmu_core.evaluation.retrieval import better_captions

@@ -14,8 +14,8 @@ from salmu_authors.testing.declarations import add_declaration_checks
 from salmu_authors.testing.package import package_card
 from salmu_authors.testing.watch import fixed_randomness
 from salmu_core.benchmark import Benchmark, Budget, PublishedRow, SplitInfo, evaluation_locked
-from salmu_core.data.pairs import Split
 from salmu_core.data.pixels import decode_image
+from salmu_core.data.splits import Split
 from salmu_core.errors import EvaluationLocked, SalmuError
 from salmu_core.metric import Metric
 from salmu_core.models.dual_encoder import DualEncoder

@@ -14,7 +14,7 @@ import torch
 
 from salmu_core.benchmark import Benchmark
 from salmu_core.builtin.toy import Toy
-from salmu_core.data.pairs import Split
+from salmu_core.data.splits import Split
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 
 from salmu_core.comparison.explain import VERDICTS
 from salmu_core.comparison.statements import recovered_words, statements, verdict_of
-from salmu_core.data.pairs import Split
+from salmu_core.data.splits import Split
 from salmu_core.errors import BadCheckpoint, BadRecord
 from salmu_core.models.dual_encoder import load_model
 from salmu_core.plugins.registry import Plugins, load_plugins

@@ -13,7 +13,8 @@ from typing import Any
 from pydantic import field_validator
 
 from salmu_core.benchmark import Benchmark, Budget, BuildStep, Report, SplitInfo, Terms
-from salmu_core.data.pairs import Split, content_key
+from salmu_core.data.images import content_key
+from salmu_core.data.splits import Split
 from salmu_core.errors import BadCheckpoint, BadData, BadOptions, SalmuError
 from salmu_core.evaluation.mismatch import mismatch
 from salmu_core.evaluation.retrieval import RetainRetrieval
@@ -341,7 +342,7 @@ class OwnData(Benchmark):
 
     def _pictures(self, table: Table) -> Sequence[str]:
         """Digests of the files that pictures lie in: their own, or the shards."""
-        from salmu_core.data.pairs import FileImages, ImagePlaces
+        from salmu_core.data.images import FileImages, ImagePlaces
 
         places = ImagePlaces.of(table.images)
         files = [file for source in places.sources if isinstance(source, FileImages) for file in source.files()]

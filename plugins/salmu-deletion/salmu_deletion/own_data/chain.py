@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from salmu_core.comparison.verdict import Thresholds
-from salmu_core.data.pairs import Split, join_splits
+from salmu_core.data.splits import Split, join_splits
 from salmu_core.errors import BadRecord, DamagedFile, SalmuError
 from salmu_core.files.seals import read_json
 from salmu_core.records.schema import Aspect, RunRecord, Target

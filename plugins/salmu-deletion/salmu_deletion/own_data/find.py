@@ -15,7 +15,8 @@ import torch
 
 from salmu_core.benchmark import Benchmark
 from salmu_core.data.cache import DataCache
-from salmu_core.data.pairs import Split, View
+from salmu_core.data.pairs import View
+from salmu_core.data.splits import Split
 from salmu_core.errors import BadData, OutputError
 from salmu_core.evaluation.embed import Tell, embed_views
 from salmu_core.files.writing import atomic_path, write_text
@@ -175,7 +176,7 @@ def _columns(table: Table) -> tuple[Sequence[str | None] | None, ...]:
 
 def _file_of(table: Table, row: int) -> Path | None:
     """The row's own picture file; None where it lies in a file with others."""
-    from salmu_core.data.pairs import ImagePlaces
+    from salmu_core.data.images import ImagePlaces
 
     places = ImagePlaces.of(table.images)
     source = places.sources[places.source[row]]

@@ -12,8 +12,8 @@ from typing import Any
 import jinja2
 from PIL import Image
 
-from salmu_core.data.pairs import Split
 from salmu_core.data.pixels import decode_image
+from salmu_core.data.splits import Split
 from salmu_core.errors import BadData
 from salmu_core.report.html import decimals, html_template
 from salmu_deletion.own_data.find import Candidate

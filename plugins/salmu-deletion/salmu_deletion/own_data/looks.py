@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from salmu_core.data.cache import decode_pool
-from salmu_core.data.pairs import content_key
+from salmu_core.data.images import content_key
 from salmu_core.data.pixels import UnfitPicture, open_picture
 from salmu_core.errors import BadData
 from salmu_core.files.writing import LFS_POINTER

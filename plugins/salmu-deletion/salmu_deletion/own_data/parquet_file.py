@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from salmu_core.data.pairs import ImageRows, Split, join_images
+from salmu_core.data.images import ImageRows, join_images
 from salmu_core.data.parquet_images import ParquetImages, open_parquet
+from salmu_core.data.splits import Split
 from salmu_core.errors import BadData, SalmuError
 from salmu_deletion.own_data.cells import EXACT, read_texts
 from salmu_deletion.own_data.columns import match_columns

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from salmu_core.data.pairs import Split
+from salmu_core.data.splits import Split
 from salmu_core.seeding import numpy_generator
 from salmu_deletion.own_data.tables import Table
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from salmu_core.data.pairs import ImageRows
+from salmu_core.data.images import ImageRows
 from salmu_core.layout import Finding
 from salmu_deletion.own_data.cells import EXACT, named_rows
 from salmu_deletion.own_data.columns import PARTS, Columns

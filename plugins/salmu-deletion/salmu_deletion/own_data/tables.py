@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from salmu_core.data.pairs import ImageRows, join_images
+from salmu_core.data.images import ImageRows, join_images
 from salmu_core.errors import BadData
 from salmu_core.files.first_bytes import refuse_other_content
 from salmu_core.layout import Finding
