@@ -167,7 +167,7 @@ def restore(
 class SubgroupOptions(FitOptions):
     """Options of subgroup-forgetting. Those of the loop hold for the first two stages."""
 
-    lr: float = Field(1e-3, gt=0, le=10, description="peak learning rate of the first two stages")
+    lr: float = Field(1e-2, gt=0, le=10, description="peak learning rate of the first two stages")
     adapter: Literal["lora"] | None = Field("lora", description="train low-rank adapters and merge them; none: the weights")
     adapter_layers: Literal["blocks", "attention", "mlp", "all"] = Field(
         "all", description="matrices of the chosen layers that get an adapter"
@@ -191,7 +191,7 @@ class SubgroupForgetting(UnlearningMethod):
     paper = "https://arxiv.org/abs/2506.03117"
     data = ("forget", "retain")
     columns = ("identity_id",)
-    search = {"lr": Between(1e-5, 1e-2), "layers": OneOf((2, 6, 12)), "forget_share": Between(0.2, 0.8, log=False)}
+    search = {"lr": Between(1e-5, 1e-1), "layers": OneOf((2, 6, 12)), "forget_share": Between(0.2, 0.8, log=False)}
     Options = SubgroupOptions
 
     def __init__(self, options: SubgroupOptions | None = None) -> None:

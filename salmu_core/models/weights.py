@@ -33,7 +33,9 @@ _USUAL = (
     "open_clip_pytorch_model.pth", "model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth",
 )  # fmt: skip
 #: What trainers, and runs of salmu, leave beside weights.
-_OTHERS = re.compile(r"(rows|training_args|optimizer|scheduler|scaler|rng_state|random_states|sampler)([-_.].*)?\.\w+")
+_OTHERS = re.compile(
+    r"(rows|adapter|training_args|optimizer|scheduler|scaler|rng_state|random_states|sampler)([-_.].*)?\.\w+"
+)
 _SHARD = re.compile(r"(?P<name>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.safetensors|\.bin)")
 #: Modules that PyTorch puts around others; each adds its word to the names of what it holds.
 _WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
