@@ -67,8 +67,8 @@ def test_the_shipped_pair_is_what_the_card_says(scores):
     """The requirements of the card, on the shipped instance; `experiments/requirements.py` measures them for any instance."""
     stored = json.loads((Path(__file__).parents[1] / "results" / "pair.json").read_text(encoding="utf-8"))["0"]
     for which in ("clean", "compromised"):
-        for name, value in scores[which].items():
-            assert value == pytest.approx(stored[which][name], abs=2e-3), (which, name)
+        for name in Mini.scoring or ():
+            assert scores[which][name] == pytest.approx(stored[which][name], abs=2e-3), (which, name)
     missed = [item.words for item in REQUIREMENTS if not item.met(stored)]
     assert not missed
 
