@@ -24,7 +24,7 @@ from salmu_core.data.splits import Split
 from salmu_core.errors import BadData, DamagedFile, OutputError
 from salmu_core.files.digests import FileDigests
 from salmu_core.files.writing import elsewhere, read_tensors, write_tensors
-from salmu_core.models.dual_encoder import Processor
+from salmu_core.models.processor import Processor
 
 _PIXEL_FORMAT = 2  # 1 had no checksums
 _BLOCK = 64  # images that a thread takes at a time

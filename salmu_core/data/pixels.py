@@ -22,7 +22,7 @@ from salmu_core.data.pairs import code_values
 from salmu_core.data.pixel_file import MemoryPixels, PixelRows
 from salmu_core.data.splits import Split
 from salmu_core.errors import BadData
-from salmu_core.models.dual_encoder import Processor
+from salmu_core.models.processor import Processor
 
 T = TypeVar("T")
 _LONGEST = 500  # times the shorter side: such a picture takes 75 MB once it is resized to 224 pixels

@@ -23,7 +23,7 @@ from salmu_core.data.splits import join_splits
 from salmu_core.errors import BadData, OutputError
 from salmu_core.files.digests import FileDigests, file_stamp
 from salmu_core.files.writing import folder_bytes
-from salmu_core.models.dual_encoder import Processor
+from salmu_core.models.processor import Processor
 
 SHAPE = (3, 16, 16)
 

@@ -15,7 +15,8 @@ from salmu_core.data.cache import DataCache
 from salmu_core.errors import BadData, Diverged
 from salmu_core.evaluation.embed import EmbeddingCache, embed_views
 from salmu_core.evaluation.evaluate import evaluate_model
-from salmu_core.models.dual_encoder import DualEncoder, Processor
+from salmu_core.models.dual_encoder import DualEncoder
+from salmu_core.models.processor import Processor
 from toy_methods import MeanCosine
 
 VIEWS = [

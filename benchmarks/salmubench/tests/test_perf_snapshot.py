@@ -64,7 +64,8 @@ def test_pictures_have_512_pixels_on_the_side_that_is_asked_for(
 @pytest.mark.parametrize("side", ["short", "long"])
 def test_both_sizes_become_what_the_encoder_takes(script: ModuleType, side: str, tmp_path: Path) -> None:
     """Shortest side to 224, then the middle: a picture of 512 px on the long side is also made smaller, never larger."""
-    from salmu_core.models.dual_encoder import ModelConfig, Processor
+    from salmu_core.models.dual_encoder import ModelConfig
+    from salmu_core.models.processor import Processor
 
     processor = Processor(ModelConfig.named("ViT-B-16"))
     for name in ("00000001_000_ar-1.33.jpg", "00000001_000_ar-0.61.jpg"):

@@ -8,7 +8,7 @@ from own_data import HEADINGS, make_picture, make_rows, write_csv
 from salmu_core.builtin.toy import TOY_MODEL
 from salmu_core.data.pixels import decode_image
 from salmu_core.errors import BadData
-from salmu_core.models.dual_encoder import Processor
+from salmu_core.models.processor import Processor
 from salmu_deletion.own_data.check import check_pairs
 from salmu_deletion.own_data.looks import read_captions
 from salmu_deletion.own_data.tables import read_table

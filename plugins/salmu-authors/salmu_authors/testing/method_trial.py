@@ -28,7 +28,8 @@ from salmu_core.data.pairs import Pairs, Role
 from salmu_core.data.pixels import PairStore
 from salmu_core.errors import BudgetExceeded, Diverged, EvaluationLocked
 from salmu_core.method import UnlearningMethod
-from salmu_core.models.dual_encoder import DualEncoder, Processor
+from salmu_core.models.dual_encoder import DualEncoder
+from salmu_core.models.processor import Processor
 from salmu_core.options import OneOf
 from salmu_core.plugins.calls import plugin_code
 from salmu_core.plugins.process_state import ProcessState

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from salmu_core.layout import Finding
-from salmu_core.models.dual_encoder import Processor
+from salmu_core.models.processor import Processor
 from salmu_deletion.own_data.cells import named_rows
 from salmu_deletion.own_data.looks import Look, Reading, look_at_pictures, read_captions
 from salmu_deletion.own_data.people import people_of_both, people_of_one

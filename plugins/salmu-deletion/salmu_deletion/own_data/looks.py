@@ -14,7 +14,7 @@ from salmu_core.data.images import content_key
 from salmu_core.data.pixels import UnfitPicture, open_picture
 from salmu_core.errors import BadData
 from salmu_core.files.writing import LFS_POINTER
-from salmu_core.models.dual_encoder import Processor
+from salmu_core.models.processor import Processor
 from salmu_deletion.own_data.tables import Table
 
 _ORIENTATION = 0x0112  # of EXIF; 1 is upright
