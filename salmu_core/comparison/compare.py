@@ -14,7 +14,15 @@ from salmu_core.comparison.differences import paired_differences
 from salmu_core.comparison.falls import general_rows
 from salmu_core.comparison.leaderboard import Cell as Cell
 from salmu_core.comparison.leaderboard import Comparison, MetricColumn, Row
-from salmu_core.comparison.notes import attack_notes, control_notes, fault_notes, score_notes, testing_note, work_notes
+from salmu_core.comparison.notes import (
+    attack_notes,
+    control_notes,
+    fault_notes,
+    score_notes,
+    testing_note,
+    undeclared_notes,
+    work_notes,
+)
 from salmu_core.comparison.overall import basis, part_of
 from salmu_core.comparison.pairing import Instance, JudgedRun
 from salmu_core.comparison.ranks import order_of, section, with_ranks
@@ -65,42 +73,12 @@ def compare_records(
     notes: list[str] = []
     where = dict(zip(map(id, records), folders, strict=True)) if folders else {}
     by_seed = _by_instance(records)
-    measured = {name for record in records for name in record.scores}
-    if unknown := [name for name in score_with if name not in measured]:
-        raise BadOptions(
-            f"There is no metric '{unknown[0]}' in these records to score with.", f"Measured: {', '.join(sorted(measured))}."
-        )
+    _check_measured(score_with, records)
     instances = _instances(by_seed, where, score_with)
-    for (seed, _), instance in zip(by_seed.items(), instances, strict=True):
-        for which in ("clean", "compromised"):
-            if which not in instance.references:
-                of = f" of bench seed {seed}" if len(by_seed) > 1 else ""
-                more = f" --bench-seed {seed}" if len(by_seed) > 1 else ""
-                notes.append(
-                    f"The {which.capitalize()} reference row{of} is missing: gaps, verdicts and ranks cannot be given."
-                    f" Make it with `salmu run none --start {which} --benchmark {records[0].spec.benchmark}{more}`."
-                )
+    notes += _missing_references(by_seed, instances, records[0].spec.benchmark)
     bench_seeds = tuple(int(seed) for seed in by_seed) if len(by_seed) > 1 else ()
     rows = [row for which in _REFERENCES if (row := reference_row(which, instances)) is not None]
-    groups: dict[str, list[JudgedRun]] = {}
-    for instance, group in zip(instances, by_seed.values(), strict=True):
-        for record in group:
-            if record.kind != "reference":
-                groups.setdefault(key_of_group(record), []).append(judged_run(record, where, instance))
-    firsts = [group[0].record for group in groups.values()]
-    titles, telling = Counter(map(title_of, firsts)), telling_options(firsts)
-    runs: dict[str, tuple[Row, list[JudgedRun]]] = {}
-    taken: set[str] = set()
-    for group_key, judged in groups.items():
-        record = judged[0].record
-        different = telling[record.spec.method] if titles[title_of(record)] > 1 else ()
-        title = title_of(record, different)
-        if title in taken:  # two models of one name
-            title = f"{title} ({record.id})"
-        taken.add(title)
-        judged = sorted(judged, key=lambda run: run.record.spec.seed)
-        runs[group_key] = row_of(title, judged, bench_seeds), judged
-    runs, same_notes = _once(runs)
+    runs, same_notes = _once(_runs_by_row(by_seed, instances, where, bench_seeds))
     notes += same_notes
     ordered = sorted(runs.values(), key=lambda item: order_of(item[0]))
     compared = {row.title: judged for row, judged in ordered[:MOST_COMPARED]}
@@ -121,11 +99,7 @@ def compare_records(
     notes += score_notes(instances, records, score_with)
     notes += work_notes(ordered)
     notes += attack_notes(rows, [run for _, group in runs.values() for run in group])
-    notes += [
-        f"{row.title} reads metadata that it does not declare: {', '.join(undeclared)}."
-        for row, judged in ordered
-        if (undeclared := sorted({name for run in judged for name in run.record.undeclared}))
-    ]
+    notes += undeclared_notes(ordered)
     notes += fault_notes(records)
     skipped = {f"{name}: not measured ({why})" for record in records for name, why in record.skipped.items()}
     options = records[0].spec.benchmark_options
@@ -143,6 +117,57 @@ def compare_records(
         thresholds=dict(vars(Thresholds())),
         packages=records[0].provenance.packages,
     )
+
+
+def _check_measured(score_with: Collection[str], records: Sequence[RunRecord]) -> None:
+    measured = {name for record in records for name in record.scores}
+    if unknown := [name for name in score_with if name not in measured]:
+        raise BadOptions(
+            f"There is no metric '{unknown[0]}' in these records to score with.", f"Measured: {', '.join(sorted(measured))}."
+        )
+
+
+def _missing_references(
+    by_seed: Mapping[Any, Sequence[RunRecord]], instances: Sequence[Instance], benchmark: str
+) -> list[str]:
+    """A note for every reference row that an instance lacks, with the command that makes it."""
+    several = len(by_seed) > 1
+    return [
+        f"The {which.capitalize()} reference row{f' of bench seed {seed}' if several else ''} is missing: gaps, verdicts and ranks"
+        f" cannot be given. Make it with `salmu run none --start {which} --benchmark {benchmark}"
+        f"{f' --bench-seed {seed}' if several else ''}`."
+        for seed, instance in zip(by_seed, instances, strict=True)
+        for which in ("clean", "compromised")
+        if which not in instance.references
+    ]
+
+
+def _runs_by_row(
+    by_seed: Mapping[Any, Sequence[RunRecord]],
+    instances: Sequence[Instance],
+    where: Mapping[int, Path | None],
+    bench_seeds: Sequence[int],
+) -> dict[str, tuple[Row, list[JudgedRun]]]:
+    """The rows of runs, each with its runs by seed; titles tell rows of one method apart."""
+    groups: dict[str, list[JudgedRun]] = {}
+    for instance, group in zip(instances, by_seed.values(), strict=True):
+        for record in group:
+            if record.kind != "reference":
+                groups.setdefault(key_of_group(record), []).append(judged_run(record, where, instance))
+    firsts = [group[0].record for group in groups.values()]
+    titles, telling = Counter(map(title_of, firsts)), telling_options(firsts)
+    runs: dict[str, tuple[Row, list[JudgedRun]]] = {}
+    taken: set[str] = set()
+    for key, judged in groups.items():
+        record = judged[0].record
+        different = telling[record.spec.method] if titles[title_of(record)] > 1 else ()
+        title = title_of(record, different)
+        if title in taken:  # two models of one name
+            title = f"{title} ({record.id})"
+        taken.add(title)
+        judged = sorted(judged, key=lambda run: run.record.spec.seed)
+        runs[key] = row_of(title, judged, bench_seeds), judged
+    return runs
 
 
 def _once(

@@ -130,3 +130,12 @@ def fault_notes(records: Sequence[RunRecord]) -> list[str]:
 def _some(titles: Sequence[str]) -> str:
     shown = list(dict.fromkeys(titles))
     return ", ".join(shown[:3]) + (f" and {len(shown) - 3} more" if len(shown) > 3 else "")
+
+
+def undeclared_notes(ordered: Sequence[tuple[Row, Sequence[JudgedRun]]]) -> list[str]:
+    """Which methods read metadata that they do not declare."""
+    return [
+        f"{row.title} reads metadata that it does not declare: {', '.join(undeclared)}."
+        for row, judged in ordered
+        if (undeclared := sorted({name for run in judged for name in run.record.undeclared}))
+    ]
