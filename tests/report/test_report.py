@@ -99,7 +99,8 @@ def test_ties_and_commands_of_whole_rows_are_shown():
     page = render_html(comparison.model_copy(update={"rows": rows}))
     assert re.findall(r'<td data-value="\d+">([^<]*)</td>', page) == ["", "", "=1", "=1", "3"]
     assert len(re.findall(r'<tr class="run first-of-tie">', page)) == 2
-    assert "<code>salmu compare all</code>" in page
+    again = page[page.index('id="again"') :]
+    assert again.count("salmu compare all") >= 3
     assert "better than 2 other rows, not to be told from 0, worse than 0" in page
 
 

@@ -135,6 +135,7 @@
     select.value = String(number);
     at("title").textContent = run.title;
     at("verdict").textContent = run.verdict || run.kind;
+    at("verdict").dataset.verdict = run.verdict;
     at("summary").textContent = run.summary;
     at("words").replaceChildren(...run.words.map((sentence) => make("li", {}, sentence)));
     at("options").textContent = Object.entries(run.options).map(([name, value]) => `${name} = ${value}`).join(", ") || "none";
