@@ -130,14 +130,10 @@ def plan_comparison(
 
     Raises:
         UnknownName, BadOptions: any name or option that is not usable, before anything is run.
-        SalmuError: no metric is installed.
+        SalmuError: no metric is installed, and the benchmark has none of its own.
     """
     plugins = plugins or load_plugins()
     study, settings = described(study, settings, plugins, parts)
-    if not plugins.metrics:
-        raise SalmuError(
-            "No metric is installed, so there is nothing to compare by.", "Install a package that registers metrics."
-        )
     if study.bench_seeds and "seed" in study.benchmark_options:
         raise SalmuError(
             "The benchmark's seed is given twice: one, and a list of instances.",
@@ -148,6 +144,10 @@ def plan_comparison(
     planned: list[PlannedRun] = []
     for seed in [{"seed": seed} for seed in study.bench_seeds] or [{}]:
         shared = make_benchmark(name, {**study.benchmark_options, **seed}, plugins, settings.cache_folder)
+        if not (plugins.metrics or shared.metrics()):
+            raise SalmuError(
+                "No metric is installed, so there is nothing to compare by.", "Install a package that registers metrics."
+            )
         for spec in _specs(study, name, shared, plugins):
             resolved = resolve(spec, plugins, settings.cache_folder, shared)
             folder = resolved.folder_in(study.folder.absolute() / RUNS_FOLDER)  # a plugin may go elsewhere
