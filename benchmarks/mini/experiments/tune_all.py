@@ -3,8 +3,9 @@
     uv run python benchmarks/mini/experiments/tune_all.py --workers 2
 
 Each (method, budget) is one `salmu tune`: 12 trials on the instances 3 and 4, stopped early where they are hopeless, the same for all.
-Its preset, which holds all trials, is written to `benchmarks/mini/salmu_mini/presets` as soon as its search ends, so results can be
-committed as they come. The same command goes on where it was cut: finished searches are skipped, finished trials are read back.
+Its preset, which holds all trials, is written to `benchmarks/mini/results/presets` as soon as its search ends, so results can be
+committed as they come. Once every method has been searched at a budget, that budget's presets are copied into the package `salmu-mini`:
+a comparison in which some methods are tuned and others are not would be none. The same command goes on where it was cut: finished searches are skipped, finished trials are read back.
 `--minutes N` ends after the trials that run at that time. Quick methods come first, and 1x before 5x.
 
 Workers are processes of one thread each: on a CPU, that is more trials per hour than one process with all threads.
@@ -31,7 +32,8 @@ from salmu_core.runner.run import Settings
 from salmu_core.spec.presets import preset_file
 from salmu_tune.search import Trial, make_grounds, tune
 
-PRESETS = Path(__file__).parents[1] / "salmu_mini" / "presets"
+PRESETS = Path(__file__).parents[1] / "results" / "presets"
+SHIPPED = Path(__file__).parents[1] / "salmu_mini" / "presets"
 COMMAND = "uv run python benchmarks/mini/experiments/tune_all.py"
 Task = tuple[str, float]
 
@@ -89,6 +91,19 @@ def _work(task: Task, arguments: dict[str, Any], deadline: float | None) -> tupl
     return task, time.monotonic() - started, sum(not trial.stopped for trial in found.trials)
 
 
+def ship(
+    budgets: Sequence[float], trials: int, instances: Sequence[int], found: Path = PRESETS, target: Path = SHIPPED
+) -> None:
+    """Copy the presets of each budget at which every method that declares a search space was searched."""
+    searched = [name for name, entry in installed().methods.items() if entry.cls.search]
+    for budget in budgets:
+        if all(is_done(name, budget, trials, instances, found) for name in searched):
+            for name in searched:
+                file = preset_file(name, budget)
+                write_text(target / file, (found / file).read_text(encoding="utf-8"))
+            print(f"All {len(searched)} methods are tuned at {budget:g}x: their presets are in {target}.", flush=True)
+
+
 @click.command()
 @click.option("--instances", default="3,4", show_default=True, help="Benchmark seeds; no table shows these.")
 @click.option("--budgets", default="1,5", show_default=True)
@@ -124,6 +139,8 @@ def main(
     if dry_run or not tasks:
         for method, budget in tasks:
             print(f"{method} {budget:g}x")
+        if not (dry_run or size):
+            ship([float(budget) for budget in budgets.split(",")], trials, seeds)
         return
     started = time.monotonic()
     deadline = None if minutes is None else time.time() + 60 * minutes
@@ -164,6 +181,8 @@ def main(
         " missing, the same command goes on.",
         flush=True,
     )
+    if not size:
+        ship([float(budget) for budget in budgets.split(",")], trials, seeds)
 
 
 _finished: list[float] = []
