@@ -67,6 +67,8 @@ if TYPE_CHECKING:
     from salmu_core.runner.replay import replay as replay
     from salmu_core.runner.run import Settings as Settings
     from salmu_core.runner.run import run as run
+    from salmu_core.spec.study import Study as Study
+    from salmu_core.spec.study import StudyMethod as StudyMethod
 
 __version__ = "0.1.0"
 
@@ -110,6 +112,8 @@ _HOMES = {
     "Settings": "runner.run",
     "Split": "data.splits",
     "SplitInfo": "benchmark",
+    "Study": "spec.study",
+    "StudyMethod": "spec.study",
     "Target": "records.schema",
     "Terms": "benchmark",
     "MakeMethod": "runner.context",

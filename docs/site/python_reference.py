@@ -11,6 +11,8 @@ GROUPS = {
         "evaluate",
         "compare",
         "replay",
+        "Study",
+        "StudyMethod",
         "load_records",
         "load_model",
         "Settings",
