@@ -57,8 +57,7 @@ def relative_fisher(forget: Mapping[str, Float[Tensor, ...]], retain: Mapping[st
 
 def layer_of(name: str) -> str:
     """The layer that a tensor belongs to: an attention or an MLP as a whole, anything else by itself."""
-    found = _BLOCK.match(name)
-    return found.group(1) if found else name
+    return found.group(1) if (found := _BLOCK.match(name)) else name
 
 
 def soup(
@@ -125,8 +124,7 @@ class Soup(UnlearningMethod):
             target = ctx.unrelated_similarity(rows)
         inner = inner_method(ctx, options.inner, {"lr": options.lr, **options.inner_options}, rows * measures)
         ctx.delegate(inner)
-        alpha = options.alpha
-        if alpha is None:
+        if (alpha := options.alpha) is None:
             alpha = restore(ctx, params, start, options.points, target, rows)
         else:
             write(params, soup(start, snapshot(params), alpha))
