@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from salmu_core.evaluation.evaluate import evaluate_model
+from salmu_core.benchmark import Benchmark
+from salmu_core.evaluation.evaluate import Evaluation, evaluate_model
 from salmu_core.files.writing import write_tensors
-from salmu_core.models.dual_encoder import DualEncoder, load_model
+from salmu_core.metric import Metric
+from salmu_core.models.dual_encoder import DualEncoder, Tower, load_model
 from salmu_core.plugins.registry import Plugins, load_plugins
 from salmu_core.records.schema import Protocol, RunRecord, RunSpec, ScoreRecord
 from salmu_core.records.store import RECORD_FILE, write_record
@@ -86,28 +88,7 @@ def evaluate(
         encoder.autocast = AUTOCAST[precision]
         fingerprint = encoder.fingerprint()
         metrics = make_metrics(plugins, settings.metric_options, where, spec)
-        evaluation = evaluate_model(
-            encoder,
-            where,
-            metrics,
-            settings.embedding_cache,
-            tell,
-            data=settings.data_cache(plugins, title),
-            fingerprint=fingerprint,
-        )
-        if precision == "fp16":
-            full = spec.model_copy(update={"precision": "no"})
-            encoder.autocast = None
-            exact = evaluate_model(
-                encoder,
-                where,
-                make_metrics(plugins, settings.metric_options, where, full),
-                settings.embedding_cache,
-                tell,
-                data=settings.data_cache(plugins, title),
-                fingerprint=fingerprint,
-            )
-            evaluation = replace(evaluation, scores=_beside(evaluation.scores, exact.scores))
+        evaluation = _scored(encoder, where, spec, metrics, settings, plugins, title, tell, fingerprint)
         facts: dict[str, Any] = {
             "model_fingerprint": fingerprint,
             "start_fingerprint": fingerprint if loaded is None else reference.fingerprint(),
@@ -124,24 +105,60 @@ def evaluate(
             "reference" if words else "evaluation",
         )
     if not words:
-        content = title + "".join(facts["model_fingerprint"].values()) + ("" if precision == "no" else precision)
-        content += "" if protocol == "seeded" else protocol
-        record = record.model_copy(
-            update={
-                "id": hashlib.sha256(content.encode()).hexdigest()[:16],
-                "summary": f"The model {title}",
-                "provenance": record.provenance.model_copy(update={"command": _command(title, spec)}),
-            }
-        )
+        record = _as_evaluation(record, title, spec)
     if out is not None and accelerator.is_main_process:
-        path = Path(out)
-        single = path.suffix == ".json"
-        rows_path = path.with_suffix(".rows.safetensors") if single else path / ROWS_FILE
-        write_tensors(rows_path, {name: torch.from_numpy(rows.copy()) for name, rows in evaluation.rows.items()})
-        write_exhibits(where, metrics, record, evaluation, path if single else path / RECORD_FILE)
-        record = write_result_files(resolved.benchmark, record, evaluation, rows_path.parent)
-        record = record.model_copy(update={"rows_file": rows_path.name})
-        write_record(path, record)
+        record = _write(Path(out), record, evaluation, resolved.benchmark, where, metrics)
+    return record
+
+
+def _scored(
+    encoder: DualEncoder,
+    where: Benchmark,
+    spec: RunSpec,
+    metrics: Sequence[Metric],
+    settings: Settings,
+    plugins: Plugins,
+    title: str,
+    tell: Callable[[str, int, int], None],
+    fingerprint: Mapping[Tower, str],
+) -> Evaluation:
+    """The scores; in half precision with those in full precision beside them."""
+    data = settings.data_cache(plugins, title)
+    cache = settings.embedding_cache
+    found = evaluate_model(encoder, where, metrics, cache, tell, data=data, fingerprint=fingerprint)
+    if spec.precision != "fp16":
+        return found
+    encoder.autocast = None
+    full = make_metrics(plugins, settings.metric_options, where, spec.model_copy(update={"precision": "no"}))
+    data = settings.data_cache(plugins, title)
+    exact = evaluate_model(encoder, where, full, cache, tell, data=data, fingerprint=fingerprint)
+    return replace(found, scores=_beside(found.scores, exact.scores))
+
+
+def _as_evaluation(record: RunRecord, title: str, spec: RunSpec) -> RunRecord:
+    """The record of a model that is not a reference: known by its weights and how it was measured."""
+    content = title + "".join(record.provenance.model_fingerprint.values())
+    content += ("" if spec.precision == "no" else spec.precision) + ("" if spec.protocol == "seeded" else spec.protocol)
+    return record.model_copy(
+        update={
+            "id": hashlib.sha256(content.encode()).hexdigest()[:16],
+            "summary": f"The model {title}",
+            "provenance": record.provenance.model_copy(update={"command": _command(title, spec)}),
+        }
+    )
+
+
+def _write(
+    path: Path, record: RunRecord, evaluation: Evaluation, benchmark: Benchmark, where: Benchmark, metrics: Sequence[Metric]
+) -> RunRecord:
+    """Write the record, its per-row values and the benchmark's own files; returns the record as it was written."""
+    single = path.suffix == ".json"
+    rows_path = path.with_suffix(".rows.safetensors") if single else path / ROWS_FILE
+    write_tensors(rows_path, {name: torch.from_numpy(rows.copy()) for name, rows in evaluation.rows.items()})
+    write_exhibits(where, metrics, record, evaluation, path if single else path / RECORD_FILE)
+    record = write_result_files(benchmark, record, evaluation, rows_path.parent)
+    record = record.model_copy(update={"rows_file": rows_path.name})
+    write_record(path, record)
     return record
 
 
