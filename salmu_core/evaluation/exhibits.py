@@ -55,14 +55,19 @@ class _Pair(NamedTuple):
 
 
 def pair_splits(plan: EvaluationPlan) -> dict[str, Aspect]:
-    """Splits of which some metric looks at pictures and captions together, with what the first such metric looks at."""
-    found: dict[str, Aspect] = {}
+    """Splits of which some metric looks at pictures and captions together, with what that metric looks at.
+
+    Of several metrics the one that looks at fewest splits says it: a metric of what is to be forgotten may show the holdouts beside it.
+    """
+    found: dict[str, tuple[int, Aspect]] = {}
     for metric in plan.metrics:
         views = set(plan.views[metric.name].values())
-        for view in plan.views[metric.name].values():
-            if {View(view.split, "image"), View(view.split, "text")} <= views:
-                found.setdefault(view.split, metric.aspect)
-    return found
+        pairs = [view.split for view in views if {View(view.split, "image"), View(view.split, "text")} <= views]
+        for split in dict.fromkeys(view.split for view in plan.views[metric.name].values() if view.split in pairs):
+            looked = (len(set(pairs)), metric.aspect)
+            if split not in found or looked[0] < found[split][0]:
+                found[split] = looked
+    return {split: aspect for split, (_, aspect) in found.items()}
 
 
 def make_exhibits(benchmark: Benchmark, plan: EvaluationPlan, embedded: Mapping[View, Embedded]) -> Exhibits:

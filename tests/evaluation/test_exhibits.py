@@ -277,3 +277,20 @@ def test_an_evaluation_in_a_file_of_its_own_keeps_its_exhibits_beside_it(tmp_pat
     assert read_exhibits(tmp_path / "mine.exhibits.json").retrievals
     assert read_scene(tmp_path / "mine.scene.json").rows
     assert load_file(tmp_path / "mine.rows.safetensors")
+
+
+class _WithHoldouts(_Similarity):
+    """A metric of what is to be forgotten that shows the holdouts beside it."""
+
+    def __init__(self) -> None:
+        super().__init__("forget")
+        self.name = "WithHoldouts"
+
+    def needs(self):
+        others = {f"{side} of others": View("holdout_identity", side) for side in ("image", "text")}
+        return {**super().needs(), **others}
+
+
+def test_a_metric_that_shows_holdouts_beside_does_not_turn_them_into_what_is_to_be_forgotten(toy):
+    plan = plan_evaluation([_WithHoldouts(), *(_Similarity(split) for split in ASPECTS)], toy)
+    assert pair_splits(plan) == ASPECTS
