@@ -1,7 +1,7 @@
 """Pictures of a comparison's HTML report, for the README and docs/reports.md.
 
-    uv run salmu compare --seeds 0,1,2 --out results/published
-    uv run python benchmarks/mini/experiments/report_picture.py results/published [--run NAME]
+    uv run salmu compare METHOD ... --out results/pictures
+    uv run python benchmarks/mini/experiments/report_picture.py results/pictures [--run NAME]
 
 Needs Chromium; the table of the README is made by `head_to_head_report.py`.
 """
