@@ -108,7 +108,7 @@ def evaluate_model(
         "score": scored - started - embedding_seconds,
         "exhibits": time.perf_counter() - scored,
     }
-    return Evaluation(scores, skipped, rows, seconds, exhibits, broken, tuple(warnings))
+    return Evaluation(scores, skipped, rows, seconds, exhibits, broken, tuple(dict.fromkeys(warnings)))
 
 
 def _numbered(clusters: Mapping[str, list[str]]) -> dict[str, np.ndarray]:

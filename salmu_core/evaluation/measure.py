@@ -61,6 +61,7 @@ def measure(
         NotMeasurable: the data at hand cannot support it.
         PluginFailure: it raised, changed its views, or gave what cannot be recorded.
     """
+    name = metric.name
     handed = {argument: Embedded(view.vectors.clone(), view.columns, view.texts) for argument, view in views.items()}
     try:
         with plugin_code(named(metric), warn, state, type(metric).__module__.partition(".")[0]):
@@ -68,6 +69,8 @@ def measure(
         for argument, view in views.items():
             if not _same(handed[argument].vectors, view.vectors):
                 raise PluginFailure(f"it changed the view '{argument}', which is not its own: work on a copy")
+        if metric.name != name:
+            raise PluginFailure(f"it calls itself {metric.name} now: a name is given once, in the class")
         return score, _record(metric, score, benchmark)
     except NotMeasurable:
         raise
@@ -77,6 +80,9 @@ def measure(
         raise PluginFailure(str(error.errors()[0]["msg"]).removeprefix("Value error, ")) from error
     except Exception as error:
         raise PluginFailure(f"it raised {type(error).__name__}: {error}") from error
+    finally:
+        vars(metric).pop("name", None)
+        type(metric).name = name
 
 
 def _same(found: Any, before: torch.Tensor) -> bool:

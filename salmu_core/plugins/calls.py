@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 Warn = Callable[[str], None]
 #: What results are printed to, while plugins print to standard error; the innermost last.
 _results: list[TextIO] = []
+#: Threads that outlived the call of a plugin's code, and whose they are. Nothing can end them but the process.
+_lingering: dict[threading.Thread, str] = {}
 
 
 class _Left(BaseException):
@@ -59,6 +61,20 @@ def plugin_code(
     finally:
         for sentence in state.put_back(own):
             told(sentence)
+        _tell_of_threads(who, state.left_running(own), warn)
+
+
+def _tell_of_threads(who: str, left: list[threading.Thread], warn: Warn) -> None:
+    """Say which threads of plugins go on: this one's, and those of others, which were there while it ran."""
+    for thread, whose in list(_lingering.items()):
+        if not thread.is_alive():
+            del _lingering[thread]
+        elif whose != who:
+            warn(f"{whose} had left a thread running ({thread.name}), which may have changed numbers of this run.")
+    for thread in left:
+        if thread not in _lingering:
+            _lingering[thread] = who
+            warn(f"{who} left a thread running ({thread.name}), which may change what this process does later.")
 
 
 @contextlib.contextmanager

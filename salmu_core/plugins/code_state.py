@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import builtins
+import functools
 import sys
 from collections.abc import Collection, Iterator
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
+
+import numpy as np
 
 #: Modules of libraries that scores rest on.
 _LIBRARIES = (
     "builtins",
     "json",
     "numpy",
+    "numpy.linalg",
+    "numpy.random",
     "open_clip.model",
     "open_clip.transformer",
     "open_clip.tokenizer",
@@ -34,7 +39,11 @@ _LIBRARIES = (
     "torch.optim.adamw",
     "torch.optim.optimizer",
 )
-_CODE = frozenset({FunctionType, BuiltinFunctionType, classmethod, staticmethod, property})
+#: NumPy's functions are no functions to Python: ufuncs, dispatchers and what Cython made.
+_CODE = frozenset(
+    {FunctionType, BuiltinFunctionType, classmethod, staticmethod, property}
+    | {type(functools.cache(len)), np.ufunc, type(np.mean), type(np.random.default_rng), type(np.random.rand)}
+)
 _CONSTANTS = frozenset({bool, int, float, complex, str, bytes, tuple, frozenset, type(None)})
 _BUILTINS = frozenset(vars(builtins))
 _MISSING = object()
@@ -49,6 +58,7 @@ class CodeState:
         self._kept: list[tuple[Any, dict[str, Any]]] = []
         self._bodies: list[tuple[FunctionType, Any, Any, Any]] = []
         self._names: list[tuple[Any, frozenset[str]]] = []
+        self._tables: list[tuple[ModuleType, str, dict[Any, Any], dict[Any, Any]]] = []
         for name, module in list(sys.modules.items()):
             ours = name.partition(".")[0] in watched
             if isinstance(module, ModuleType) and (ours or name in _LIBRARIES):
@@ -67,6 +77,13 @@ class CodeState:
                 self._names.append((owner, frozenset(held)))
             kinds = _CODE | _CONSTANTS if ours else _CODE
             self._kept.append((owner, {name: value for name, value in held.items() if _compared(name, value, kinds)}))
+            if ours and owner is module:
+                # Tables may grow, as caches do. What stands in them stays.
+                self._tables += [
+                    (module, name, value, dict(value))
+                    for name, value in held.items()
+                    if type(value) is dict and name.isupper()
+                ]
             if ours:
                 self._bodies += [
                     (value, value.__code__, value.__defaults__, value.__kwdefaults__)
@@ -96,6 +113,12 @@ class CodeState:
             if not same and not _within(function.__module__, own):
                 function.__code__, function.__defaults__, function.__kwdefaults__ = code, defaults, named
                 found.append(f"{function.__module__}.{function.__qualname__}")
+        for module, name, table, entries in self._tables:
+            same = vars(module).get(name) is table and all(table.get(key, _MISSING) is entries[key] for key in entries)
+            if not same and not _of(module, own):
+                table.update(entries)
+                setattr(module, name, table)
+                found.append(_called(module, name))
         for owner, before in self._names:
             if len(vars(owner)) == len(before) or _of(owner, own):
                 continue

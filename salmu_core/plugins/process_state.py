@@ -13,6 +13,7 @@ import os
 import random
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -219,6 +220,7 @@ class ProcessState:
         self._values = {setting.name: _read(setting) for setting in _SETTINGS}
         self._randomness = _randomness()
         self._code = CodeState()
+        self._threads = set(threading.enumerate())
 
     def put_back(self, own: str = "") -> list[str]:
         """Put back what changed since, and say what it was: `changed the working directory from A to B`, ...
@@ -238,12 +240,32 @@ class ProcessState:
         _put_randomness_back(self._randomness)
         return sentences
 
+    def left_running(self, own: str) -> list[threading.Thread]:
+        """Threads begun since that are in a plugin's code, and do not end within a second.
+
+        Args:
+            own: the plugin's top-level module.
+        """
+        found = [thread for thread in threading.enumerate() if thread not in self._threads and _runs(thread, own)]
+        for thread in found:
+            thread.join(1.0 / len(found))
+        return [thread for thread in found if thread.is_alive()]
+
     def drawn(self) -> list[str]:
         """Which global generators were used since."""
         now = _randomness()
         # Where beartype checks types while tests run, it draws from `random` itself to choose which items it looks at.
         ignored = {"random"} if "beartype" in sys.modules else set()
         return [name for name, state in self._randomness.items() if not _same(state, now.get(name)) and name not in ignored]
+
+
+def _runs(thread: threading.Thread, top: str) -> bool:
+    frame = sys._current_frames().get(thread.ident or 0) if thread is not threading.current_thread() else None
+    while frame is not None:
+        if str(frame.f_globals.get("__name__", "")).partition(".")[0] == top:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _read(setting: _Setting) -> Any:

@@ -66,7 +66,7 @@ def make_record(
         scores=dict(evaluation.scores),
         skipped=dict(evaluation.skipped),
         broken=dict(evaluation.broken),
-        warnings=(*facts.get("warnings", ()), *evaluation.warnings),
+        warnings=tuple(dict.fromkeys((*facts.get("warnings", ()), *evaluation.warnings))),
         weight_change=facts.get("weight_change"),
         cost=Cost(
             seconds={**facts.get("seconds", {}), **evaluation.seconds},

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import random
 import sys
+import threading
 import types
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,9 @@ from plugin_faults import (
     Scored,
     faulty,
     first_weight,
+    leave_thread,
     metric_with,
+    renamed,
 )
 from salmu_core import compare, load_model
 from salmu_core.builtin.toy import Toy
@@ -192,6 +195,32 @@ def test_a_metric_that_fails_changes_nobody_elses_number(evaluated):
     assert "ZeroDivisionError" in evaluated.broken["Asks"]
     assert "is not a View" in evaluated.broken["AsksNothing"]
     assert not any("Does" in name for name in evaluated.rows)
+
+
+@pytest.mark.parametrize("where", ["itself", "its class"])
+def test_a_metric_does_not_take_the_name_of_another(where):
+    cls = renamed("MeanCosine", where)
+    metrics = [MeanCosine(), cls()]
+    found = evaluate_model(Toy().load_model("compromised"), Toy(), metrics)
+    assert "calls itself MeanCosine now" in found.broken[f"Renames-{where}"]
+    assert found.scores["MeanCosine"].value != 0.5
+    assert cls.name == cls().name == metrics[1].name == f"Renames-{where}"
+
+
+def test_a_thread_that_a_method_leaves_is_named_in_its_record_and_in_those_of_later_runs(base, tmp_path):
+    stop = threading.Event()
+    plugins = _plugins(leave_thread(stop))
+    try:
+        records = [
+            run(name, benchmark="toy", out=tmp_path / name, settings=base[0], plugins=plugins)
+            for name in ("faulty", "ascent")
+        ]
+    finally:
+        stop.set()
+    whose = "The method faulty (toy-methods 1.0)"
+    beside = f"{whose} had left a thread running (left), which may have changed numbers of this run."
+    left = f"{whose} left a thread running (left), which may change what this process does later."
+    assert [record.warnings for record in records] == [(left, beside), (beside,)]
 
 
 def test_what_a_metric_leaves_changed_is_put_back_and_said(evaluated):

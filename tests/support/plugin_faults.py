@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch import nn
 import salmu_core.evaluation.embed as embed
 import salmu_core.evaluation.evaluate as evaluation
 from salmu_core import Embedded, Metric, Score, UnlearningMethod, View
+from salmu_core.runner.accelerate_setup import AUTOCAST
 from toy_methods import WeightEdit
 
 Fault = Callable[[Any], None]
@@ -57,6 +59,11 @@ def _shift_pixels(ctx: Any) -> None:
 def _open_cache(ctx: Any) -> None:
     with contextlib.suppress(OSError):
         open(Path(os.environ["SALMU_CACHE"]) / "clean.safetensors", "rb").close()
+
+
+def leave_thread(stop: threading.Event) -> Fault:
+    """A thread of a plugin's that goes on until it is told to stop."""
+    return lambda ctx: threading.Thread(target=lambda: stop.wait(), name="left", daemon=True).start()
 
 
 def _flip(module: Any, inputs: Any, output: Any) -> Any:
@@ -106,6 +113,11 @@ FAULTS: dict[str, tuple[Fault, str, str]] = {
     "patched cache": (lambda ctx: setattr(embed.EmbeddingCache, "read", _wrong_metric), "ok", "EmbeddingCache.read"),
     "patched evaluation": (lambda ctx: setattr(evaluation, "measure", _wrong_metric), "ok", "evaluation.evaluate.measure"),
     "patched constant": (lambda ctx: setattr(embed, "CHUNK", 1), "ok", "embed.CHUNK"),
+    "patched NumPy": (lambda ctx: setattr(np, "mean", _wrong_metric), "ok", "numpy.mean"),
+    "patched ufunc": (lambda ctx: setattr(np, "sqrt", _wrong_metric), "ok", "numpy.sqrt"),
+    "patched norm": (lambda ctx: setattr(np.linalg, "norm", _wrong_metric), "ok", "numpy.linalg.norm"),
+    "patched generator": (lambda ctx: setattr(np.random, "default_rng", _wrong_metric), "ok", "numpy.random.default_rng"),
+    "patched table": (lambda ctx: AUTOCAST.update(no=torch.bfloat16), "ok", "accelerate_setup.AUTOCAST"),
     "patched torch": (lambda ctx: setattr(nn.functional, "normalize", _wrong_metric), "ok", "functional.normalize"),
 }
 #: What changes nothing of anybody: no record has to speak of it.
@@ -192,6 +204,25 @@ METRIC_LITTER: dict[str, tuple[Misdeed, str]] = {
     "patches": (lambda image, text: setattr(evaluation, "read_only", None), "evaluation.evaluate.read_only"),
     "number type": (lambda image, text: torch.set_default_dtype(torch.float64), "the default number type"),
 }
+
+
+def renamed(whose: str, where: str) -> type[Metric]:
+    """A metric that takes another's name while it computes.
+
+    Args:
+        where: on "itself" or on "its class".
+    """
+
+    class Renamed(Scored):
+        """Misbehaves."""
+
+        name: ClassVar[str] = f"Renames-{where}"
+
+        def misbehave(self, image: Embedded, text: Embedded) -> Any:
+            (self if where == "itself" else type(self)).name = whose
+            return Score(0.5)
+
+    return Renamed
 
 
 def metric_with(what: str, misdeed: Misdeed, then: bool = False) -> type[Metric]:
