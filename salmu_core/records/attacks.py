@@ -80,10 +80,12 @@ class Attacked:
 
     Attributes:
         problem: why a file of results was left out, in a sentence.
+        other_model: it was, as it is about another model.
     """
 
     results: tuple[AuditResult, ...] = ()
     problem: str = ""
+    other_model: bool = False
 
     @property
     def most(self) -> AuditResult | None:
@@ -93,8 +95,13 @@ class Attacked:
 
 def read_attacks(record: RunRecord, folder: Path | None) -> Attacked:
     """The attacks that lie beside a record; none where there are none, or where they are of another model."""
-    path = None if folder is None else folder / AUDITS_FILE
-    if path is None or not path.is_file():
+    return Attacked() if folder is None else attacks_of(record.provenance.model_fingerprint, folder)
+
+
+def attacks_of(fingerprint: Mapping[str, str], folder: Path) -> Attacked:
+    """The attacks in a folder on the model with this fingerprint; none where there are none, or where they are of another model."""
+    path = folder / AUDITS_FILE
+    if not path.is_file():
         return Attacked()
     try:
         content = read_json(path)
@@ -103,8 +110,8 @@ def read_attacks(record: RunRecord, folder: Path | None) -> Attacked:
         return Attacked(problem=f"Attacks cannot be read and are left out: {error.message}")
     except (OSError, KeyError, TypeError, ValidationError) as error:
         return Attacked(problem=f"'{path}' cannot be read ({type(error).__name__}): its attacks are left out.")
-    if content.get("model_fingerprint") != record.provenance.model_fingerprint:
-        return Attacked(problem=f"'{path}' is about another model: its attacks are left out.")
+    if content.get("model_fingerprint") != fingerprint:
+        return Attacked(problem=f"'{path}' is about another model: its attacks are left out.", other_model=True)
     return Attacked(results)
 
 

@@ -27,7 +27,7 @@ from salmu_core.plugins.calls import plugin_code
 from salmu_core.plugins.registry import PluginProblem, Plugins, load_plugins
 from salmu_core.records.attacks import AUDITS_FILE as AUDITS_FILE
 from salmu_core.records.attacks import AuditResult as AuditResult
-from salmu_core.records.attacks import merged, read_attacks, write_attacks
+from salmu_core.records.attacks import attacks_of, merged, read_attacks, write_attacks
 from salmu_core.records.schema import Target
 from salmu_core.records.store import RECORD_FILE, read_record
 from salmu_core.runner.accelerate_setup import open_accelerator
@@ -63,6 +63,7 @@ def audit(
 
     Raises:
         UnknownName, BadOptions, BadCheckpoint: before anything is attacked.
+        SalmuError: likewise, where the `audits.json` of `out` is damaged or about another model.
         PluginFailure: an audit raised.
     """
     plugins, settings = plugins or load_plugins(), settings or Settings()
@@ -90,10 +91,11 @@ def audit(
             encoder = instance.reference("clean" if title == "clean" else "compromised")
         else:  # a bare checkpoint must fit the benchmark's own architecture
             encoder = loaded or load_model(title, like=instance.reference("compromised").config)
-        results = [instance.attack(attack, encoder, title) for attack in made]
         fingerprint = {str(tower): digest for tower, digest in encoder.fingerprint().items()}
+        before = () if folder is None else _kept(folder, fingerprint)
+        results = [instance.attack(attack, encoder, title) for attack in made]
     if folder is not None and accelerator.is_main_process:
-        kept = [item for item in _kept(folder) if not any(item.same_attack(new) for new in results)]
+        kept = [item for item in before if not any(item.same_attack(new) for new in results)]
         write_attacks(folder, fingerprint, [*kept, *results], instance.about)
     return results
 
@@ -113,8 +115,18 @@ def make_audits(plugins: Plugins, names: Sequence[str], options: Mapping[str, Ma
     return made
 
 
-def _kept(folder: Path) -> Sequence[AuditResult]:
-    return read_attacks(read_record(folder), folder).results if (folder / RECORD_FILE).is_file() else ()
+def _kept(folder: Path, fingerprint: Mapping[str, str]) -> Sequence[AuditResult]:
+    """Earlier attacks on the model with this fingerprint.
+
+    Raises:
+        SalmuError: what lies there is damaged or of another model, and would be lost.
+    """
+    found = attacks_of(fingerprint, folder)
+    if found.problem:
+        why = "is about another model" if found.other_model else "is damaged"
+        hint = "Move it away, or give another folder with --out."
+        raise SalmuError(f"'{folder / AUDITS_FILE}' {why}, and is not overwritten.", hint)
+    return found.results
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 from pathlib import Path
 
@@ -193,6 +194,23 @@ def test_results_stand_beside_both_references_and_come_from_the_cache(tmp_path):
     assert [path.stat().st_mtime_ns for path in kept] == stamps
     audit("compromised", audits=chosen, benchmark="toy", settings=settings, options={"membership-similarity": {"rows": 10}})
     assert len(list((tmp_path / "cache" / "audits").iterdir())) == 6
+
+
+def test_attacks_of_the_same_model_stay_and_others_are_not_overwritten(tmp_path):
+    settings = Settings(cache=tmp_path / "cache", cpu=True)
+    given = {"benchmark": "toy", "settings": settings, "out": tmp_path}
+    for name in ("int8-rounding", "membership-similarity"):
+        audit("compromised", audits=[name], **given)
+    path = tmp_path / "audits.json"
+    whole = path.read_text()
+    assert [item["audit"] for item in json.loads(whole)["audits"]] == ["int8-rounding", "membership-similarity"]
+    with pytest.raises(SalmuError, match="about another model"):
+        audit("clean", audits=["int8-rounding"], **given)
+    assert path.read_text() == whole
+    path.write_text(whole[:50])
+    with pytest.raises(SalmuError, match="is damaged"):
+        audit("compromised", audits=["int8-rounding"], **given)
+    assert path.read_text() == whole[:50]
 
 
 def test_recovered_and_times_clean_by_hand():
