@@ -154,6 +154,7 @@ def test_what_a_picture_holds_and_the_model_is_not_shown_is_told(report, row, tm
             row("pages.tiff", noise, save_all=True, append_images=[noise.rotate(90)]),
             row("clear.png", clear),
             row("whole.png", noise.convert("RGBA")),
+            row("lab.tiff", Image.merge("LAB", noise.convert("RGB").split())),
         ]
     )
     named = {rule: found[rule].message.partition(": ")[2] for rule in ("one colour", "turned", "frames", "transparent")}

@@ -121,7 +121,7 @@ def _traits(image: Image.Image) -> set[str]:
     # Phones put a preview behind a JPEG and call it MPO: no second picture.
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
         traits.add("frames")
-    if "A" in image.getbands() and image.getextrema()[-1][0] < 255:  # type: ignore[index]
+    if "A" in image.getbands() and image.mode != "LAB" and image.getextrema()[-1][0] < 255:  # type: ignore[index]
         traits.add("transparent")
     if "transparency" in image.info and image.mode in ("P", "L", "RGB"):
         traits.add("transparent")
