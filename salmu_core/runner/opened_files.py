@@ -20,7 +20,10 @@ from typing import Any
 from salmu_core.benchmark import Benchmark
 from salmu_core.files.writing import default_cache
 
-_EVENTS = frozenset({"open", "os.listdir", "os.scandir", "glob.glob"})
+_EVENTS = frozenset({"open", "os.listdir", "os.scandir", "glob.glob", "os.rename"})
+_WRITING = os.O_WRONLY | os.O_RDWR
+#: Folders of the cache whose files are made again where they are missing.
+_DERIVED = frozenset({"digests", "embeddings", "keys", "pixels", "tokens"})
 #: Through these a method is handed what it may see.
 _DOORS = frozenset(
     {
@@ -47,9 +50,10 @@ class OpenedFiles:
     folders: Collection[str]
     methods: Collection[str]
     names: dict[str, None] = field(default_factory=dict)
+    written: dict[str, str] = field(default_factory=dict)
 
-    def note(self, place: Any) -> None:
-        """A file or folder is opened."""
+    def note(self, place: Any, writes: bool) -> None:
+        """A file or folder is opened, or a file is moved to this place."""
         if not isinstance(place, str | bytes | os.PathLike):
             return  # a descriptor of what is open already
         path = os.path.abspath(os.fsdecode(place))
@@ -57,8 +61,18 @@ class OpenedFiles:
             return
         for folder in self.folders:
             if (path == folder or path.startswith(folder + os.sep)) and self._by_method(sys._getframe(2)):
-                self.names[os.path.relpath(path, folder)] = None
+                name = os.path.relpath(path, folder)
+                self.names[name] = None
+                if writes:
+                    self.written[name] = path
                 return
+
+    def drop_written(self) -> None:
+        """Delete what a method put into the cache: later runs would take it for what was computed."""
+        for name, path in self.written.items():
+            if name.partition(os.sep)[0] in _DERIVED:
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
 
     def _by_method(self, frame: FrameType | None) -> bool:
         """Does the call come from a method's code, and not through its context?"""
@@ -80,6 +94,11 @@ class OpenedFiles:
         return [
             f"{who} opened files of the benchmark by itself: {', '.join(shown[:3])}{more}. What it saw there is not counted, and may"
             " be evaluation data or the Clean model."
+            + (
+                f" It wrote {', '.join(list(self.written)[:3])}; files of the cache among them are deleted."
+                if self.written
+                else ""
+            )
         ]
 
 
@@ -90,7 +109,10 @@ _installed: list[bool] = []  # a hook cannot be taken back
 def _hook(event: str, arguments: tuple[Any, ...]) -> None:
     if _watching and event in _EVENTS:
         with contextlib.suppress(Exception):  # what is raised here would end whatever opens the file
-            _watching[-1].note(arguments[0])
+            if event == "os.rename":
+                _watching[-1].note(arguments[1], True)
+            else:
+                _watching[-1].note(arguments[0], event == "open" and bool((arguments[2] or 0) & _WRITING))
 
 
 @contextlib.contextmanager
@@ -111,6 +133,7 @@ def opened_files(benchmark: Benchmark, cache: Path, methods: Collection[str]) ->
         yield watch
     finally:
         _watching.remove(watch)
+        watch.drop_written()
 
 
 def _folders(benchmark: Benchmark, cache: Path) -> list[str]:

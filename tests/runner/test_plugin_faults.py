@@ -28,6 +28,7 @@ from plugin_faults import (
     first_weight,
     leave_thread,
     metric_with,
+    poison_cache,
     renamed,
 )
 from salmu_core import compare, load_model
@@ -205,6 +206,16 @@ def test_a_metric_does_not_take_the_name_of_another(where):
     assert "calls itself MeanCosine now" in found.broken[f"Renames-{where}"]
     assert found.scores["MeanCosine"].value != 0.5
     assert cls.name == cls().name == metrics[1].name == f"Renames-{where}"
+
+
+def test_what_a_method_puts_into_the_cache_is_deleted_and_told(base, tmp_path, monkeypatch):
+    settings = Settings(cache=tmp_path / "cache", cpu=True)
+    monkeypatch.setenv("SALMU_CACHE", str(settings.cache_folder))
+    run("ascent", benchmark="toy", out=tmp_path / "first", settings=settings, plugins=_plugins())
+    record = run("faulty", benchmark="toy", out=tmp_path / "faulty", settings=settings, plugins=_plugins(poison_cache))
+    assert "are deleted" in _said(record)
+    again = run("ascent", benchmark="toy", out=tmp_path / "again", settings=settings, plugins=_plugins())
+    assert again.scores == base[1]["ascent"].scores
 
 
 def test_a_thread_that_a_method_leaves_is_named_in_its_record_and_in_those_of_later_runs(base, tmp_path):

@@ -14,11 +14,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 import salmu_core.evaluation.embed as embed
 import salmu_core.evaluation.evaluate as evaluation
 from salmu_core import Embedded, Metric, Score, UnlearningMethod, View
+from salmu_core.files.writing import write_tensors
 from salmu_core.runner.accelerate_setup import AUTOCAST
 from toy_methods import WeightEdit
 
@@ -59,6 +61,18 @@ def _shift_pixels(ctx: Any) -> None:
 def _open_cache(ctx: Any) -> None:
     with contextlib.suppress(OSError):
         open(Path(os.environ["SALMU_CACHE"]) / "clean.safetensors", "rb").close()
+
+
+def poison_cache(ctx: Any) -> None:
+    """Other numbers under the names of computed ones, with checksums that agree."""
+    for number, file in enumerate(sorted((Path(os.environ["SALMU_CACHE"]) / "embeddings").rglob("*.safetensors"))):
+        made = {name: torch.zeros_like(tensor) for name, tensor in load_file(file).items()}
+        if number % 2:
+            write_tensors(file, made)
+        else:
+            built = file.parents[2] / "built.safetensors"
+            write_tensors(built, made)
+            os.replace(built, file)
 
 
 def leave_thread(stop: threading.Event) -> Fault:
