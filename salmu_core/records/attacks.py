@@ -80,12 +80,12 @@ class Attacked:
 
     Attributes:
         problem: why a file of results was left out, in a sentence.
-        other_model: it was, as it is about another model.
+        elsewhere: it was, as it is about another model or other data.
     """
 
     results: tuple[AuditResult, ...] = ()
     problem: str = ""
-    other_model: bool = False
+    elsewhere: bool = False
 
     @property
     def most(self) -> AuditResult | None:
@@ -94,12 +94,17 @@ class Attacked:
 
 
 def read_attacks(record: RunRecord, folder: Path | None) -> Attacked:
-    """The attacks that lie beside a record; none where there are none, or where they are of another model."""
-    return Attacked() if folder is None else attacks_of(record.provenance.model_fingerprint, folder)
+    """The attacks that lie beside a record; none where there are none, or where they are of another model or on other data."""
+    provenance = record.provenance
+    return Attacked() if folder is None else attacks_of(provenance.model_fingerprint, folder, provenance.data_fingerprint)
 
 
-def attacks_of(fingerprint: Mapping[str, str], folder: Path) -> Attacked:
-    """The attacks in a folder on the model with this fingerprint; none where there are none, or where they are of another model."""
+def attacks_of(fingerprint: Mapping[str, str], folder: Path, data: str = "") -> Attacked:
+    """The attacks in a folder on the model with this fingerprint; none where there are none, or where they are about something else.
+
+    Args:
+        data: fingerprint of the benchmark's data; empty: any, as where the file names none.
+    """
     path = folder / AUDITS_FILE
     if not path.is_file():
         return Attacked()
@@ -111,7 +116,9 @@ def attacks_of(fingerprint: Mapping[str, str], folder: Path) -> Attacked:
     except (OSError, KeyError, TypeError, ValidationError) as error:
         return Attacked(problem=f"'{path}' cannot be read ({type(error).__name__}): its attacks are left out.")
     if content.get("model_fingerprint") != fingerprint:
-        return Attacked(problem=f"'{path}' is about another model: its attacks are left out.", other_model=True)
+        return Attacked(problem=f"'{path}' is about another model: its attacks are left out.", elsewhere=True)
+    if data and content.get("data_fingerprint", data) != data:
+        return Attacked(problem=f"'{path}' is about other data: its attacks are left out.", elsewhere=True)
     return Attacked(results)
 
 

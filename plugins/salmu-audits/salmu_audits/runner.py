@@ -63,7 +63,7 @@ def audit(
 
     Raises:
         UnknownName, BadOptions, BadCheckpoint: before anything is attacked.
-        SalmuError: likewise, where the `audits.json` of `out` is damaged or about another model.
+        SalmuError: likewise, where the `audits.json` of `out` is damaged, or about another model or other data.
         PluginFailure: an audit raised.
     """
     plugins, settings = plugins or load_plugins(), settings or Settings()
@@ -92,7 +92,7 @@ def audit(
         else:  # a bare checkpoint must fit the benchmark's own architecture
             encoder = loaded or load_model(title, like=instance.reference("compromised").config)
         fingerprint = {str(tower): digest for tower, digest in encoder.fingerprint().items()}
-        before = () if folder is None else _kept(folder, fingerprint)
+        before = () if folder is None else _kept(folder, fingerprint, instance.data_fingerprint)
         results = [instance.attack(attack, encoder, title) for attack in made]
     if folder is not None and accelerator.is_main_process:
         kept = [item for item in before if not any(item.same_attack(new) for new in results)]
@@ -115,15 +115,15 @@ def make_audits(plugins: Plugins, names: Sequence[str], options: Mapping[str, Ma
     return made
 
 
-def _kept(folder: Path, fingerprint: Mapping[str, str]) -> Sequence[AuditResult]:
-    """Earlier attacks on the model with this fingerprint.
+def _kept(folder: Path, fingerprint: Mapping[str, str], data: str) -> Sequence[AuditResult]:
+    """Earlier attacks on the model with this fingerprint, on the same data.
 
     Raises:
-        SalmuError: what lies there is damaged or of another model, and would be lost.
+        SalmuError: what lies there is damaged, of another model or on other data, and would be lost.
     """
-    found = attacks_of(fingerprint, folder)
+    found = attacks_of(fingerprint, folder, data)
     if found.problem:
-        why = "is about another model" if found.other_model else "is damaged"
+        why = "is about another model or other data" if found.elsewhere else "is damaged"
         hint = "Move it away, or give another folder with --out."
         raise SalmuError(f"'{folder / AUDITS_FILE}' {why}, and is not overwritten.", hint)
     return found.results

@@ -18,6 +18,7 @@ from salmu_core.builtin.toy import Toy
 from salmu_core.data.splits import Split
 from salmu_core.metric import NotMeasurable
 from salmu_core.plugins.registry import load_plugins
+from salmu_core.records.attacks import attacks_of
 from salmu_core.runner.accelerate_setup import open_accelerator
 from salmu_core.runner.audit_context import AuditContext
 from salmu_core.runner.run import Settings
@@ -206,6 +207,11 @@ def test_attacks_of_the_same_model_stay_and_others_are_not_overwritten(tmp_path)
     assert [item["audit"] for item in json.loads(whole)["audits"]] == ["int8-rounding", "membership-similarity"]
     with pytest.raises(SalmuError, match="about another model"):
         audit("clean", audits=["int8-rounding"], **given)
+    with pytest.raises(SalmuError, match="other"):
+        audit("compromised", audits=["int8-rounding"], benchmark_options={"identities": 5}, **given)
+    models = json.loads(whole)["model_fingerprint"]
+    assert len(attacks_of(models, tmp_path).results) == 2
+    assert attacks_of(models, tmp_path, "others").problem.endswith("is about other data: its attacks are left out.")
     assert path.read_text() == whole
     path.write_text(whole[:50])
     with pytest.raises(SalmuError, match="is damaged"):
