@@ -57,7 +57,7 @@ class _Pair(NamedTuple):
 def pair_splits(plan: EvaluationPlan) -> dict[str, Aspect]:
     """Splits of which some metric looks at pictures and captions together, with what that metric looks at.
 
-    Of several metrics the one that looks at fewest splits says it: a metric of what is to be forgotten may show the holdouts beside it.
+    Of several metrics the one with fewest splits says it: a metric of what is to be forgotten may show the holdouts beside it.
     """
     found: dict[str, tuple[int, Aspect]] = {}
     for metric in plan.metrics:
