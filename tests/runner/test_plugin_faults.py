@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from plugin_faults import (
     FAULTS,
@@ -214,6 +215,8 @@ def test_what_a_method_puts_into_the_cache_is_deleted_and_told(base, tmp_path, m
     run("ascent", benchmark="toy", out=tmp_path / "first", settings=settings, plugins=_plugins())
     record = run("faulty", benchmark="toy", out=tmp_path / "faulty", settings=settings, plugins=_plugins(poison_cache))
     assert "are deleted" in _said(record)
+    kept = [load_file(file) for file in (settings.cache_folder / "embeddings").rglob("*.safetensors")]
+    assert all(bool(tensor.any()) for tensors in kept for tensor in tensors.values())
     again = run("ascent", benchmark="toy", out=tmp_path / "again", settings=settings, plugins=_plugins())
     assert again.scores == base[1]["ascent"].scores
 
