@@ -87,6 +87,7 @@ _BY_THE_WAY = {
     "mean-of-rows": {"record", "interval"},
     "clusters": {"record"},
     "deterministic": {"order"},
+    "inputs-unchanged": {"record"},
 }
 
 

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar
 import torch
 
 from salmu_core.plugins.calls import no_exit
+from salmu_core.plugins.process_state import ProcessState
 
 Status = Literal["passed", "failed", "skipped"]
 Function = TypeVar("Function", bound=Callable[[Any], None])
@@ -152,6 +153,7 @@ def _results(checks: Iterable[Check], trial: Any, slow: bool) -> list[CheckResul
         started = time.perf_counter()
         status: Status = "passed"
         message = ""
+        before = ProcessState()
         try:
             with no_exit("It"):
                 check.run(trial)
@@ -161,5 +163,7 @@ def _results(checks: Iterable[Check], trial: Any, slow: bool) -> list[CheckResul
             status, message = "skipped", str(reason)
         except Exception as error:  # the plugin's own code, called by the check
             status, message = "failed", f"It raised {type(error).__name__}: {error}"
+        finally:
+            before.put_back()  # whatever a check let the plugin do, the next one starts as this one did
         results.append(CheckResult(check.id, check.sentence, status, message, time.perf_counter() - started))
     return results
