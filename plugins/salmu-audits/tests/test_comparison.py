@@ -149,8 +149,11 @@ def test_references_are_attacked_once_for_each_instance_whatever_is_compared(tmp
     assert CALLS == ["cosine"]
 
 
-def test_a_kill_costs_the_attack_that_was_going_on(tmp_path, attacked, monkeypatch):
+def test_a_kill_costs_the_attack_that_was_going_on(tmp_path, attacked, monkeypatch, request):
     made = plugins(Cosine, HasOriginal)
+    # A shell starts what runs in its background with this signal ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
 
     def killed(self, ctx):
         signal.raise_signal(signal.SIGINT)
