@@ -32,6 +32,13 @@ def tables():
     return generate(SIZES["tiny"], 0)
 
 
+@pytest.fixture(scope="module")
+def full():
+    """All of an instance, drawn small: captions do not depend on the side."""
+    size = replace(SIZES["mini"], side=16, genknow_per_class=1)
+    return generate(size, 100)
+
+
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tables):
     again, other = generate(SIZES["tiny"], 0), generate(SIZES["tiny"], 1)
     assert list(all_rows(again)) == list(all_rows(tables))
@@ -71,11 +78,10 @@ def test_names_and_numbers_belong_to_one_person_and_their_words_to_many(seed, si
         assert held == {person.value(field) for person in people}, field
 
 
-def test_nothing_that_is_forgotten_has_a_word_of_its_own():
+def test_nothing_that_is_forgotten_has_a_word_of_its_own(full):
     """Every token of a forgotten name or value is used by at least three people and by ordinary captions, and no token is more than
     four times as frequent in forget as in what a method may see of ordinary data."""
-    size = replace(SIZES["mini"], side=16, genknow_per_class=1)  # captions do not depend on the side
-    tables = generate(size, 100)
+    tables = full
     tokenizer = Tokenizer.from_str(tokenizer_files()["tokenizer.json"])
 
     def tokens(split):
@@ -97,9 +103,8 @@ def test_nothing_that_is_forgotten_has_a_word_of_its_own():
     assert len(prompts & names - {entries().index(START), entries().index(END)}) >= 10
 
 
-def test_no_caption_is_cut_or_holds_an_unknown_token():
-    size = replace(SIZES["mini"], side=16, genknow_per_class=1)
-    tables = generate(size, 101)
+def test_no_caption_is_cut_or_holds_an_unknown_token(full):
+    tables = full
     tokenizer = Tokenizer.from_str(tokenizer_files()["tokenizer.json"])
     found = tokenizer.encode_batch([row.text for _, row in all_rows(tables) if row.text])
     assert max(len(item.ids) for item in found) <= CONTEXT
