@@ -13,7 +13,7 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -151,8 +151,8 @@ def facts_of(entry: Any, plugins: Any) -> dict[str, Any]:
         "summary": cls.summary,
         "package": entry.package.model_dump(),
         "paper": cls.paper,
-        "data": _listed(getattr(cls, "data", ())),
-        "columns": _listed(getattr(cls, "columns", ())),
+        "data": list(getattr(cls, "data", ())),
+        "columns": list(getattr(cls, "columns", ())),
         "options": [vars(option) for option in describe_options(cls.Options)],
         "search": describe_space(getattr(cls, "search", {})),
         "presets": shipped_presets(entry.name, plugins) if entry.kind == "method" else {},
@@ -160,7 +160,3 @@ def facts_of(entry: Any, plugins: Any) -> dict[str, Any]:
         # Attributes of one kind or another; None where a kind has none.
         **{name: getattr(cls, name, None) for name in ("family", "oracle", "aspect", "target", "primary", "version")},
     }
-
-
-def _listed(value: Iterable[str]) -> list[str]:
-    return list(value)

@@ -157,11 +157,19 @@ def plan_comparison(
     return sorted(unique, key=lambda item: item.resolved.spec.method != "none")
 
 
+def reference_specs(**of: Any) -> list[RunSpec]:
+    """Clean and Compromised as they are, measured like any run.
+
+    Args:
+        of: the parts of a `RunSpec` that say on what and by which conventions.
+    """
+    return [RunSpec(method="none", start=start, **of) for start in _STARTS]
+
+
 def _specs(study: Study, name: str, benchmark: Benchmark, plugins: Plugins) -> Iterator[RunSpec]:
     """The references of an instance, then its runs."""
     how: dict[str, Any] = {"precision": study.execution.precision, "protocol": study.execution.protocol}
-    for start in _STARTS:
-        yield RunSpec(method="none", benchmark=name, start=start, **how)
+    yield from reference_specs(benchmark=name, **how)
     methods = study.methods or tuple(StudyMethod(method) for method in _installed(plugins))
     for budget in study.budgets:
         for seed in study.seeds:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from salmu_core.comparison.compare import compare_records
 from salmu_core.comparison.leaderboard import Row
 from salmu_core.plugins.registry import Plugins
-from salmu_core.records.schema import RunRecord, RunSpec
+from salmu_core.records.schema import RunRecord
+from salmu_core.runner.planned import reference_specs
 from salmu_core.runner.run import Settings, run_resolved
 from salmu_core.spec.resolve import Resolved, resolve
-
-_STARTS: tuple[Literal["clean", "compromised"], ...] = ("clean", "compromised")
 
 
 def standing(
@@ -33,15 +31,8 @@ def standing(
     if record.status != "ok" or spec.method == "none" or benchmark.reference("clean")[0] is not benchmark:
         return None
     records, folders = [record], [folder]
-    for start in _STARTS:
-        reference = RunSpec(
-            method="none",
-            benchmark=spec.benchmark,
-            benchmark_options=spec.benchmark_options,
-            start=start,
-            precision=spec.precision,
-            protocol=spec.protocol,
-        )
+    shared = spec.model_dump(include={"benchmark", "benchmark_options", "precision", "protocol"})
+    for reference in reference_specs(**shared):
         wanted = resolve(reference, plugins, settings.cache_folder, benchmark)
         place = settings.cache_folder / "references" / wanted.folder_name
         records.append(run_resolved(wanted, place, settings, plugins))

@@ -129,9 +129,9 @@ def main(
 ) -> None:
     """Run the searches that are missing, and keep each as it ends."""
     plugins, settings = installed(), Settings(cpu=True)
-    seeds = [int(seed) for seed in instances.split(",")]
+    seeds, wanted = [int(seed) for seed in instances.split(",")], [float(budget) for budget in budgets.split(",")]
     chosen = methods.split(",") if methods else [name for name, entry in plugins.methods.items() if entry.cls.search]
-    every = in_order(chosen, [float(budget) for budget in budgets.split(",")])
+    every = in_order(chosen, wanted)
     tasks = [task for task in every if size or not is_done(*task, trials, seeds)]
     print(
         f"{len(tasks)} of {len(every)} searches are missing, {trials} trials each on the instances {instances}.", flush=True
@@ -140,7 +140,7 @@ def main(
         for method, budget in tasks:
             print(f"{method} {budget:g}x")
         if not (dry_run or size):
-            ship([float(budget) for budget in budgets.split(",")], trials, seeds)
+            ship(wanted, trials, seeds)
         return
     started = time.monotonic()
     deadline = None if minutes is None else time.time() + 60 * minutes
@@ -182,7 +182,7 @@ def main(
         flush=True,
     )
     if not size:
-        ship([float(budget) for budget in budgets.split(",")], trials, seeds)
+        ship(wanted, trials, seeds)
 
 
 _finished: list[float] = []
