@@ -102,27 +102,44 @@ preset_option = click.option(
 )
 
 
-def benchmark_choice(command: F) -> F:
-    """`--benchmark`, and the settings of the benchmark: `--bench-seed`, `--bench-set`, `--data-dir`."""
-    for decorate in (
-        data_dir_option,
-        click.option(
-            "--bench-set",
-            "bench_set",
-            multiple=True,
-            metavar="NAME=VALUE",
-            help="An option of the benchmark; repeatable.",
-        ),
-        click.option("--bench-seed", type=click.IntRange(min=0), help="The benchmark's seed (same as --bench-set seed=N)."),
-        click.option(
-            "--benchmark",
-            "-b",
-            shell_complete=complete_names("benchmark"),
-            help="A registered benchmark. Default: the standard one that is installed.",
-        ),
-    ):
-        command = decorate(command)
-    return command
+def _benchmark_settings(default: str) -> Callable[[F], F]:
+    """`--benchmark`, and the settings of the benchmark: `--bench-seed`, `--bench-set`, `--data-dir`.
+
+    Args:
+        default: which benchmark it is where none is named.
+    """
+
+    def decorated(command: F) -> F:
+        for decorate in (
+            data_dir_option,
+            click.option(
+                "--bench-set",
+                "bench_set",
+                multiple=True,
+                metavar="NAME=VALUE",
+                help="An option of the benchmark; repeatable.",
+            ),
+            click.option(
+                "--bench-seed", type=click.IntRange(min=0), help="The benchmark's seed (same as --bench-set seed=N)."
+            ),
+            click.option(
+                "--benchmark",
+                "-b",
+                shell_complete=complete_names("benchmark"),
+                help=f"A registered benchmark. Default: {default}.",
+            ),
+        ):
+            command = decorate(command)
+        return command
+
+    return decorated
+
+
+benchmark_choice = _benchmark_settings("the standard one that is installed")
+#: For commands that take a finished model.
+model_benchmark_choice = _benchmark_settings(
+    "that of the run which MODEL is, as its record says, else the standard one; naming one overrides the record"
+)
 
 
 def benchmark_options(bench_set: Sequence[str], bench_seed: int | None, data_dir: Path | None = None) -> dict[str, Any]:

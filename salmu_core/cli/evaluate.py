@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from salmu_core.cli.arguments import benchmark_choice, benchmark_options, metric_options, precision_choice, protocol_choice
+from salmu_core.cli.arguments import (
+    benchmark_options,
+    metric_options,
+    model_benchmark_choice,
+    precision_choice,
+    protocol_choice,
+)
 
 if TYPE_CHECKING:
     from salmu_core.records.schema import ScoreRecord
@@ -26,7 +32,7 @@ Examples:
 
 @click.command("evaluate", epilog=_EXAMPLES)
 @click.argument("model")
-@benchmark_choice
+@model_benchmark_choice
 @click.option(
     "--out",
     type=click.Path(path_type=Path),

@@ -23,6 +23,7 @@ from salmu_core.runner.progress import Progress
 from salmu_core.runner.recording import ROWS_FILE, make_record, without_scores, write_exhibits, write_result_files
 from salmu_core.runner.run import ensure_built
 from salmu_core.runner.settings import Settings
+from salmu_core.spec.benchmark_choice import benchmark_for
 from salmu_core.spec.resolve import make_metrics, resolve
 
 FULL_PRECISION = "fp32"  # the extra that holds a score in full precision beside the one in half precision
@@ -44,7 +45,8 @@ def evaluate(
     Args:
         model: the words `clean` or `compromised`, a run directory, a checkpoint file, an open_clip `hf-hub:` or
             `local-dir:` name, or a `DualEncoder`.
-        benchmark: a registered name; default: the standard one that is installed.
+        benchmark: a registered name; default: that of the run which made the model, with its options and on its data, else the
+            standard one that is installed.
         precision: type that the encoders run under autocast to; embeddings and similarities stay fp32. With fp16 each score in full
             precision stands beside it, as `extras["fp32"]`; with the official protocol cosines are rounded to float16.
         protocol: see `run`.
@@ -55,14 +57,17 @@ def evaluate(
         BadCheckpoint: there is no such model, or it is of an architecture that the benchmark's images and captions cannot
             be compared with.
         UnknownName, BadOptions, NotBuilt, BadData: about the benchmark.
+        BadRecord: no benchmark is named, and the run's record is damaged or about other weights.
     """
     plugins = plugins or load_plugins()
     settings = settings or Settings()
+    choice = benchmark_for(model, benchmark, benchmark_options or {}, plugins)
+    model = choice.model(model)
     start: Literal["clean", "compromised"] = "clean" if model == "clean" else "compromised"
     spec = RunSpec(
         method="none",
-        benchmark=benchmark or "",
-        benchmark_options=dict(benchmark_options or {}),
+        benchmark=choice.benchmark,
+        benchmark_options=choice.options,
         start=start,
         precision=precision,
         protocol=protocol,
@@ -80,11 +85,13 @@ def evaluate(
         words = model in ("clean", "compromised")
         loaded = None if words else given_model(model)
         ensure_built(resolved.benchmark, accelerator, lambda step: tell(step.stage, step.done, step.total))
+        choice.check_data(resolved.benchmark)
         where, which = resolved.benchmark.reference(start)
         reference = where.load_model(which)
         if loaded is None and not words:  # a bare checkpoint: it must fit the benchmark's own architecture
             loaded = load_model(str(model), like=reference.config)
         encoder = (loaded or reference).to(accelerator.device)
+        choice.check_weights(encoder)
         encoder.autocast = AUTOCAST[precision]
         fingerprint = encoder.fingerprint()
         metrics = make_metrics(plugins, settings.metric_options, where, spec)

@@ -194,12 +194,17 @@ def benchmark_of_run(
             f"The data of {name} that '{folder}' ran over is not on this machine{why}.",
             f"Run `salmu build {name}` or `salmu data pull {name}` with the run's options.",
         )
+    check_data(benchmark, record, folder)
+    return benchmark
+
+
+def check_data(benchmark: Benchmark, record: RunRecord, folder: Path) -> None:
+    """Raises BadData where a benchmark's data is not what a run saw."""
     if benchmark.fingerprint() != record.provenance.data_fingerprint:
         raise BadData(
-            f"The data of {name} is not what '{folder}' ran over: it has changed since.",
+            f"The data of {record.spec.benchmark} is not what '{folder}' ran over: it has changed since.",
             "Bring the data of that time back, or run again.",
         )
-    return benchmark
 
 
 def make_method(name: str, options: Mapping[str, Any], plugins: Plugins) -> UnlearningMethod:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from salmu_core.cli.arguments import benchmark_choice, benchmark_options, complete_names, parse_settings
+from salmu_core.cli.arguments import benchmark_options, complete_names, model_benchmark_choice, parse_settings
 from salmu_core.errors import BadOptions
 
 _EXAMPLES = """\b
@@ -19,13 +19,13 @@ Examples:
 
 @click.command("audit", epilog=_EXAMPLES)
 @click.argument("model")
-@benchmark_choice
+@model_benchmark_choice
 @click.option(
     "--only", multiple=True, shell_complete=complete_names("audit"), help="An audit to run; repeatable. Default: all."
 )
 @click.option("--set", "settings", multiple=True, metavar="AUDIT.NAME=VALUE", help="An option of an audit; repeatable.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of what the attacks draw.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for audits.json. Default: MODEL, where it is a run.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for audits.json. Default: the run that MODEL is.")
 @click.option("--cpu", is_flag=True, help="Stay on the CPU even where there is an accelerator.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 def audit_command(

@@ -29,13 +29,14 @@ from salmu_core.records.attacks import AUDITS_FILE as AUDITS_FILE
 from salmu_core.records.attacks import AuditResult as AuditResult
 from salmu_core.records.attacks import attacks_of, merged, read_attacks, write_attacks
 from salmu_core.records.schema import Target
-from salmu_core.records.store import RECORD_FILE, read_record
+from salmu_core.records.store import read_record
 from salmu_core.runner.accelerate_setup import open_accelerator
 from salmu_core.runner.audit_context import AuditContext
 from salmu_core.runner.evaluate import given_model
 from salmu_core.runner.progress import Progress
 from salmu_core.runner.run import Settings, ensure_built
-from salmu_core.spec.resolve import make_benchmark, standard_benchmark
+from salmu_core.spec.benchmark_choice import benchmark_for
+from salmu_core.spec.resolve import make_benchmark
 
 _REFERENCES: tuple[Target, Target] = ("clean", "compromised")
 
@@ -57,12 +58,15 @@ def audit(
     Args:
         model: `clean`, `compromised`, a run directory, a checkpoint, or a `DualEncoder`.
         audits: names; default: all that are installed.
+        benchmark: a registered name; default: that of the run which made the model, with its options and on its data, else the
+            standard one that is installed.
         options: audit name -> options.
         out: folder for `audits.json`; None: nothing is written, unless `model` is a run directory, which then gets it. What
             stands there of the same model stays.
 
     Raises:
         UnknownName, BadOptions, BadCheckpoint: before anything is attacked.
+        BadRecord, BadData: likewise, where the run's record is damaged, or its weights or data are not what it states.
         SalmuError: likewise, where the `audits.json` of `out` is damaged, or about another model or other data.
         PluginFailure: an audit raised.
     """
@@ -71,11 +75,11 @@ def audit(
         raise SalmuError("No audit is installed.", "Install a package that registers audits.")
     given = dict(options or {})
     made = make_audits(plugins, list(audits) if audits else list(plugins.audits), given)
-    base = make_benchmark(
-        benchmark or standard_benchmark(plugins), dict(benchmark_options or {}), plugins, settings.cache_folder
-    )
+    choice = benchmark_for(model, benchmark, benchmark_options or {}, plugins)
+    base = make_benchmark(choice.benchmark, choice.options, plugins, settings.cache_folder)
+    model = choice.model(model)
     title = "model" if isinstance(model, DualEncoder) else str(model)
-    folder = Path(out) if out is not None else Path(title) if (Path(title) / RECORD_FILE).is_file() else None
+    folder = choice.folder if out is None else Path(out)
     if folder is not None:
         check_writable(folder)
     with open_accelerator(cpu=settings.cpu) as accelerator:
@@ -86,11 +90,15 @@ def audit(
             accelerator,
             lambda step: plugins.tell("run_progress", event=Progress(title, step.stage, step.done, step.total)),
         )
+        choice.check_data(base)
+        if out is None:
+            choice.check_place(base)
         instance = AttackedInstance(base, accelerator, plugins, settings, seed)
         if words:
             encoder = instance.reference("clean" if title == "clean" else "compromised")
         else:  # a bare checkpoint must fit the benchmark's own architecture
             encoder = loaded or load_model(title, like=instance.reference("compromised").config)
+        choice.check_weights(encoder)
         fingerprint = {str(tower): digest for tower, digest in encoder.fingerprint().items()}
         before = () if folder is None else _kept(folder, fingerprint, instance.data_fingerprint)
         results = [instance.attack(attack, encoder, title) for attack in made]

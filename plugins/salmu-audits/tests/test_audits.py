@@ -21,7 +21,7 @@ from salmu_core.plugins.registry import load_plugins
 from salmu_core.records.attacks import attacks_of
 from salmu_core.runner.accelerate_setup import open_accelerator
 from salmu_core.runner.audit_context import AuditContext
-from salmu_core.runner.run import Settings
+from salmu_core.runner.run import Settings, run
 
 # Shape annotations are checked while these tests run.
 with install_import_hook(["salmu_audits.measures", "salmu_audits.weights", "salmu_audits.probes"], "beartype.beartype"):
@@ -217,6 +217,23 @@ def test_attacks_of_the_same_model_stay_and_others_are_not_overwritten(tmp_path)
     with pytest.raises(SalmuError, match="is damaged"):
         audit("compromised", audits=["int8-rounding"], **given)
     assert path.read_text() == whole[:50]
+
+
+def test_a_run_is_attacked_on_its_own_instance(tmp_path):
+    settings, own = Settings(cache=tmp_path / "cache", cpu=True), {"seed": 2, "identities": 4}
+    folder, chosen = tmp_path / "run", ["membership-similarity"]
+    run("none", benchmark="toy", benchmark_options=own, out=folder, settings=settings)
+    [found] = audit(folder, audits=chosen, settings=settings)  # the folder of a reference row, which keeps no weights
+    assert found.value == found.compromised
+    assert json.loads((folder / "audits.json").read_text())["benchmark_options"] == own
+    kept = (folder / "audits.json").read_text()
+    with pytest.raises(SalmuError, match="other data"):  # it would stand beside a record that it is not about
+        audit(folder, audits=chosen, benchmark="toy", settings=settings)
+    audit(folder, audits=chosen, benchmark="toy", settings=settings, out=tmp_path / "elsewhere")
+    assert (folder / "audits.json").read_text() == kept
+    (folder / "record.json").write_text("{")
+    with pytest.raises(SalmuError, match="record cannot be read"):
+        audit(folder, audits=chosen, settings=settings)
 
 
 def test_recovered_and_times_clean_by_hand():
