@@ -26,6 +26,8 @@ from salmu_core.models.processor import Processor
 
 T = TypeVar("T")
 _LONGEST = 500  # times the shorter side: such a picture takes 75 MB once it is resized to 224 pixels
+_DIM = 64  # of 255: the upper eight bits of a picture of 14 bits that is stored in 16
+_AS_8_BITS = "Save it as 8-bit, with values scaled to 0 to 255."
 _IN_MEMORY_BYTES = 256_000_000  # splits below this keep their pixels in memory where there is no cache
 
 
@@ -48,21 +50,32 @@ def open_picture(encoded: bytes) -> Image.Image:
 
     Raises:
         UnfitPicture: values beyond 0 to 255, as in grey pictures of 16 or 32 bits, or of floating point numbers from 0 to 1: made RGB,
-            they would all become black or white. Or one side more than 500 times the other: resized by the shorter one, it would fill
+            they would all become black or white. Or colours of 16 bits that use fewer, as cameras of 10 to 14 bits leave them: of
+            those the upper eight bits are read, which are nearly 0. Or one side more than 500 times the other: resized by the shorter one, it would fill
             the memory.
         OSError, SyntaxError, ValueError, DecompressionBombError: bytes that are no image or are cut short.
     """
     image = Image.open(io.BytesIO(encoded))
     if max(image.size) > _LONGEST * min(image.size):
         raise UnfitPicture("long", f"it has {image.size[0]} x {image.size[1]} pixels", "Cut out what it is to show.")
+    of_16_bits = any(";16" in str(tile[3]) for tile in image.tile)  # how Pillow will read it; gone after it has
     image.load()
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         values = np.asarray(image)
         low, high = float(values.min()), float(values.max())  # NaN where one is
         if not (low >= 0 and high <= 255) or (image.mode == "F" and 0 < high <= 1):
             words = f"it has values from {low:g} to {high:g}, and a picture of 8 bits has 0 to 255"
-            raise UnfitPicture("deep", words, "Save it as 8-bit, with values scaled to 0 to 255.")
+            raise UnfitPicture("deep", words, _AS_8_BITS)
+    elif of_16_bits and 0 < (high := _brightest(image)) < _DIM:
+        words = f"it has colours of 16 bits whose largest value is below {256 * (high + 1)} of 65536, so it would be nearly black"
+        raise UnfitPicture("deep", words, _AS_8_BITS)
     return image
+
+
+def _brightest(image: Image.Image) -> int:
+    """The largest value of a colour, without what says how opaque it is."""
+    colours = [image.getchannel(band).getextrema()[1] for band in image.getbands() if band != "A"]
+    return int(max(colours))  # type: ignore[type-var]
 
 
 def decode_image(images: ImageRows, row: int, split: str) -> Image.Image:

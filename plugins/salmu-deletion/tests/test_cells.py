@@ -45,7 +45,12 @@ def test_what_is_text_is_read_as_it_stands(part, value, text):
         ("caption", 612345678.0, "numbers"),
         ("caption", 5, "numbers"),
         ("caption", "half \ud83d", "surrogates"),
+        ("caption", "a\0b", "NUL"),
+        ("caption", "\0", "NUL"),
+        ("identity", "p\0", "NUL"),
+        ("image", "a\0.png", "NUL"),
         ("identity", True, "true or false"),
+        ("identity", "True", "true or false"),  # of a CSV
         ("identity", 1.5, "not whole"),
         ("identity", float("inf"), "not whole"),
         ("identity", 2.0**53, "lost their last digits"),
@@ -97,3 +102,7 @@ def test_loose_forms_join_what_programs_change_and_nothing_else():
     assert loose("p007") == loose("p7") == loose("P07")
     assert len({loose(who) for who in ("p10", "p1", "p100", "0", "1.5", "1.05", "a-1", "a1")}) == 8
     assert shape("id_0042") == "a_0"
+
+
+def test_somebody_named_true_is_a_person_beside_others():
+    assert read_texts(["True", "Ann"], "identity", "t") == (["True", "Ann"], [])

@@ -1,5 +1,8 @@
 """The check sees what the model sees: what comes out of the tokenizer and of the picture pipeline."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
@@ -137,6 +140,32 @@ def test_deep_pictures_whose_values_fit_are_read(report, row, processor, tmp_pat
     assert np.array_equal(processor.pixels(decode_image(images, 0, "forget")), expected)
 
 
+def colours_of_16_bits(values, kind):
+    """A PNG whose colours (2: RGB, 6: with opacity) take 16 bits, which Pillow reads and does not write."""
+    height, width, bands = values.shape
+    opaque = np.full((height, width, 1), 65535)
+    whole = np.concatenate([values, opaque], axis=2) if kind == 6 else values
+    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in whole)
+    parts = ((b"IHDR", struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)), (b"IDAT", zlib.compress(lines)), (b"IEND", b""))
+    chunks = (struct.pack(">I", len(body)) + tag + body + struct.pack(">I", zlib.crc32(tag + body)) for tag, body in parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+@pytest.mark.parametrize("kind", [2, 6])
+@pytest.mark.parametrize(("bits", "taken"), [(10, False), (12, False), (14, False), (16, True)])
+def test_colours_of_a_camera_in_16_bits_are_not_taken_for_black(report, row, tmp_path, bits, taken, kind):
+    given = row("camera.png", Image.new("RGB", (4, 4)))
+    values = np.random.default_rng(0).integers(0, 2**bits, (8, 8, 3))
+    (tmp_path / given["photo"]).write_bytes(colours_of_16_bits(values, kind))
+    assert ("deep picture" in report([given])) != taken
+    images = read_table(write_csv(tmp_path / "t.csv", [given]), COLUMNS).images
+    if taken:
+        assert np.abs(np.asarray(decode_image(images, 0, "forget")) - values / 257).max() <= 1
+    else:
+        with pytest.raises(BadData, match="16 bits whose largest value is below"):
+            decode_image(images, 0, "forget")
+
+
 def test_what_a_picture_holds_and_the_model_is_not_shown_is_told(report, row, tmp_path):
     noise = Image.open(make_picture(tmp_path / "noise.png", 3))
     turned = Image.Exif()
@@ -194,6 +223,12 @@ def test_a_person_who_is_written_in_two_ways_is_told(report, tmp_path, written, 
     other = {"photo": rows[0]["photo"], "text": "at home", "person_id": written}
     found = report(rows[:2], [other])
     assert found[rule].severity == severity
+
+
+def test_a_person_who_is_written_in_two_ways_is_told_without_retain_too(report, tmp_path):
+    rows = make_rows(tmp_path)
+    found = report([rows[0], {**rows[1], "person_id": rows[0]["person_id"] + "\u200f"}])  # a mark nobody sees
+    assert found["identities written in two ways"].severity == "warning"
 
 
 def test_addresses_on_the_web_are_told_as_such(report, tmp_path):

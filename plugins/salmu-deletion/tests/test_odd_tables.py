@@ -11,6 +11,7 @@ import pytest
 from own_data import make_picture, make_rows, write_csv
 from salmu_core.errors import BadData
 from salmu_deletion.own_data.benchmark import OwnData
+from salmu_deletion.own_data.check import check_pairs
 from salmu_deletion.own_data.tables import align, read_table
 
 COLUMNS = {"image": "photo", "caption": "text", "identity": "person_id"}
@@ -161,12 +162,45 @@ def test_a_caption_column_that_differs_from_the_one_taken_is_told(parquet):
         (POINTER, "is a Git LFS pointer"),
         ("", "is an empty file"),
         ("<!DOCTYPE html><html>Sign in</html>", "is a web page"),
+        ("image;caption, if any;identity\na.png;x;p\n", "is separated by ';'"),
+        ("sep=,\nimage,caption\na.png,x\n", "begins with a line for Excel"),
+        ('image,caption\na.png,"x\nb.png,y\n', r"is no readable CSV: .*\n.*end with one"),
+        ('image,caption\na.png,"x"y\n', r"is no readable CSV: .*line 2"),
+        ("image,caption\na.png,x\0y\n", "NUL characters, first in line 2"),
+        ("PK\x03\x04", "is a zip archive"),
+        ("PAR1", "is a parquet file"),
+        ("image,caption\n", None),
     ],
 )
 def test_a_csv_that_is_not_what_it_seems_is_refused_by_its_cause(tmp_path, content, words):
     (tmp_path / "t.csv").write_text(content, encoding="utf-8")
+    if words is None:
+        assert [finding.rule for finding in check_pairs(read_table(tmp_path / "t.csv", {}), None)][:1] == ["no rows"]
+        return
     with pytest.raises(BadData, match=words):
         read_table(tmp_path / "t.csv", {})
+
+
+@pytest.mark.parametrize(
+    ("encoding", "words"),
+    [("utf-16", "it is UTF-16"), ("utf-16-le", "it is UTF-16"), ("utf-16-be", "it is UTF-16"), ("latin-1", "invalid")],
+)
+def test_a_csv_in_another_encoding_is_refused_by_its_name(tmp_path, encoding, words):
+    (tmp_path / "t.csv").write_bytes("image,caption\na.png,caf\xe9\n".encode(encoding))
+    with pytest.raises(BadData, match=words) as caught:
+        read_table(tmp_path / "t.csv", {})
+    assert "Save it as UTF-8" in caught.value.hint
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("begin", ["", "\ufeff", "EMPTY"])
+def test_signs_of_other_scripts_and_any_line_end_are_read_as_they_stand(tmp_path, begin, end):
+    captions = ["\U0001f469\u200d\U0001f467 a\u200fb", "\u202eabc\u202c", 'say "x"']
+    lines = ["image, caption, identity", *(f'a.png," {text.replace(chr(34), chr(34) * 2)}",\U0001f600' for text in captions)]
+    (tmp_path / "t.csv").write_bytes((begin.replace("EMPTY", end) + end.join(lines)).encode())
+    table = read_table(tmp_path / "t.csv", {})
+    assert list(table.captions) == captions
+    assert set(table.identities) == {"\U0001f600"}
 
 
 def test_headings_and_paths_of_other_programs_are_read(tmp_path):
@@ -192,6 +226,28 @@ def test_a_member_that_comes_twice_is_refused(tar, picture):
         read_table(tar(("a.png", picture), ("a.txt", "x"), ("a.jpg", picture)), {})
     chosen = read_table(tar(("a.png", b"1"), ("a.txt", "x"), ("a.jpg", b"2")), {"image": "jpg"})
     assert chosen.images.read(0) == b"2"
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
+@pytest.mark.parametrize("ending", ["png", "txt"])
+def test_links_and_devices_are_refused_by_name(tmp_path, picture, kind, ending):
+    with tarfile.open(tmp_path / "t.tar", "w") as file:
+        for name, data in (("a.png", picture), ("a.txt", b"x"), ("b.png", picture), ("b.txt", b"y")):
+            info = tarfile.TarInfo(name)
+            if name == f"b.{ending}":
+                info.type, info.linkname, data = kind, f"a.{ending}", b""
+            info.size = len(data)
+            file.addfile(info, io.BytesIO(data))
+    with pytest.raises(BadData, match=rf"b\.{ending} is a (link|device) and no file"):
+        read_table(tmp_path / "t.tar", {})
+
+
+def test_places_in_a_tar_are_names_and_nothing_is_unpacked(tar, picture, tmp_path):
+    table = read_table(tar(("/etc/a.png", picture), ("/etc/a.txt", "x"), ("../../b.png", picture), ("../../b.txt", "y")), {})
+    assert list(table.captions) == ["x", "y"]
+    assert table.images.read(1) == picture
+    with pytest.raises(BadData, match=r"holds \./a\.png twice, the second time as a\.png"):
+        read_table(tar(("./a.png", picture), ("./a.txt", "x"), ("a.png", picture), ("a.txt", "y")), {})
 
 
 def test_pictures_that_make_no_row_are_told(tar, picture):

@@ -43,6 +43,9 @@ def read_texts(
         if fault is not None:
             faults.setdefault(fault, []).append(row)
         texts.append(text)
+    if part == "identity" and not faults and (known := [row for row, text in enumerate(texts) if text is not None]):
+        if {str(texts[row]).casefold() for row in known} <= {"true", "false"}:  # as programs write bools into a CSV
+            faults["true or false"], texts = known, [None] * len(texts)
     wanted = "text" if part in ("caption", "image") else "text or whole numbers"
     findings = [
         Finding(
@@ -162,6 +165,8 @@ def _read(value: Any, part: str, exact: int) -> tuple[str | None, str | None]:
 def _clean(text: str, part: str) -> tuple[str | None, str | None]:
     if any("\ud800" <= sign <= "\udfff" for sign in text):
         return None, "halves of characters (surrogates)"
+    if "\0" in text:  # padding, or another encoding: what is equal without it would be two
+        return None, "NUL characters"
     if all(sign.isspace() or _invisible(sign) for sign in text):
         return None, None
     text = text.strip().strip("\ufeff").strip()

@@ -9,7 +9,7 @@ from salmu_core.layout import Finding
 from salmu_core.models.processor import Processor
 from salmu_deletion.own_data.cells import named_rows
 from salmu_deletion.own_data.looks import Look, Reading, look_at_pictures, read_captions
-from salmu_deletion.own_data.people import people_of_both, people_of_one
+from salmu_deletion.own_data.people import people_of_both, people_of_one, written_in_two_ways
 from salmu_deletion.own_data.tables import Table
 
 _AS_SEEN = " (written differently, and the same to the model)"
@@ -109,6 +109,7 @@ def check_pairs(
         seen[name] = _see(name, table, processor, decode, tell)
         findings += _of_one(seen[name])
     if retain is None:
+        findings += written_in_two_ways({"forget": forget})
         findings.append(
             Finding(
                 "warning",

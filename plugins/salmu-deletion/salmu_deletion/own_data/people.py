@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 from salmu_core.layout import Finding
 from salmu_deletion.own_data.cells import loose, shape
@@ -49,7 +50,7 @@ def people_of_one(name: str, table: Table) -> list[Finding]:
 
 def people_of_both(forget: Table, retain: Table) -> list[Finding]:
     """Who of forget is in retain too. A person whom the tables write in two ways counts as two, of whom one is kept."""
-    findings = _written_in_two_ways({"forget": forget, "retain": retain})
+    findings = written_in_two_ways({"forget": forget, "retain": retain})
     of_forget = {identity for identity in forget.identities or () if identity is not None}
     of_retain = {identity for identity in retain.identities or () if identity is not None}
     both = of_forget & of_retain
@@ -77,7 +78,7 @@ def people_of_both(forget: Table, retain: Table) -> list[Finding]:
     return findings
 
 
-def _written_in_two_ways(tables: dict[str, Table]) -> list[Finding]:
+def written_in_two_ways(tables: Mapping[str, Table]) -> list[Finding]:
     """Identities that differ in case, blanks, leading zeros or Unicode form only."""
     ways: dict[str, dict[str, str]] = {}  # loose form -> identity -> where it stands first
     for name, table in tables.items():

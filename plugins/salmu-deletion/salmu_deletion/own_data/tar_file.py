@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import posixpath
 import tarfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -81,11 +82,15 @@ def _samples(path: Path, tar: tarfile.TarFile) -> _Samples:
     for member in tar:
         folder, _, name = member.name.rpartition("/")
         key, dot, ending = name.partition(".")
-        if not member.isfile() or not dot or not key:  # no key: hidden files, such as the ._x of macOS
+        if member.isdir() or not dot or not key:  # no key: hidden files, such as the ._x of macOS
             continue
+        if not member.isfile():
+            what, how = ("link", " with --dereference --hard-dereference") if member.islnk() or member.issym() else ("device", "")
+            raise BadData(f"'{path}': {_shown(member.name)} is a {what} and no file.", f"Pack the files anew{how}.")
         if member.issparse():
             raise BadData(f"'{path}': {_shown(member.name)} is a sparse member.", "Pack the files anew without --sparse.")
-        sample = samples.setdefault(f"{folder}/{key}" if folder else key, {})
+        folder = posixpath.normpath(folder) if folder else ""  # ./a.png and a.png are one file
+        sample = samples.setdefault(key if folder in ("", ".") else f"{folder}/{key}", {})
         if ending.lower() in sample:
             raise BadData(
                 f"'{path}' holds {_shown(sample[ending.lower()].name)} twice"
@@ -140,7 +145,8 @@ def _facts(tar: tarfile.TarFile, path: Path, key: str, sample: Mapping[str, tarf
             text = stream.read().decode("utf-8-sig")
             content = json.loads(text, object_pairs_hook=_once) if ending == "json" else text
         except (ValueError, RecursionError) as error:
-            raise BadData(f"{where} cannot be read: {error}.") from None
+            hint = "Save it as UTF-8." if isinstance(error, UnicodeDecodeError) else None
+            raise BadData(f"{where} cannot be read: {error}.", hint) from None
         if ending == "txt":
             facts["txt"] = content.strip()
         elif isinstance(content, dict):
