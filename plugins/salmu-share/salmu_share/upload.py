@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from salmu_core.benchmark import Terms
-from salmu_core.errors import BadCheckpoint, BadRecord, HubError, SalmuError
+from salmu_core.errors import BadRecord, HubError, SalmuError
 from salmu_core.files.seals import sealed_json
-from salmu_core.models.dual_encoder import load_model
 from salmu_core.models.hub import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS, is_offline
 from salmu_core.models.hub_checksums import is_whole
 from salmu_core.models.hub_errors import explained
@@ -24,6 +23,7 @@ from salmu_core.records.schema import RunRecord
 from salmu_core.records.store import RECORD_FILE, read_record
 from salmu_core.spec.resolve import make_benchmark
 from salmu_share.card import make_card
+from salmu_share.published import attacks_json, weights_of
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -153,7 +153,7 @@ def prepare(
     if folder.is_file() or not folder.is_dir():
         raise BadRecord(f"'{folder}' is no run directory.", "Give the folder that `salmu run` wrote.")
     record = read_record(folder)
-    weights = _model_of(record, folder, force)
+    weights = weights_of(record, folder, force=force)
     plugins = plugins or load_plugins()
     if base_model is None:
         base_model = _base_model(record, plugins)
@@ -174,11 +174,7 @@ def prepare(
         files[record.rows_file] = folder / record.rows_file
     attacked = read_attacks(record, folder)
     if attacked.results:  # the data's place on this machine stays here
-        kept = {
-            "model_fingerprint": record.provenance.model_fingerprint,
-            "audits": [item.as_json() for item in attacked.results],
-        }
-        files[AUDITS_FILE] = (json.dumps(kept, indent=2, ensure_ascii=False) + "\n").encode()
+        files[AUDITS_FILE] = attacks_json(record, attacked)
     card = make_card(
         public,
         find_references(record, folder, references),
@@ -202,33 +198,6 @@ def _check_name(repository: str) -> None:
         raise HubError(f"'{repository}' is no name of a repository: {error}", "A name looks like OWNER/NAME.") from error
     if "/" not in repository:
         raise HubError(f"'{repository}' has no owner.", "A name looks like OWNER/NAME: your user name or an organisation.")
-
-
-def _model_of(record: RunRecord, folder: Path, force: bool) -> Path:
-    """The run's weights, which are those that its scores belong to."""
-    if record.kind != "run":
-        raise BadRecord(
-            f"'{folder}' holds {'a reference row' if record.kind == 'reference' else 'an evaluation'}, which made no model.",
-            "Push the directory of a run of a method.",
-        )
-    if record.status != "ok" and not force:
-        why = f": {record.error.splitlines()[0]}" if record.error else ""
-        raise BadRecord(
-            f"The run in '{folder}' {record.status}{why}.",
-            "Such a model is no result to share. --force publishes it with a warning on its card."
-            if record.model_file
-            else "It made no model. Run it again.",
-        )
-    weights = folder / (record.model_file or "")
-    if record.model_file is None or not weights.is_file() or not (folder / OPEN_CLIP_CONFIG).is_file():
-        raise BadRecord(f"'{folder}' holds no model.", "Run it again: --overwrite.")
-    measured = record.provenance.model_fingerprint
-    if measured and load_model(folder).fingerprint() != measured:
-        raise BadCheckpoint(
-            f"'{weights}' is not the model that the scores in '{folder / RECORD_FILE}' were measured on.",
-            "The file was changed after the run. Run it again: --overwrite.",
-        )
-    return weights
 
 
 def _base_model(record: RunRecord, plugins: Plugins) -> str | None:
