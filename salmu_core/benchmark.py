@@ -8,19 +8,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
-from salmu_core.data.pairs import Role
+from salmu_core.data.pairs import Role, Side
 from salmu_core.data.splits import Split
 from salmu_core.errors import BadData, BadOptions, EvaluationLocked
-from salmu_core.options import AnyOptions, Options
+from salmu_core.options import AnyOptions, Options, check_word
+from salmu_core.records.schema import Aspect, Target
 
 if TYPE_CHECKING:
     import numpy as np
 
     from salmu_core.metric import Metric
     from salmu_core.models.dual_encoder import DualEncoder
-    from salmu_core.records.schema import Aspect, RunRecord, Target
+    from salmu_core.records.schema import RunRecord
 
 _evaluation_locked: ContextVar[bool] = ContextVar("salmu_evaluation_locked", default=False)
 
@@ -46,10 +47,15 @@ class SplitInfo:
 
     role: Literal["forget", "retain", "evaluation"]
     summary: str
-    sides: tuple[Literal["image", "text"], ...] = ("image", "text")
+    sides: tuple[Side, ...] = ("image", "text")
     #: Columns that text templates may name; None: not known before the split is read. A metric whose template names another
     #: one is not measured.
     columns: frozenset[str] | None = None
+
+    def __post_init__(self) -> None:
+        check_word("A split", "role", self.role, ("forget", "retain", "evaluation"))
+        for side in self.sides:
+            check_word("A split", "side", side, get_args(Side))
 
 
 @dataclass(frozen=True)
@@ -132,6 +138,10 @@ class Counted:
 
     target: Target
     aspect: Aspect
+
+    def __post_init__(self) -> None:
+        check_word("A metric that a benchmark counts", "target", self.target, get_args(Target))
+        check_word("A metric that a benchmark counts", "aspect", self.aspect, get_args(Aspect))
 
 
 @dataclass(frozen=True)

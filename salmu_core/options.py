@@ -10,7 +10,7 @@ import difflib
 import json
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -58,6 +58,20 @@ SearchSpace = Mapping[str, Between | OneOf]
 
 #: For classes that have an attribute called Options themselves.
 AnyOptions = Options
+
+
+def check_word(what: str, name: str, value: Any, allowed: Iterable[str]) -> None:
+    """Refuse a value that is not one of a few words.
+
+    Args:
+        what: that has the value, e.g. "A view".
+
+    Raises:
+        BadOptions: with the words that are allowed.
+    """
+    words = list(allowed)
+    if value not in words:
+        raise BadOptions(f"{what} has {name} = {value!r}.", f"Allowed are {', '.join(words)}.")
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from salmu_core.errors import BadData
+from salmu_core.options import check_word
 
 if TYPE_CHECKING:
     from salmu_core.data.pixels import PairStore
@@ -167,6 +168,9 @@ class View:
     split: str
     side: Side
     template: str | None = None
+
+    def __post_init__(self) -> None:
+        check_word("A view", "side", self.side, get_args(Side))
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from salmu_core.options import Options
 from salmu_core.plugins.calls import no_exit, plugin_code, results_to_stdout
 from salmu_core.plugins.code_state import watched
 from salmu_core.plugins.core_versions import unsupported
+from salmu_core.plugins.declared import declaration_fault
 from salmu_core.plugins.entry_points import PluginProblem as PluginProblem
 from salmu_core.plugins.entry_points import distribution_of, wanted_points
 from salmu_core.plugins.process_state import ProcessState
@@ -292,7 +293,7 @@ def _fault(kind: Kind, cls: Any, base: type) -> str | None:
     shown = getattr(cls, "__name__", repr(cls))
     if not (isinstance(cls, type) and issubclass(cls, base)):
         return f"it offers {shown} as a {kind}, which is not a subclass of {base.__name__}"
-    return _class_fault(kind, cls, shown)
+    return _class_fault(kind, cls, shown) or declaration_fault(kind, cls, base)
 
 
 def _class_fault(kind: Kind, cls: Any, shown: str) -> str | None:
