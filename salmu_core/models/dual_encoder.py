@@ -32,26 +32,13 @@ from salmu_core.models.config import check_config, on_this_machine, read_config
 from salmu_core.models.hf_layout import from_hf_weights
 from salmu_core.models.hf_settings import is_hf_clip, other_architecture, read_hf_config
 from salmu_core.models.processor import Processor
+from salmu_core.models.row_count import RowCount as RowCount
 from salmu_core.models.weights import BESIDE, check_numbers, read_weights, without_constants
 
 Tower = Literal["image", "text"]
 #: From this many captions on they are encoded in parts of similar length on a CPU, and in how many parts.
 _WORTH_SORTING, _PARTS_BY_LENGTH = 32, 4
 WEIGHTS_FILE = "model.safetensors"
-
-
-class RowCount:
-    """Rows that went through the encoders of a model and of its copies, which share the count: a method's teacher is work as well.
-
-    Attributes:
-        image, text: rows since the count began.
-    """
-
-    def __init__(self) -> None:
-        self.image = self.text = 0
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> RowCount:
-        return self
 
 
 class DualEncoder(nn.Module):
@@ -124,8 +111,7 @@ class DualEncoder(nn.Module):
 
     def _count(self, image: int = 0, text: int = 0) -> None:
         if self.rows_encoded is not None:
-            self.rows_encoded.image += image
-            self.rows_encoded.text += text
+            self.rows_encoded.take(image, text)
 
     def _in_parts(self, embed: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
         """`embed(rows)`, at most `micro_batch` rows at a time."""

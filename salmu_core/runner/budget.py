@@ -12,6 +12,22 @@ if TYPE_CHECKING:
     from salmu_core.method import FitOptions
 
 
+#: Rows that each encoder may be given for each pair of the budget: student, teacher and another view of it. Without a limit
+#: a method could train on captions alone, which are not pairs, for as long as it likes. No method of the zoo needs more than one.
+ROWS_PER_PAIR = 3
+#: So many rows are free: a request of a few pairs must be able to encode a bank of others once.
+FREE_ROWS = 2048
+
+
+def rows_to_encode(allowed: Mapping[str, int]) -> int:
+    """Rows that a method may put through each encoder, its teachers' and copies' included, when its budget is `allowed` pairs.
+
+    >>> rows_to_encode({"forget": 1000, "retain": 6000})
+    21000
+    """
+    return max(FREE_ROWS, ROWS_PER_PAIR * sum(allowed.values()))
+
+
 class SampleMeter:
     """Counts the samples handed to a method per role, and refuses what the budget does not hold.
 

@@ -25,13 +25,14 @@ from salmu_core.files.seals import read_json
 from salmu_core.files.writing import check_writable, write_json, write_sealed_json
 from salmu_core.method import FitOptions, UnlearningMethod
 from salmu_core.models.adapters import ADAPTER_FILE, Added, apply_added, write_adapter
-from salmu_core.models.dual_encoder import WEIGHTS_FILE, DualEncoder, RowCount, Tower, load_model
+from salmu_core.models.dual_encoder import WEIGHTS_FILE, DualEncoder, Tower, load_model
+from salmu_core.models.row_count import RowCount
 from salmu_core.plugins.calls import plugin_code
 from salmu_core.plugins.registry import Plugins
 from salmu_core.records.schema import Status
 from salmu_core.report.evidence import HISTORY_FILE
 from salmu_core.runner.accelerate_setup import AUTOCAST
-from salmu_core.runner.budget import SampleMeter
+from salmu_core.runner.budget import SampleMeter, rows_to_encode
 from salmu_core.runner.checkpoints import Checkpoints, disk_for_training
 from salmu_core.runner.context import UnlearnContext
 from salmu_core.runner.execution import carried_out
@@ -147,7 +148,7 @@ def _unlearn(
     who = f"The method {spec.method} ({resolved.method.origin})"
     warnings: list[str] = []
     methods = {entry.cls.__module__.partition(".")[0] for entry in plugins.methods.values()}
-    model.rows_encoded = encoded = RowCount()
+    model.rows_encoded = encoded = RowCount(rows_to_encode(allowed), f"The method {spec.method}")
     with opened_files(benchmark, settings.cache_folder, methods) as opened:
         status, error, in_force = _let_unlearn(method, ctx, settings, who, warnings)
     model.rows_encoded = None

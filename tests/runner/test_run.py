@@ -58,6 +58,18 @@ def test_a_run_leaves_a_record_a_model_rows_and_its_options(tmp_path, settings):
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
+def test_no_more_goes_through_an_encoder_than_the_budget_allows(tmp_path, settings):
+    """Captions are not pairs: without this limit a method could train on them alone for as long as it likes."""
+    from salmu_core.runner.budget import rows_to_encode
+    from toy_methods import ManyCaptions
+
+    record = _run("many-captions", tmp_path, settings)
+    allowed = rows_to_encode(record.cost.allowed)
+    assert record.status == "failed"
+    assert f"its budget allows {allowed:,}" in record.error
+    assert allowed - ManyCaptions.rows < record.cost.encoded["text"] <= allowed
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path, settings):
     prints = [
         _run("two-stages", tmp_path / str(i), settings, seed=seed).provenance.model_fingerprint

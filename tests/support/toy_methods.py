@@ -132,6 +132,23 @@ class Greedy(UnlearningMethod):
             ctx.accumulate(lambda pairs: {}, "forget")
 
 
+class ManyCaptions(UnlearningMethod):
+    """Encodes captions on their own until it is stopped."""
+
+    name = "many-captions"
+    summary = "Captions without end."
+    family = "baseline"
+    data = ("forget",)
+    rows = 64
+
+    def unlearn(self, ctx: UnlearnContext) -> None:
+        captions = ctx.captions("forget")
+        tokens = ctx.tokenize((list(captions) * self.rows)[: self.rows])
+        while True:
+            with torch.no_grad():
+                ctx.model.encode_text(tokens)
+
+
 class MeanCosine(Metric):
     """Mean cosine of forget pairs."""
 
@@ -149,7 +166,7 @@ class MeanCosine(Metric):
         return Score(float(rows.mean()), rows, image.columns["identity_id"])
 
 
-METHODS = [Ascent, TwoStages, Combined, WeightEdit, Explodes, Raises, Greedy]
+METHODS = [Ascent, TwoStages, Combined, WeightEdit, Explodes, Raises, Greedy, ManyCaptions]
 
 
 class Hooks:
