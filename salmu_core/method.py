@@ -111,6 +111,13 @@ class UnlearningMethod(ABC):
             return None
         return meter.steps(self.options, {str(role): count for role, count in rows.items()})
 
+    def inner_steps(
+        self, name: str, options: Mapping[str, Any], rows: Mapping[Role, int], meter: SampleMeter, make_method: MakeMethod
+    ) -> int | None:
+        """For `planned_steps` of a method around another one: the steps that the inner method plans."""
+        inner = make_method(name, options)
+        return inner.planned_steps({role: rows[role] for role in inner.reads() if role in rows}, meter, make_method)
+
     def state(self) -> dict[str, Tensor]:
         """Tensors of the method's own that change while it trains; they are saved with every checkpoint."""
         return {}

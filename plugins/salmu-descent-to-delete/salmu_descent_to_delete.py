@@ -62,7 +62,6 @@ class DescentToDelete(UnlearningMethod):
             for name, parameter in params.items():
                 noise = torch.randn(parameter.shape, generator=ctx.generator("noise", name))
                 parameter.add_(sigma * noise.to(parameter.device))
-        ctx.trained.update(params)
         ctx.log(sigma=sigma)
 
     def sigma(self) -> float:

@@ -112,7 +112,7 @@ class AnchoredAscent(LossMethod):
     def unlearn(self, ctx: UnlearnContext) -> None:
         """Measure where to stop, then climb and measure in turn. What is measured counts as seen."""
         options, rows = self.options, ctx.rows("forget")
-        probes, batch = min(options.probes, rows), min(options.batch_size, rows)
+        probes = min(options.probes, rows)
         cosine, strangers = probe(ctx, probes)
         anchor = strangers if options.anchor is None else options.anchor
         if anchor != anchor:
@@ -124,9 +124,7 @@ class AnchoredAscent(LossMethod):
         if cosine <= anchor:
             return
         left = ctx.budget_left("forget")
-        if left is not None:
-            steps = self._steps_within(left, rows)
-            options = options.model_copy(update={"epochs": (steps + 0.5) * batch / rows})
+        steps = None if left is None else self._steps_within(left, rows)
 
         def reached(step: int) -> bool:
             if step % options.every:
@@ -135,7 +133,7 @@ class AnchoredAscent(LossMethod):
             ctx.log(step=step, probe_cosine=cosine)
             return cosine <= anchor
 
-        ctx.fit(self.loss, options, params=self.trainable(ctx.model), after_step=reached)
+        ctx.fit(self.loss, options, steps=steps, params=self.trainable(ctx.model), after_step=reached)
 
     def planned_steps(self, rows: Mapping[Role, int], meter: SampleMeter, make_method: MakeMethod) -> int | None:
         """Those that are left after the first measurement, with one after each few of them."""

@@ -150,8 +150,6 @@ class CaptionNullSpace(UnlearningMethod):
         basis = top_directions(without(spread, kept), options.rank)
         for projection in projections:
             projection.fold(basis, options.alpha)
-        edited = {id(tensor) for projection in projections for tensor in (projection.matrix, projection.bias)}
-        ctx.trained.update(name for name, parameter in ctx.model.named_parameters() if id(parameter) in edited)
         ctx.log(explained=float((basis * (spread @ basis)).sum() / spread.trace()))
 
     def protected(self, ctx: UnlearnContext, dim: int) -> Float[Tensor, "dim kept"]:
@@ -191,9 +189,7 @@ def caption_moments(
         text = ctx.model.encode_text(pairs.text).double()
         return {"products": text.T @ text, "total": text.sum(dim=0), "rows": text.new_tensor(len(text))}
 
-    left = ctx.budget_left(split)
-    rows = ctx.rows(split) if left is None else min(ctx.rows(split), max(1, left))
-    sums = ctx.accumulate(measure, split, batch_size, rows=rows, shuffle=True)
+    sums = ctx.accumulate(measure, split, batch_size, rows=ctx.affordable_rows(split), shuffle=True)
     return sums["products"], sums["total"], sums["rows"]
 
 

@@ -127,7 +127,6 @@ class PartitionedDampening(UnlearningMethod):
                 parameter.mul_(factors(forget[name], rest[name], parts, options.strength, options.cap, gamma))
                 for kind in counts:
                     counts[kind] += int(getattr(parts, kind).sum())
-        ctx.trained.update(params)
         total = sum(parameter.numel() for parameter in params.values())
         ctx.log(gamma=gamma, **{f"{kind}_share": count / total for kind, count in counts.items()})
 
@@ -158,8 +157,7 @@ class Pass(NamedTuple):
 
 def rows_of_a_pass(ctx: UnlearnContext, split: Split) -> int:
     """All rows, or as many as the budget holds for all passes."""
-    left = ctx.budget_left(split)
-    return ctx.rows(split) if left is None else min(ctx.rows(split), max(2, left // PASSES[split]))
+    return ctx.affordable_rows(split, parts=PASSES[split], least=2)
 
 
 @torch.no_grad()

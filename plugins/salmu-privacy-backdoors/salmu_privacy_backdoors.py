@@ -173,8 +173,7 @@ class FaceBackdoor(LossMethod):
 
     def prepare(self, ctx: UnlearnContext) -> None:
         """Keep the start model as teacher and measure the mean embedding of forget images."""
-        left = ctx.budget_left("forget")
-        rows = self.options.rows if left is None else max(1, min(self.options.rows, left // 10))
+        rows = ctx.affordable_rows("forget", self.options.rows, parts=10)
         sums = ctx.accumulate(
             lambda pairs: {"image": ctx.model.encode_image(pairs.image).double().sum(dim=0)},
             "forget",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -69,42 +70,22 @@ class SelectiveSynapticDampening(UnlearningMethod):
         """Measure both importances in one pass over each split, then multiply the weights."""
         options = self.options
         params = ctx.parameters(options.tower)
-        forget, batches = squared_gradients(ctx, "forget", options.batch_size, params)
-        whole, others = squared_gradients(ctx, "retain", options.batch_size, params)
+        rows = {split: ctx.affordable_rows(split) for split in self.data}
+        forget, whole = (
+            ctx.mean_gradients(pairs_loss, split, options.batch_size, params=params, rows=rows[split], squared=True)
+            for split in self.data
+        )
         if options.reference == "train":
-            whole = {name: whole[name] + forget[name] for name in params}
-            others += batches
+            batches, others = (math.ceil(count / options.batch_size) for count in rows.values())
+            share = batches / (batches + others)
+            whole = {name: share * forget[name] + (1 - share) * whole[name] for name in params}
         dampened = 0
         with torch.no_grad():
             for name, parameter in params.items():
-                factor = dampening_factor(whole[name] / others, forget[name] / batches, options.alpha, options.dampening)
+                factor = dampening_factor(whole[name], forget[name], options.alpha, options.dampening)
                 parameter.mul_(factor)
                 dampened += int((factor < 1).sum())
-        ctx.trained.update(params)
         ctx.log(dampened=dampened, dampened_share=dampened / sum(p.numel() for p in params.values()))
-
-
-def measured_rows(ctx: UnlearnContext, split: Literal["forget", "retain"]) -> int:
-    """How many rows of a split are measured: all, or as many as the budget holds."""
-    left = ctx.budget_left(split)
-    return ctx.rows(split) if left is None else min(ctx.rows(split), max(1, left))
-
-
-def squared_gradients(
-    ctx: UnlearnContext, split: Literal["forget", "retain"], batch_size: int, params: Mapping[str, nn.Parameter]
-) -> tuple[dict[str, Tensor], int]:
-    """Sums of squared batch gradients of the contrastive loss over a split, and the number of batches.
-
-    One pass in random order, over as many rows as the budget holds.
-    """
-    sums = {name: torch.zeros_like(parameter) for name, parameter in params.items()}
-    batches = 0
-    rows = measured_rows(ctx, split)
-    for gradients in ctx.gradients(pairs_loss, split, batch_size, params=params, rows=rows, shuffle=True):
-        batches += 1
-        for name, gradient in gradients.items():
-            sums[name] += gradient.square()
-    return sums, batches
 
 
 def pairs_loss(model: DualEncoder, pairs: Pairs) -> Float[Tensor, ""]:
@@ -213,10 +194,6 @@ class NeuronPruning(UnlearningMethod):
         units = top_units(scores, options.share, options.scope)
         for name, layer in layers.items():
             prune_units(layer, units[name])
-        ids = {
-            id(tensor) for layer in layers.values() for tensor in (layer.c_fc.weight, layer.c_fc.bias, layer.c_proj.weight)
-        }
-        ctx.trained.update(name for name, parameter in ctx.model.named_parameters() if id(parameter) in ids)
         ctx.log(pruned_units=sum(int(chosen.sum()) for chosen in units.values()))
 
 
@@ -238,7 +215,7 @@ def mean_activity(
                 ctx.model.encode_text(tokens)
         return sums
 
-    sums = ctx.accumulate(measure, split, batch_size, rows=measured_rows(ctx, split), shuffle=True)
+    sums = ctx.accumulate(measure, split, batch_size, rows=ctx.affordable_rows(split), shuffle=True)
     return {name: sums[name] / sums[f"{name} tokens"] for name in layers}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -118,12 +118,15 @@ class Razor(UnlearningMethod):
         """Score all layers once, then train, check and take in more."""
         options = self.options
         matrices = {name: p for name, p in ctx.parameters(options.tower).items() if p.ndim > 1 and "embedding" not in name}
-        forget = mean_gradient(ctx, "forget", forget_loss, matrices, options.batch_size)
-        retain = mean_gradient(ctx, "retain", retain_loss, matrices, options.batch_size)
+        # Each over a quarter of what is left of the budget, at most.
+        forget, retain = (
+            ctx.mean_gradients(loss, split, options.batch_size, params=matrices, rows=ctx.affordable_rows(split, parts=4))
+            for split, loss in (("forget", forget_loss), ("retain", retain_loss))
+        )
         ranked = ranked_layers(matrices, forget, retain, options.alpha)
         rows, steps = self._plan(ctx)
         target = ctx.unrelated_similarity(rows) if options.target is None else options.target
-        start = {name: p.detach().clone() for name, p in matrices.items()}
+        start = ctx.weights(matrices)
         similarity, used = math.inf, 0
         for number, count in enumerate(steps):
             used = min(len(ranked), (number + 1) * options.layers)
@@ -155,33 +158,16 @@ class Razor(UnlearningMethod):
                 "drift": options.drift_weight * relative_drift([model.weight_in_use(name) for name in names], first),
             }
 
-        rows = ctx.rows("forget")
-        epochs = (steps + 0.5) * min(options.batch_size, rows) / rows  # half a step more, against rounding
-        ctx.fit(loss, options.model_copy(update={"epochs": epochs}), params=params.values())
+        ctx.fit(loss, options, steps=steps, params=params.values())
 
     def _plan(self, ctx: UnlearnContext) -> tuple[int, list[int]]:
         """Forget pairs of a check, and the steps of every round: what is left of the budget, or the epochs asked for, in nearly equal
-        parts. Rounds that would have no step are left out.
-
-        Raises:
-            SalmuError: neither says how many.
-        """
+        parts. Rounds that would have no step are left out."""
         options = self.options
-        sizes = {role: min(options.batch_size, ctx.rows(role)) for role in self.data}
-        left = {role: ctx.budget_left(role) for role in self.data}
-        check = min(options.check_rows, ctx.rows("forget"))
         measures = options.rounds + 1  # the target is one more
-        if left["forget"] is not None:
-            check = min(check, max(FEWEST, left["forget"] // (4 * measures)))
-            left["forget"] -= check * measures
-        if options.epochs is not None:
-            total = int(options.epochs * ctx.rows("forget") / sizes["forget"])
-        else:
-            limits = [room // sizes[role] for role, room in left.items() if room is not None]
-            if not limits:
-                raise SalmuError("The number of epochs is not given and no budget limits it.", "Set epochs.")
-            total = min(limits)
-        rounds = min(options.rounds, max(1, total))
+        check = ctx.affordable_rows("forget", options.check_rows, parts=4 * measures, least=FEWEST)
+        total = ctx.steps_of_fit(options, reserved={"forget": check * measures})
+        rounds = min(options.rounds, total)
         return check, [max(1, (number + 1) * total // rounds - number * total // rounds) for number in range(rounds)]
 
 
@@ -220,25 +206,6 @@ def forget_loss(model: DualEncoder, pairs: Pairs) -> Tensor:
 def retain_loss(model: DualEncoder, pairs: Pairs) -> Tensor:
     """CLIP's own loss on retain pairs."""
     return contrastive_loss(*model(pairs))
-
-
-def mean_gradient(
-    ctx: UnlearnContext,
-    split: Split,
-    loss: Callable[[DualEncoder, Pairs], Tensor],
-    params: Mapping[str, nn.Parameter],
-    batch_size: int,
-) -> dict[str, Tensor]:
-    """The mean of the batches' gradients over a split, once, or over as many rows as a quarter of what is left of the budget."""
-    left = ctx.budget_left(split)
-    rows = ctx.rows(split) if left is None else min(ctx.rows(split), max(1, left // 4))
-    sums: dict[str, Tensor] = {name: torch.zeros_like(parameter) for name, parameter in params.items()}
-    batches = 0
-    for gradients in ctx.gradients(loss, split, batch_size, params=params, rows=rows):
-        batches += 1
-        for name, gradient in gradients.items():
-            sums[name] += gradient
-    return {name: total / batches for name, total in sums.items()}
 
 
 @hookimpl

@@ -89,8 +89,10 @@ class Recover(UnlearningMethod):
         options = self.options
         self._multiplier = 0.0
         params = ctx.parameters(options.tower)
-        start = {name: parameter.detach().clone() for name, parameter in params.items()}
-        target = ctx.unrelated_similarity(check_rows(ctx, options.check_rows)) if options.target is None else options.target
+        start = ctx.weights(params)
+        # The mean of fewer than 8 says little.
+        check = ctx.affordable_rows("forget", options.check_rows, parts=10, least=8)
+        target = ctx.unrelated_similarity(check) if options.target is None else options.target
         given = options.inner_options
         if (
             options.tower != "both"
@@ -98,7 +100,9 @@ class Recover(UnlearningMethod):
             and "tower" in type(ctx.method(options.inner, given).options).model_fields
         ):
             given = {**given, "tower": options.tower}
-        ctx.delegate(proposing(ctx, options.inner, given, options.share))
+        left = {role: ctx.budget_left(role) for role in self.data}
+        kept = {role: count - int(options.share * count) for role, count in left.items() if count is not None}
+        ctx.delegate(ctx.method(options.inner, given), reserved=kept)
         way = float(squared_distance([parameter.detach() for parameter in params.values()], list(start.values())))
         if way == 0:
             raise SalmuError(
@@ -126,34 +130,6 @@ class Recover(UnlearningMethod):
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Go on where `state` was taken."""
         self._multiplier = float(state["multiplier"])
-
-
-def check_rows(ctx: UnlearnContext, wanted: int) -> int:
-    """As many forget pairs as wanted, but at most a tenth of what the budget holds."""
-    left = ctx.budget_left("forget")
-    rows = min(wanted, ctx.rows("forget"))
-    return rows if left is None else min(rows, max(8, left // 10))  # a mean of fewer than 8 says little
-
-
-def proposing(ctx: UnlearnContext, name: str, options: Mapping[str, Any], share: float) -> UnlearningMethod:
-    """The inner method, with its epochs set so that it takes a share of the steps where it takes epochs and none are given.
-
-    Raises:
-        UnknownName, BadOptions: it is not installed, or takes other options.
-        SalmuError: it is recover itself.
-    """
-    if name == Recover.name:
-        raise SalmuError("recover cannot work around itself.", "Choose a method that forgets.")
-    inner = ctx.method(name, options)
-    if not isinstance(inner.options, FitOptions) or inner.options.epochs is not None:
-        return inner
-    sizes = {role: min(inner.options.batch_size, ctx.rows(role)) for role in inner.reads()}
-    limits = [left // size for role, size in sizes.items() if (left := ctx.budget_left(role)) is not None]
-    if not limits:
-        return inner
-    first = inner.reads()[0]
-    steps = max(1, int(share * min(limits)))
-    return ctx.method(name, {**options, "epochs": (steps + 0.5) * sizes[first] / ctx.rows(first)})
 
 
 @hookimpl

@@ -18,7 +18,6 @@ from salmu_core import (
     MakeMethod,
     Pairs,
     Role,
-    SalmuError,
     SampleMeter,
     UnlearnContext,
     UnlearningMethod,
@@ -147,19 +146,24 @@ class RetainForgetEntanglement(UnlearningMethod):
         self._multiplier, self._velocity = 0.0, {}
         self._start = ctx.frozen_copy()
         params = ctx.parameters(options.tower)
-        steps = self._steps(ctx)
+        steps = max(2, ctx.steps_of_fit(options))
         first = min(max(1, round(options.first_share * steps)), steps - 1)
 
         def settle(step: int) -> None:
             self._multiplier += options.mu * self._constraint
 
-        ctx.fit(self.climb, self._for(ctx, first), params=params.values(), after_step=settle)
+        ctx.fit(self.climb, options, steps=first, params=params.values(), after_step=settle)
         ctx.log(multiplier=self._multiplier)
         self._climbed = ctx.frozen_copy()
         # The projection holds for plain steps alone: AdamW would turn them.
         plain = {"lr": options.restore_lr, "optimizer": "sgd", "beta1": 0.0, "weight_decay": 0.0}
-        second = self._for(ctx, steps - first).model_copy(update=plain)
-        ctx.fit(self.restore, second, params=params.values(), combine=self.projected)
+        ctx.fit(
+            self.restore,
+            options.model_copy(update=plain),
+            steps=steps - first,
+            params=params.values(),
+            combine=self.projected,
+        )
 
     def planned_steps(self, rows: Mapping[Role, int], meter: SampleMeter, make_method: MakeMethod) -> int | None:
         """Those of both stages together, at least one for each."""
@@ -217,28 +221,6 @@ class RetainForgetEntanglement(UnlearningMethod):
         with torch.no_grad():
             retain, forget = self._start(batch.retain).image, self._start(batch.forget).image
         return near_rows(retain, forget, self.options.near)
-
-    def _steps(self, ctx: UnlearnContext) -> int:
-        """Steps of both stages together, at least one for each.
-
-        Raises:
-            SalmuError: neither epochs nor a budget says how many.
-        """
-        options = self.options
-        sizes = {role: min(options.batch_size, ctx.rows(role)) for role in self.data}
-        if options.epochs is not None:
-            return max(2, int(options.epochs * ctx.rows("forget") / sizes["forget"]))
-        limits = [left // sizes[role] for role in self.data if (left := ctx.budget_left(role)) is not None]
-        if not limits:
-            raise SalmuError("The number of epochs is not given and no budget limits it.", "Set epochs.")
-        return max(2, min(limits))
-
-    def _for(self, ctx: UnlearnContext, steps: int) -> EntanglementOptions:
-        """The loop's options for a number of steps."""
-        rows = ctx.rows("forget")
-        epochs = (steps + 0.5) * min(self.options.batch_size, rows) / rows  # half a step more, against rounding
-        changed: EntanglementOptions = self.options.model_copy(update={"epochs": epochs})
-        return changed
 
 
 @hookimpl

@@ -161,8 +161,11 @@ class Slug(UnlearningMethod):
         options = self.options
         params = {n: p for n, p in ctx.parameters(options.tower).items() if not any(part in n for part in LEFT_OUT)}
         watched = _Watched()
-        forget = mean_gradient(ctx, "forget", watched.forget_cosine, options.batch_size, params)
-        retain = mean_gradient(ctx, "retain", retain_loss, options.batch_size, params)
+        # Each over half of what is left of the budget, at most.
+        forget, retain = (
+            ctx.mean_gradients(loss, split, options.batch_size, params=params, rows=ctx.affordable_rows(split, parts=2))
+            for split, loss in (("forget", watched.forget_cosine), ("retain", retain_loss))
+        )
         target = watched.mismatched() if options.target is None else options.target
         names = self.tensors_to_try(ctx, params, forget, retain)
         rows = slice_rows(ctx, options.slice_rows, len(names) * options.evaluations)
@@ -176,15 +179,13 @@ class Slug(UnlearningMethod):
 
             first = float(start.norm() / forget[name].norm()) / 10
             tried += [(name, trial) for trial in search_size(evaluate, first, target, options.evaluations)]
-            with torch.no_grad():
-                params[name].copy_(start)
+            ctx.set_weights({name: start})
         best = best_trial([trial for _, trial in tried], target)
         if best is None:
             raise SalmuError("No step that slug tried left finite embeddings.", "Check the model that it starts from.")
         name, trial = tried[best]
         start = params[name].detach().clone()
         step(params[name], start, forget[name], trial.size)
-        ctx.trained.add(name)
         ctx.log(
             target=target,
             similarity=trial.similarity,
@@ -222,25 +223,6 @@ class Slug(UnlearningMethod):
 def retain_loss(model: DualEncoder, pairs: Pairs) -> Tensor:
     """CLIP's own loss on retain pairs, which the step should not touch."""
     return contrastive_loss(*model(pairs))
-
-
-def mean_gradient(
-    ctx: UnlearnContext,
-    split: Literal["forget", "retain"],
-    loss: Callable[[DualEncoder, Pairs], Tensor],
-    batch_size: int,
-    params: Mapping[str, nn.Parameter],
-) -> dict[str, Tensor]:
-    """The mean of the batches' gradients over a split, once, or over as many rows as half of what is left of the budget."""
-    left = ctx.budget_left(split)
-    rows = ctx.rows(split) if left is None else min(ctx.rows(split), max(1, left // 2))
-    sums: dict[str, Tensor] = {name: torch.zeros_like(parameter) for name, parameter in params.items()}
-    batches = 0
-    for gradients in ctx.gradients(loss, split, batch_size, params=params, rows=rows):
-        batches += 1
-        for name, gradient in gradients.items():
-            sums[name] += gradient
-    return {name: total / batches for name, total in sums.items()}
 
 
 def slice_rows(ctx: UnlearnContext, wanted: int, evaluations: int) -> dict[Literal["forget", "retain"], int]:

@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -116,25 +115,23 @@ class Soup(UnlearningMethod):
         """Let the inner method work, then look for the share."""
         options = self.options
         params = ctx.parameters()
-        start = snapshot(params)
+        start = ctx.weights(params)
         measures = 0 if options.alpha is not None else options.points  # the target, and all shares but the last
         rows = check_rows(ctx, options.check_rows, max(1, measures))
         target = options.target
         if options.alpha is None and target is None:
             target = ctx.unrelated_similarity(rows)
-        inner = inner_method(ctx, options.inner, {"lr": options.lr, **options.inner_options}, rows * measures)
-        ctx.delegate(inner)
+        inner = ctx.method(options.inner, {"lr": options.lr, **options.inner_options})
+        ctx.delegate(inner, reserved={"forget": rows * measures})
         if (alpha := options.alpha) is None:
             alpha = restore(ctx, params, start, options.points, target, rows)
         else:
-            write(params, soup(start, snapshot(params), alpha))
-        ctx.trained.update(name for name in params if not torch.equal(start[name], params[name]))
+            ctx.set_weights(soup(start, ctx.weights(params), alpha))
         ctx.log(alpha=alpha, **({} if target is None else {"target": target}))
 
     def planned_steps(self, rows: Mapping[Role, int], meter: SampleMeter, make_method: MakeMethod) -> int | None:
         """Those of the inner method, at most."""
-        inner = make_method(self.options.inner, self.options.inner_options)
-        return inner.planned_steps({role: rows[role] for role in inner.reads() if role in rows}, meter, make_method)
+        return self.inner_steps(self.options.inner, self.options.inner_options, rows, meter, make_method)
 
 
 def restore(
@@ -146,16 +143,16 @@ def restore(
     rows: int,
 ) -> float:
     """Mix in place with as little of the weights as they are now as brings the forget cosine down to the target. Returns how much."""
-    end = snapshot(params)
+    end = ctx.weights(params)
 
     def reaches(alpha: float) -> bool:
-        write(params, soup(start, end, alpha))
+        ctx.set_weights(soup(start, end, alpha))
         similarity = ctx.forget_similarity(rows)
         ctx.log(tried_alpha=alpha, similarity=similarity)
         return target is not None and similarity <= target
 
     alpha = first_share(reaches, points)
-    write(params, soup(start, end, alpha))
+    ctx.set_weights(soup(start, end, alpha))
     return alpha
 
 
@@ -203,7 +200,7 @@ class SubgroupForgetting(UnlearningMethod):
         rows = check_rows(ctx, options.check_rows, options.points + 1)
         target = ctx.unrelated_similarity(rows) if options.target is None else options.target
         params = self._chosen(ctx)
-        start = snapshot(params)
+        start = ctx.weights(params)
         forgetting, reminding = self._steps(ctx, rows * options.points)
 
         def forget(model: DualEncoder, batch: Batch) -> dict[str, Tensor]:
@@ -221,9 +218,9 @@ class SubgroupForgetting(UnlearningMethod):
                 )
 
         trained = list(params.values())
-        ctx.fit(forget, self._for(ctx, forgetting, "forget"), params=trained, splits=("forget",))
-        ctx.fit(remind, self._for(ctx, reminding, "retain"), params=trained, splits=("retain",), after_step=average)
-        write(params, self._mean)
+        ctx.fit(forget, options, steps=forgetting, params=trained, splits=("forget",))
+        ctx.fit(remind, options, steps=reminding, params=trained, splits=("retain",), after_step=average)
+        ctx.set_weights(self._mean)
         alpha = restore(ctx, params, start, options.points, target, rows)
         ctx.log(alpha=alpha, target=target)
 
@@ -243,8 +240,19 @@ class SubgroupForgetting(UnlearningMethod):
         """
         options = self.options
         matrices = {name: p for name, p in ctx.parameters(options.tower).items() if p.ndim > 1 and "embedding" not in name}
-        squares = {split: squared_gradients(ctx, split, matrices, options.batch_size) for split in ("forget", "retain")}
-        scores = relative_fisher(squares["forget"], squares["retain"])
+        # Each over a quarter of what is left of the budget, at most.
+        forget, retain = (
+            ctx.mean_gradients(
+                mean_cosine,
+                split,
+                options.batch_size,
+                params=matrices,
+                rows=ctx.affordable_rows(split, parts=4),
+                squared=True,
+            )
+            for split in self.data
+        )
+        scores = relative_fisher(forget, retain)
         if not scores:
             raise SalmuError("No layer has a gradient on retain pairs, so none can be chosen.")
         best = sorted(scores, key=lambda layer: -scores[layer])[: options.layers]
@@ -252,47 +260,17 @@ class SubgroupForgetting(UnlearningMethod):
         return {name: p for name, p in matrices.items() if layer_of(name) in best}
 
     def _steps(self, ctx: UnlearnContext, reserved: int) -> tuple[int, int]:
-        """Steps that forget and steps that remind.
-
-        Raises:
-            SalmuError: neither epochs nor a budget says how many.
-        """
+        """Steps that forget and steps that remind, at least one of each."""
         options = self.options
-        sizes: dict[Split, int] = {role: min(options.batch_size, ctx.rows(role)) for role in ("forget", "retain")}
+        total = ctx.steps_of_fit(options, reserved={"forget": reserved})
         if options.epochs is not None:
-            total = max(2, int(options.epochs * ctx.rows("forget") / sizes["forget"]))
+            total = max(2, total)
             forgetting = min(max(1, round(options.forget_share * total)), total - 1)
             return forgetting, total - forgetting
-        left = {role: ctx.budget_left(role) for role in sizes}
-        if left["forget"] is None or left["retain"] is None:
-            raise SalmuError("The number of epochs is not given and no budget limits it.", "Set epochs.")
-        total = min((left["forget"] - reserved) // sizes["forget"], left["retain"] // sizes["retain"])
         return max(1, round(options.forget_share * total)), max(1, round((1 - options.forget_share) * total))
-
-    def _for(self, ctx: UnlearnContext, steps: int, split: Split) -> SubgroupOptions:
-        """The loop's options for a number of steps over one split."""
-        rows = ctx.rows(split)
-        epochs = (steps + 0.5) * min(self.options.batch_size, rows) / rows  # half a step more, against rounding
-        changed: SubgroupOptions = self.options.model_copy(update={"epochs": epochs})
-        return changed
 
 
 # ---------------------------------------------------------------- what both need
-
-
-def squared_gradients(
-    ctx: UnlearnContext, split: Split, params: Mapping[str, nn.Parameter], batch_size: int
-) -> dict[str, Tensor]:
-    """Mean squared batch gradient of the pairs' mean cosine, over a quarter of what is left of the budget at most."""
-    left = ctx.budget_left(split)
-    rows = ctx.rows(split) if left is None else min(ctx.rows(split), max(1, left // 4))
-    sums: dict[str, Tensor] = {name: torch.zeros_like(parameter) for name, parameter in params.items()}
-    batches = 0
-    for gradients in ctx.gradients(mean_cosine, split, batch_size, params=params, rows=rows):
-        batches += 1
-        for name, gradient in gradients.items():
-            sums[name] += gradient.square()
-    return {name: total / batches for name, total in sums.items()}
 
 
 def mean_cosine(model: DualEncoder, pairs: Pairs) -> Tensor:
@@ -303,45 +281,7 @@ def mean_cosine(model: DualEncoder, pairs: Pairs) -> Tensor:
 
 def check_rows(ctx: UnlearnContext, wanted: int, measures: int) -> int:
     """As many forget pairs as wanted, but so that all measurements together take at most a fifth of what the budget holds."""
-    left = ctx.budget_left("forget")
-    rows = min(wanted, ctx.rows("forget"))
-    return rows if left is None else min(rows, max(4, left // (5 * measures)))  # a mean of fewer says nothing
-
-
-def inner_method(ctx: UnlearnContext, name: str, options: Mapping[str, Any], reserved: int) -> UnlearningMethod:
-    """The inner method, with its epochs set so that it leaves so many forget samples where it takes epochs and none are given.
-
-    Raises:
-        UnknownName, BadOptions: it is not installed, or takes other options.
-        SalmuError: it is soup itself.
-    """
-    if name == Soup.name:
-        raise SalmuError("soup cannot work around itself.", "Choose a method that forgets.")
-    inner = ctx.method(name, options)
-    if not reserved or not isinstance(inner.options, FitOptions) or inner.options.epochs is not None:
-        return inner
-    sizes = {role: min(inner.options.batch_size, ctx.rows(role)) for role in inner.reads()}
-    limits = []
-    for role, size in sizes.items():
-        left = ctx.budget_left(role)
-        if left is not None:
-            limits.append((left - (reserved if role == "forget" else 0)) // size)
-    if not limits:
-        return inner
-    first = inner.reads()[0]
-    return ctx.method(name, {**options, "epochs": (max(1, min(limits)) + 0.5) * sizes[first] / ctx.rows(first)})
-
-
-def snapshot(params: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-    """The values of parameters as they are now."""
-    return {name: parameter.detach().clone() for name, parameter in params.items()}
-
-
-@torch.no_grad()
-def write(params: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]) -> None:
-    """Give parameters new values."""
-    for name, parameter in params.items():
-        parameter.copy_(values[name])
+    return ctx.affordable_rows("forget", wanted, parts=5 * measures, least=4)  # the mean of fewer says nothing
 
 
 @hookimpl

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from salmu_core import (
     Batch,
@@ -70,11 +70,11 @@ class TaskVectorNegation(UnlearningMethod):
     def unlearn(self, ctx: UnlearnContext) -> None:
         """Fit, and go the same way from the start in the opposite direction."""
         params = ctx.parameters(self.options.tower)
-        start = snapshot(params)
+        start = ctx.weights(params)
         ctx.fit(learn_forget, self.options, params=params.values())
         vectors = {name: parameter.detach() - start[name] for name, parameter in params.items()}
         ctx.log(vector_norm=norm(vectors))
-        write(params, {name: negate(start[name], vectors[name], self.options.strength) for name in params})
+        ctx.set_weights({name: negate(start[name], vectors[name], self.options.strength) for name in params})
 
 
 class NegMerge(UnlearningMethod):
@@ -102,20 +102,20 @@ class NegMerge(UnlearningMethod):
         """One fit per vector, each from the weights that unlearning starts from; then merge and negate."""
         options = self.options
         params = ctx.parameters(options.tower)
-        start = snapshot(params)
-        epochs = self.epochs_each(ctx)
+        start = ctx.weights(params)
+        steps = self.steps_each(ctx)
         found: list[dict[str, Tensor]] = []
         for rate in learning_rates(options.lr, options.spread, options.vectors):
-            write(params, start)
+            ctx.set_weights(start)
             # A fit's number is part of what its batches are drawn from, so the order differs as well as the rate.
-            ctx.fit(learn_forget, options.model_copy(update={"lr": rate, "epochs": epochs}), params=params.values())
+            ctx.fit(learn_forget, options.model_copy(update={"lr": rate}), steps=steps, params=params.values())
             found.append({name: parameter.detach() - start[name] for name, parameter in params.items()})
         stacked = {name: torch.stack([vectors[name] for vectors in found]) for name in params}
         merged = {name: sign_consensus(vectors) for name, vectors in stacked.items()}
         kept = sum(int((vector != 0).sum()) for vector in merged.values())
         changed = sum(int((vectors != 0).any(dim=0).sum()) for vectors in stacked.values())
         ctx.log(vector_norm=norm(merged), agreement=kept / max(1, changed))
-        write(params, {name: negate(start[name], merged[name], options.strength) for name in params})
+        ctx.set_weights({name: negate(start[name], merged[name], options.strength) for name in params})
 
     def planned_steps(self, rows: Mapping[Role, int], meter: SampleMeter, make_method: MakeMethod) -> int | None:
         """Those of all fits together."""
@@ -126,28 +126,10 @@ class NegMerge(UnlearningMethod):
         meter.check("forget", fits * each * size)
         return int(fits * each)
 
-    def epochs_each(self, ctx: UnlearnContext) -> float | None:
-        """Passes per fit: the option, or an equal share of what is left, which is whole batches of every fit alike."""
-        left = ctx.budget_left("forget")
-        if self.options.epochs is not None or left is None:
-            epochs: float | None = self.options.epochs
-            return epochs
-        rows = ctx.rows("forget")
-        size = min(self.options.batch_size, rows)
-        steps = left // size // self.options.vectors
-        return (steps + 0.5) * size / rows  # half a step more than it takes, against rounding
-
-
-def snapshot(params: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-    """The values of parameters as they are now."""
-    return {name: parameter.detach().clone() for name, parameter in params.items()}
-
-
-@torch.no_grad()
-def write(params: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]) -> None:
-    """Give parameters new values."""
-    for name, parameter in params.items():
-        parameter.copy_(values[name])
+    def steps_each(self, ctx: UnlearnContext) -> int:
+        """Steps per fit: the epochs that are given, or an equal share of what the budget holds."""
+        steps = ctx.steps_of_fit(self.options)
+        return steps if self.options.epochs is not None else steps // self.options.vectors
 
 
 def norm(vectors: Mapping[str, Tensor]) -> float:

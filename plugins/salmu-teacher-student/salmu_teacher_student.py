@@ -25,7 +25,7 @@ from salmu_core import (
     UnlearningMethod,
     hookimpl,
 )
-from salmu_core.losses import contrastive_loss, group_mask, mismatched_cosine, pair_cosine
+from salmu_core.losses import contrastive_loss, group_mask
 
 # ---------------------------------------------------------------- what both have in common
 
@@ -143,24 +143,20 @@ class Scrub(LossMethod):
         rows = self._plan(ctx)
         params = ctx.parameters(options.tower)
         if rows:
-            self._rewind = Rewind(reference_similarity(ctx, rows))
+            self._rewind = Rewind(ctx.unrelated_similarity(rows))
             ctx.log(reference=self._rewind.reference)
         due = check_steps(self._steps, options.checks, options.max_share)
 
         def after_step(step: int) -> None:
             self._done = step
             if self._rewind is not None and step in due:
-                similarity = forget_similarity(ctx, rows)
+                similarity = ctx.forget_similarity(rows)
                 self._rewind.offer(similarity, {name: ctx.model.weight_in_use(name) for name in params})
                 ctx.log(checked_step=step, similarity=similarity)
 
-        # Half a step more than it takes, against rounding.
-        epochs = (self._steps + 0.5) * min(options.batch_size, ctx.rows("forget")) / ctx.rows("forget")
-        ctx.fit(self.loss, options.model_copy(update={"epochs": epochs}), params=params.values(), after_step=after_step)
+        ctx.fit(self.loss, options, steps=self._steps, params=params.values(), after_step=after_step)
         if self._rewind is not None and self._rewind.weights is not None:
-            with torch.no_grad():
-                for name, parameter in params.items():
-                    parameter.copy_(self._rewind.weights[name])
+            ctx.set_weights(self._rewind.weights)
 
     def loss(self, model: DualEncoder, batch: Batch) -> dict[str, Tensor]:
         """The forget batch in a step that leaves the teacher, else the retain batch."""
@@ -214,38 +210,6 @@ class Scrub(LossMethod):
             left["forget"] -= measures * check
             self._steps = max(1, min(left[role] // sizes[role] for role in self.data))
         return check
-
-
-def reference_similarity(ctx: UnlearnContext, rows: int) -> float:
-    """What forget images have in common with forget captions of other people anyway: a goal that needs no Clean model.
-
-    Raises:
-        SalmuError: all pairs measured are of one identity.
-    """
-    parts = embed_some(ctx, rows)
-    identity = torch.cat([pairs.columns["identity"] for pairs, _, _ in parts])
-    found = mismatched_cosine(torch.cat([part[1] for part in parts]), torch.cat([part[2] for part in parts]), identity)
-    if not torch.isfinite(found):
-        raise SalmuError(
-            "The reference of scrub cannot be measured: all forget pairs that it looks at are of one identity.",
-            "Raise check_rows, or --set rewind=false.",
-        )
-    return float(found)
-
-
-def forget_similarity(ctx: UnlearnContext, rows: int) -> float:
-    """Mean cosine of some forget pairs, the same ones whenever it is asked for; counted."""
-    return float(torch.cat([pair_cosine(image, text) for _, image, text in embed_some(ctx, rows)]).double().mean())
-
-
-@torch.no_grad()
-def embed_some(ctx: UnlearnContext, rows: int) -> list[tuple[Pairs, Tensor, Tensor]]:
-    """Batches of some forget pairs, drawn from the run's seed, with their embeddings on the CPU."""
-    found = []
-    for pairs in ctx.batches("forget", 256, rows=rows, shuffle=True):
-        image, text, _ = ctx.model(pairs)
-        found.append((pairs, image.cpu(), text.cpu()))
-    return found
 
 
 # ---------------------------------------------------------------- bad teaching

@@ -84,16 +84,12 @@ class SalUn(UnlearningMethod):
         given = options.inner_options
         if given is None:
             given = RANDOM_LABELS if options.inner == "shuffled-captions" else {}
-        inner = inner_method(ctx, options.inner, {"lr": options.lr, **given})
+        inner = ctx.method(options.inner, {"lr": options.lr, **given})
         params = ctx.parameters()
-        left = ctx.budget_left("forget")
-        rows = options.rows if left is None else max(1, min(options.rows, left // 10))
-        total: dict[str, Tensor] = {name: torch.zeros_like(parameter) for name, parameter in params.items()}
-        for gradients in ctx.gradients(pairs_loss, "forget", options.batch_size, params=params, rows=rows):
-            for name, gradient in gradients.items():
-                total[name] += gradient
-        mask = saliency_mask(total, options.share)
-        start = {name: parameter.detach().clone() for name, parameter in params.items()}
+        rows = ctx.affordable_rows("forget", options.rows, parts=10)
+        gradients = ctx.mean_gradients(pairs_loss, "forget", options.batch_size, params=params, rows=rows)
+        mask = saliency_mask(gradients, options.share)
+        start = ctx.weights(params)
 
         def hide(gradients: Gradients) -> None:
             for name, gradient in gradients.items():
@@ -228,12 +224,12 @@ class Munba(UnlearningMethod):
                 found = {name: gradient * (length / own if own else 0.0) for name, gradient in found.items()}
             return found
 
-        inner = inner_method(ctx, options.inner, {"lr": options.lr, **options.inner_options})
+        inner = ctx.method(options.inner, {"lr": options.lr, **options.inner_options})
         ctx.delegate(inner, combine=bargain)
 
     def planned_steps(self, rows: Mapping[Role, int], meter: SampleMeter, make_method: MakeMethod) -> int | None:
         """Those of the inner method."""
-        return steps_of(self.options.inner, self.options.inner_options, rows, meter, make_method)
+        return self.inner_steps(self.options.inner, self.options.inner_options, rows, meter, make_method)
 
 
 def normalised_sum(forget: Gradients, retain: Gradients) -> dict[str, Tensor]:
@@ -266,12 +262,12 @@ class NormalisedSum(UnlearningMethod):
         def add(terms: Mapping[str, Gradients]) -> dict[str, Tensor]:
             return normalised_sum(*two_sides(terms, options.retain_term, options.inner))
 
-        inner = inner_method(ctx, options.inner, {"lr": options.lr, **options.inner_options})
+        inner = ctx.method(options.inner, {"lr": options.lr, **options.inner_options})
         ctx.delegate(inner, combine=add)
 
     def planned_steps(self, rows: Mapping[Role, int], meter: SampleMeter, make_method: MakeMethod) -> int | None:
         """Those of the inner method."""
-        return steps_of(self.options.inner, self.options.inner_options, rows, meter, make_method)
+        return self.inner_steps(self.options.inner, self.options.inner_options, rows, meter, make_method)
 
 
 class SurgeryOptions(SettlingOptions):
@@ -302,34 +298,12 @@ class GradientSurgery(UnlearningMethod):
             kept = project_out(forget, retain, options.project == "conflict")
             return {name: gradient + retain[name] for name, gradient in kept.items()}
 
-        inner = inner_method(ctx, options.inner, {"lr": options.lr, **options.inner_options})
+        inner = ctx.method(options.inner, {"lr": options.lr, **options.inner_options})
         ctx.delegate(inner, combine=operate)
 
     def planned_steps(self, rows: Mapping[Role, int], meter: SampleMeter, make_method: MakeMethod) -> int | None:
         """Those of the inner method."""
-        return steps_of(self.options.inner, self.options.inner_options, rows, meter, make_method)
-
-
-def inner_method(ctx: UnlearnContext, name: str, options: Mapping[str, Any]) -> UnlearningMethod:
-    """The method that is wrapped.
-
-    Raises:
-        UnknownName, BadOptions: it is not installed, or takes other options.
-        SalmuError: it is a wrapper itself.
-    """
-    if name in {cls.name for cls in register_methods()}:
-        raise SalmuError(
-            f"{name} works around another method and cannot be inside one.", "Choose a method with a loss of its own."
-        )
-    return ctx.method(name, options)
-
-
-def steps_of(
-    name: str, options: Mapping[str, Any], rows: Mapping[Role, int], meter: SampleMeter, make_method: MakeMethod
-) -> int | None:
-    """Steps that a method takes inside another one."""
-    inner = make_method(name, options)
-    return inner.planned_steps({role: rows[role] for role in inner.reads() if role in rows}, meter, make_method)
+        return self.inner_steps(self.options.inner, self.options.inner_options, rows, meter, make_method)
 
 
 @hookimpl

@@ -91,6 +91,7 @@ class AuditContext:
         loss: Loss,
         options: FitOptions,
         *,
+        steps: int | None = None,
         model: DualEncoder | None = None,
         params: Sequence[nn.Parameter] | None = None,
         on_gradients: OnGradients | None = None,
@@ -99,6 +100,7 @@ class AuditContext:
         """Train a model on a split, through salmu's one training loop; batches are `batch.forget`, whatever the split.
 
         Args:
+            steps: optimiser steps in the place of the options' epochs.
             model: default: the audited one.
             params: what is trained; default: the tower of `options`.
             on_gradients: changes the gradients in place before they are used.
@@ -107,14 +109,13 @@ class AuditContext:
         model = self.model if model is None else model
         store = PairStore(split, model.processor, model.device, self._data)
         meter = SampleMeter({}, self._name)
-        steps = meter.steps(options, {"forget": len(store)})
         job = Fit(
             accelerator=self.accelerator,
             model=model,
             loss=loss,
             stores={"forget": store},
             options=options,
-            steps=steps,
+            steps=meter.steps(options, {"forget": len(store)}, asked=steps),
             params=model.tower_parameters(options.tower) if params is None else params,
             meter=meter,
             seed=derive_seed(self._seed, "audit", self._name),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from salmu_core.errors import RAISE_BUDGET, BadOptions, BudgetExceeded
@@ -40,10 +41,21 @@ class SampleMeter:
         self.allowed = dict(allowed)
         self.owner = owner
         self.seen: dict[str, int] = dict.fromkeys(allowed, 0)
+        self._held: dict[str, int] = {}
 
     def left(self, role: str) -> int | None:
         """Samples of a role that may still be handed out; None when unlimited."""
-        return None if role not in self.allowed else self.allowed[role] - self.seen[role]
+        return None if role not in self.allowed else self.allowed[role] - self.seen[role] - self._held.get(role, 0)
+
+    @contextmanager
+    def holding_back(self, samples: Mapping[str, int]) -> Iterator[None]:
+        """While open, so many samples per role are not there: they are for later."""
+        before = self._held
+        self._held = {role: before.get(role, 0) + samples.get(role, 0) for role in {*before, *samples}}
+        try:
+            yield
+        finally:
+            self._held = before
 
     def take(self, role: str, samples: int) -> None:
         """Count `samples` more of a role.
@@ -73,19 +85,31 @@ class SampleMeter:
             sizes[role] = max(1, min(options.batch_size, count, count if left is None else left))
         return sizes
 
-    def steps(self, options: FitOptions, rows: Mapping[str, int]) -> int:
-        """Optimiser steps of a fit: the given epochs over the first role, or all that the budget holds. Counts nothing.
+    def steps(
+        self,
+        options: FitOptions,
+        rows: Mapping[str, int],
+        *,
+        asked: int | None = None,
+        reserved: Mapping[str, int] | None = None,
+    ) -> int:
+        """Optimiser steps of a fit: those asked for, or the given epochs over the first role, or all that the budget holds; at least
+        one. Counts nothing.
 
         Args:
             rows: of every role of which each step sees a batch.
+            reserved: samples per role that a fit without epochs leaves.
 
         Raises:
-            BudgetExceeded: the epochs asked for need more samples of some role than are left.
+            BudgetExceeded: the steps or epochs asked for need more samples of some role than are left.
             BadOptions: neither epochs nor a budget says how many.
         """
         sizes = self.batch_sizes(options, rows)
-        if options.epochs is None:
-            limits = [left // sizes[role] for role in rows if (left := self.left(role)) is not None]
+        if asked is not None:
+            steps = asked
+        elif options.epochs is None:
+            kept = reserved or {}
+            limits = [(left - kept.get(role, 0)) // sizes[role] for role in rows if (left := self.left(role)) is not None]
             if not limits:
                 raise BadOptions("The number of epochs is not given and no budget limits it.", "Set epochs.")
             steps = min(limits)

@@ -1,19 +1,17 @@
-"""What a method may use: the model, the forget and retain splits, and the budget. Nothing here leads to evaluation data."""
+"""What a method may use: the model, the forget and retain splits, and the budget."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from jaxtyping import Int
 from torch import Tensor, nn
 
-from salmu_core.data.pairs import NotedColumns, Pairs, Role
+from salmu_core.data.pairs import Role
 from salmu_core.data.pixels import PairStore
 from salmu_core.errors import BadOptions, SalmuError
-from salmu_core.losses import mismatched_cosine, pair_cosine
 from salmu_core.method import FitOptions, UnlearningMethod
 from salmu_core.models.adapters import Added, LowRank, adapted_names, added_by, installed
 from salmu_core.models.dual_encoder import DualEncoder
@@ -21,21 +19,15 @@ from salmu_core.runner.budget import SampleMeter
 from salmu_core.runner.checkpoints import Checkpoints
 from salmu_core.runner.fit import fit
 from salmu_core.runner.fit_job import AfterStep, Fit, Loss
-from salmu_core.runner.gradients import Combine, OnGradients, gradients_of
+from salmu_core.runner.gradients import Combine, OnGradients
+from salmu_core.runner.measuring import Measuring, Tell, silent
 from salmu_core.runner.wrapping import Wrapping, check_inner
-from salmu_core.seeding import derive_seed
 
 #: Makes an installed method of that name with these options.
 MakeMethod = Callable[[str, Mapping[str, Any]], UnlearningMethod]
-#: Shows that a stage moves: stage, done, total, values.
-Tell = Callable[[str, int, int, Mapping[str, float]], None]
 
 
-def _silent(stage: str, done: int, total: int, values: Mapping[str, float]) -> None:
-    """Nobody watches."""
-
-
-class UnlearnContext:
+class UnlearnContext(Measuring):
     """Handed to `UnlearningMethod.unlearn`.
 
     Attributes:
@@ -53,30 +45,23 @@ class UnlearnContext:
         seed: int,
         method: UnlearningMethod,
         checkpoints: Checkpoints | None = None,
-        tell: Tell = _silent,
+        tell: Tell = silent,
         clean: Callable[[], DualEncoder] | None = None,
         make_method: MakeMethod | None = None,
     ) -> None:
-        self.model = model
-        self.accelerator = accelerator
-        self.seed = seed
+        super().__init__(model, stores, meter, accelerator, seed, method, tell)
         self.history: list[dict[str, float]] = []
         self.steps = 0
         self.global_batch = 0
+        #: Names of the parameters that fits trained. A run's record adds those whose values changed in other ways.
         self.trained: set[str] = set()
         #: What adapters added to the weights, fit by fit.
         self.added: list[Added] = []
-        self._stores = dict(stores)
-        self._meter = meter
-        self._method = method
         self._checkpoints = checkpoints
-        self._tell = tell
         self._clean = clean
         self._make_method = make_method
         self._wrapping = Wrapping()
         self._fits = 0
-        self._captions: dict[str, int] = {}
-        self._declared = set(method.columns)
         self.seconds_before_resume = 0.0
 
     # ------------------------------------------------------------------ training
@@ -86,6 +71,7 @@ class UnlearnContext:
         loss: Loss,
         options: FitOptions,
         *,
+        steps: int | None = None,
         params: Iterable[nn.Parameter] | None = None,
         splits: Sequence[Role] | None = None,
         after_step: AfterStep | None = None,
@@ -97,6 +83,7 @@ class UnlearnContext:
         Args:
             loss: a scalar, or named scalars that are summed. It sees the global batch.
             options: the loop's options; `epochs=None` uses all the budget that is left.
+            steps: optimiser steps, at least one, in the place of the options' epochs.
             params: what is trained; default: both towers without the logit scale.
             splits: roles of which every step sees a batch; the first sets the epoch. Default: what the method `reads`.
             after_step: called after each step with its number; True ends the fit.
@@ -107,10 +94,9 @@ class UnlearnContext:
             BudgetExceeded: more samples than are left, found before the first step.
             Diverged: a loss or gradient stopped being finite.
         """
-        roles = tuple(splits) if splits is not None else self._method.reads()
-        stores: dict[str, PairStore] = {role: self._store(role) for role in roles}
+        stores: dict[str, PairStore] = {role: self._store(role) for role in splits or self._method.reads()}
         rows = {role: len(store) for role, store in stores.items()}
-        steps = self._meter.steps(options, rows)
+        steps = self._meter.steps(options, rows, asked=steps)
         chosen = list(params) if params is not None else self.model.tower_parameters("both")
         ids = {id(parameter) for parameter in chosen}
         named = {name: parameter for name, parameter in self.model.named_parameters() if id(parameter) in ids}
@@ -148,6 +134,21 @@ class UnlearnContext:
             if adapters:
                 self.added.append(added_by(adapters))
 
+    def steps_of_fit(
+        self, options: FitOptions, splits: Sequence[Role] | None = None, *, reserved: Mapping[Role, int] | None = None
+    ) -> int:
+        """Optimiser steps that `fit` would take with these options, for a method that divides them between several fits.
+
+        Args:
+            splits: as for `fit`.
+            reserved: samples per role to leave for measurements, where the options give no epochs.
+
+        Raises:
+            BudgetExceeded, BadOptions: as `fit`.
+        """
+        rows: dict[str, int] = {role: self.rows(role) for role in splits or self._method.reads()}
+        return self._meter.steps(options, rows, reserved={str(role): count for role, count in (reserved or {}).items()})
+
     def _new_adapters(
         self, options: FitOptions, trained: Mapping[str, nn.Parameter], changes_gradients: OnGradients | None
     ) -> dict[str, LowRank]:
@@ -173,7 +174,10 @@ class UnlearnContext:
         Raises:
             UnknownName: it is not installed.
             BadOptions: it does not take these options.
+            SalmuError: it is the method that asks.
         """
+        if name == self._method.name:
+            raise SalmuError(f"{name} cannot work around itself.", "Choose another inner method.")
         if self._make_method is None:
             raise SalmuError(f"{self._method.name} asks for the method {name}, and none are at hand here.")
         return self._make_method(name, options)
@@ -185,21 +189,26 @@ class UnlearnContext:
         on_gradients: OnGradients | None = None,
         combine: Combine | None = None,
         after_step: AfterStep | None = None,
+        reserved: Mapping[Role, int] | None = None,
     ) -> None:
         """Let `inner` unlearn in this run, on this budget, with something done to each of its training steps.
 
         Args:
             on_gradients, combine, after_step: as for `fit`; they hold for every fit of the inner method.
+            reserved: samples per role that it must leave, unless its options say how many epochs it takes.
 
         Raises:
-            SalmuError: it sees data that the outer method has not declared.
+            SalmuError: it sees data that the outer method has not declared, or changes steps that the outer one changes.
         """
         outer, before = self._method, self._wrapping
+        before.check_room_for(outer)
         check_inner(outer, inner)
+        held = {} if getattr(inner.options, "epochs", None) is not None else dict(reserved or {})
         self._declared.update(inner.columns)
         self._method, self._wrapping = inner, Wrapping(outer, on_gradients, combine, after_step)
         try:
-            inner.unlearn(self)
+            with self._meter.holding_back({str(role): count for role, count in held.items()}):
+                inner.unlearn(self)
         finally:
             self._method, self._wrapping = outer, before
 
@@ -207,102 +216,6 @@ class UnlearnContext:
         self._tell("unlearn", step, steps, values)
         if self.accelerator.log_with:
             self.accelerator.log(dict(values), step=self.steps + step)
-
-    # ------------------------------------------------------------------ statistics
-
-    def batches(self, split: Role, batch_size: int, *, rows: int | None = None, shuffle: bool = False) -> Iterator[Pairs]:
-        """The split once. Every process sees all of it. Counts.
-
-        Args:
-            rows: no more than this many; default: all.
-            shuffle: in an order drawn from the run's seed instead of row order, in which neighbours are photos of one
-                person: what a contrastive loss over a batch needs.
-        """
-        store = self._store(split)
-        total = len(store) if rows is None else min(rows, len(store))
-        self._meter.check(split, total)
-        order = torch.arange(len(store))
-        if shuffle:
-            order = torch.randperm(len(store), generator=self.generator("batches", split))
-        for start in range(0, total, batch_size):
-            index = order[start : min(start + batch_size, total)]
-            self._meter.take(split, len(index))
-            yield Pairs(store, index)
-            self._tell(f"measure {split}", start + len(index), total, {})
-
-    def accumulate(
-        self,
-        measure: Callable[[Pairs], Mapping[str, Tensor]],
-        split: Role,
-        batch_size: int = 64,
-        *,
-        rows: int | None = None,
-        shuffle: bool = False,
-    ) -> dict[str, Tensor]:
-        """Sums of what `measure` returns, over `batches`. Runs without gradients.
-
-        Inside `measure`, call `model.encode_image(pairs.image)` or `model.encode_text(pairs.text)` where hooks watch the
-        model: those compute the whole batch on every process, so each has the same sums.
-        """
-        sums: dict[str, Tensor] = {}
-        with torch.no_grad():
-            for pairs in self.batches(split, batch_size, rows=rows, shuffle=shuffle):
-                for name, value in measure(pairs).items():
-                    sums[name] = sums[name] + value if name in sums else value.clone()
-        return sums
-
-    def gradients(
-        self,
-        loss: Callable[[DualEncoder, Pairs], Tensor],
-        split: Role,
-        batch_size: int = 64,
-        *,
-        params: Mapping[str, nn.Parameter] | None = None,
-        rows: int | None = None,
-        shuffle: bool = True,
-    ) -> Iterator[dict[str, Tensor]]:
-        """The gradient of `loss(model, pairs)` for each batch of `batches`, by parameter name; zeros where the loss does
-        not depend on a parameter. The same on every process. No weight is changed.
-        """
-        named = dict(params) if params is not None else self.parameters()
-        for pairs in self.batches(split, batch_size, rows=rows, shuffle=shuffle):
-            yield gradients_of(loss(self.model, pairs), named, self.accelerator.num_processes)
-
-    def forget_similarity(self, rows: int) -> float:
-        """Mean cosine of so many forget pairs, drawn from the run's seed: the same ones whenever it is asked for. Counts."""
-        found = [pair_cosine(image, text) for _, image, text in self._embedded_forget(rows)]
-        return float(torch.cat(found).double().mean())
-
-    def unrelated_similarity(self, rows: int) -> float:
-        """Mean cosine of so many forget images with captions of other identities: what they have in common anyway, and a goal for
-        forgetting that needs no Clean model. Counts, and reads `identity_id`.
-
-        Raises:
-            SalmuError: all of them are of one identity.
-        """
-        parts = self._embedded_forget(rows)
-        identity = torch.cat([pairs.columns["identity"] for pairs, _, _ in parts])
-        found = mismatched_cosine(torch.cat([part[1] for part in parts]), torch.cat([part[2] for part in parts]), identity)
-        if not torch.isfinite(found):
-            raise SalmuError(
-                f"{self._method.name} cannot measure what unrelated pairs have in common: all {rows} forget pairs that it looks at"
-                " are of one identity.",
-                "Let it look at more rows, or give its target where it has that option.",
-            )
-        return float(found)
-
-    @torch.no_grad()
-    def _embedded_forget(self, rows: int) -> list[tuple[Pairs, Tensor, Tensor]]:
-        found = []
-        for pairs in self.batches("forget", 256, rows=rows, shuffle=True):
-            image, text, _ = self.model(pairs)
-            found.append((pairs, image.cpu(), text.cpu()))
-        return found
-
-    def parameters(self, tower: Literal["both", "image", "text"] = "both") -> dict[str, nn.Parameter]:
-        """Parameters of one or both towers by name, without logit scale and bias."""
-        ids = {id(parameter) for parameter in self.model.tower_parameters(tower)}
-        return {name: parameter for name, parameter in self.model.named_parameters() if id(parameter) in ids}
 
     # ------------------------------------------------------------------ models and data
 
@@ -325,53 +238,21 @@ class UnlearnContext:
         clean.micro_batch = self.model.micro_batch
         return clean
 
-    def rows(self, split: Role) -> int:
-        """Rows of a split."""
-        return len(self._store(split))
+    @torch.no_grad()
+    def set_weights(self, values: Mapping[str, Tensor]) -> None:
+        """Give parameters of the model new values, in place.
 
-    def captions(self, split: Role) -> Sequence[str]:
-        """Captions in the order of `Pairs.index`. Noted in the record: every row once, however often they are asked for."""
-        captions = tuple(self._store(split).captions)
-        self._captions[split] = len(captions)
-        return captions
+        Args:
+            values: by parameter name; parameters that are not named stay as they are. `weights` gives some to come back to.
+        """
+        named = dict(self.model.named_parameters())
+        for name, value in values.items():
+            named[name].copy_(value)
 
-    def columns(self, split: Role) -> Mapping[str, Sequence[Any]]:
-        """Metadata columns (identity_id, data_field, name, value, ...) in the order of `Pairs.index`. Those that are read are noted
-        in the record; a method declares them in `columns`."""
-        store = self._store(split)
-        return NotedColumns(store.split.columns, store.columns_read)
-
-    def tokenize(self, captions: Sequence[str]) -> Int[Tensor, "batch context"]:
-        """Token ids on the run's device."""
-        return self.model.processor.tokenize(captions).to(self.model.device)
-
-    @property
-    def samples(self) -> Mapping[str, int]:
-        """Samples seen so far, per role."""
-        return dict(self._meter.seen)
-
-    @property
-    def captions_read(self) -> Mapping[str, int]:
-        """Rows of a role whose captions were read without their pictures, outside of batches."""
-        return dict(self._captions)
-
-    @property
-    def columns_read(self) -> Mapping[str, tuple[str, ...]]:
-        """Metadata columns that were read, per role."""
-        return {role: tuple(sorted(store.columns_read)) for role, store in self._stores.items() if store.columns_read}
-
-    @property
-    def undeclared_columns(self) -> tuple[str, ...]:
-        """Columns that were read and that the method does not declare."""
-        return tuple(sorted({name for names in self.columns_read.values() for name in names} - self._declared))
-
-    def budget_left(self, split: Role) -> int | None:
-        """Samples of a role that may still be seen."""
-        return self._meter.left(split)
-
-    def generator(self, *purpose: object) -> torch.Generator:
-        """A CPU generator for one purpose, seeded from the run's seed."""
-        return torch.Generator().manual_seed(derive_seed(self.seed, self._method.name, *purpose))
+    def weights(self, params: Mapping[str, nn.Parameter] | None = None) -> dict[str, Tensor]:
+        """Copies of the parameters' values as they are now, by name; default: those of both towers."""
+        chosen = self.parameters() if params is None else params
+        return {name: parameter.detach().clone() for name, parameter in chosen.items()}
 
     def log(self, **values: float) -> None:
         """Values for the progress display, the trackers and the run's history."""
@@ -379,11 +260,3 @@ class UnlearnContext:
         self._tell("log", 0, 0, values)
         if self.accelerator.log_with:
             self.accelerator.log(dict(values), step=self.steps)
-
-    def _store(self, split: Role) -> PairStore:
-        if split not in self._method.reads() or split not in self._stores:
-            raise SalmuError(
-                f"{self._method.name} asks for the {split} split and has not declared it.",
-                f"It declares data = {self._method.data} and reads {self._method.reads()} with these options.",
-            )
-        return self._stores[split]

@@ -6,7 +6,7 @@ import json
 import random
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -186,7 +186,7 @@ def _unlearn(
         "steps": ctx.steps,
         "global_batch": ctx.global_batch,
         "execution": in_force,
-        "trainable_parameters": _trained_parameters(ctx, sizes),
+        "trainable_parameters": _trained_parameters(ctx, sizes, _changed(handed.weights, weights)),
         "total_parameters": sum(sizes.values()),
         "peak_memory_bytes": memory.bytes(),
         "weight_change": _relative_change(handed.weights, weights) if usable else None,
@@ -206,17 +206,23 @@ def _unlearn(
     return Unlearned(model, facts, error)
 
 
-def _trained_parameters(ctx: UnlearnContext, weights: Mapping[str, int]) -> int:
-    """Numbers that training could change: of a weight that had an adapter, those of the adapter.
+def _changed(before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tensor]) -> set[str]:
+    """Names of the parameters that have other values now."""
+    return {f"clip.{name}" for name, tensor in after.items() if not torch.equal(tensor.detach().cpu(), before[name].cpu())}
+
+
+def _trained_parameters(ctx: UnlearnContext, weights: Mapping[str, int], changed: Set[str]) -> int:
+    """How many numbers training could change or something else changed. Of a weight that had an adapter, those of the adapter
+    count.
 
     Args:
-        weights: name -> numbers of each, before the method.
+        weights: name -> numbers of each parameter, before the method.
     """
     factors: dict[str, int] = {}
     for stage in ctx.added:
         for name, (up, down, _) in stage.items():
             factors[f"clip.{name}"] = factors.get(f"clip.{name}", 0) + up.numel() + down.numel()
-    return sum(min(weights[name], factors.get(name, weights[name])) for name in ctx.trained)
+    return sum(min(weights[name], factors.get(name, weights[name])) for name in (ctx.trained | changed) & set(weights))
 
 
 def save_adapter(

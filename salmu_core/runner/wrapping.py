@@ -17,12 +17,24 @@ _INNER = "inner."  # what the inner method keeps is saved under this prefix
 
 @dataclass(frozen=True)
 class Wrapping:
-    """What an outer method does to the fits of an inner one; by default nothing, and there is none."""
+    """What an outer method does to the fits of an inner one; by default there is no outer method."""
 
     outer: UnlearningMethod | None = None
     on_gradients: OnGradients | None = None
     combine: Combine | None = None
     step_done: AfterStep | None = None
+
+    def check_room_for(self, method: UnlearningMethod) -> None:
+        """Refuse a method that wants to do the same to another one: only one of them would be heard.
+
+        Raises:
+            SalmuError: this wrapping does something to its steps.
+        """
+        if self.outer is not None and any((self.on_gradients, self.combine, self.step_done)):
+            raise SalmuError(
+                f"{method.name} works around another method and cannot be inside one that does, as {self.outer.name}.",
+                "Choose a method with a loss of its own.",
+            )
 
     def after_step(self, inner: AfterStep | None) -> AfterStep | None:
         """Both calls, the outer one first; either may end the fit."""

@@ -281,3 +281,9 @@ def test_tensorboard_gets_the_curves(tmp_path, settings):
     pytest.importorskip("tensorboard")
     _run("ascent", tmp_path / "run", Settings(cache=settings.cache, cpu=True, log_with="tensorboard"))
     assert list((tmp_path / "run" / "logs").rglob("events*"))
+
+
+def test_weights_that_were_edited_without_a_fit_count_as_trained(tmp_path, settings):
+    record = _run("weight-edit", tmp_path / "run", settings)
+    assert record.cost.steps == 0
+    assert 0 < record.cost.trainable_parameters < record.cost.total_parameters

@@ -103,10 +103,10 @@ class NameInversion(Audit):
         extras["tokens"] = float(len(tokens))
         steps, size = self.options.steps, min(self.options.batch_size, len(seen))
         for lr in self.options.lrs:
-            how = FitOptions(lr=lr, epochs=(steps + 0.5) * size / len(seen), batch_size=size, weight_decay=0.0)
+            how = FitOptions(lr=lr, batch_size=size, weight_decay=0.0)
             with freed_rows(ctx.model, tokens) as free:
                 try:
-                    ctx.train(seen, loss, how, params=[rows_of(free)])
+                    ctx.train(seen, loss, how, steps=steps, params=[rows_of(free)])
                 except Diverged:
                     continue
                 extras[f"lr {lr:g}"] = mean_reciprocal_rank(of_facts, ctx.texts(captions), own)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -84,18 +82,10 @@ class KeyValueEdit(UnlearningMethod):
         change = options.strength * least_squares_edit(changes, keys, kept, options.keep, options.ridge)
         before = (person * text).sum(dim=1).mean()
         end.add(options.place, change)
-        edited = end.parameter(options.place)
-        ctx.trained.update(name for name, parameter in ctx.model.named_parameters() if parameter is edited)
         if options.place == "mlp":
             normalised = end.normalised(stream + keys @ change.T)
         after = (person * F.normalize(end.outputs(normalised), dim=1)).sum(dim=1).mean()
         ctx.log(level=float(level.mean()), similarity_before=float(before), similarity=float(after))
-
-
-def rows_to_read(ctx: UnlearnContext, split: Literal["forget", "retain"]) -> int:
-    """All rows of a split, or as many as the budget holds."""
-    left = ctx.budget_left(split)
-    return ctx.rows(split) if left is None else min(ctx.rows(split), max(1, left))
 
 
 def encode_captions(ctx: UnlearnContext, end: TextEnd, pairs: Pairs, caught: Caught) -> Tensor:
@@ -111,7 +101,7 @@ def forget_rows(ctx: UnlearnContext, end: TextEnd, batch_size: int) -> tuple[Ten
     """Embeddings of forget pairs in double precision on the CPU, their identities, and what passed the end of the text
     encoder: one counted pass."""
     images, texts, identities, caught = [], [], [], Caught()
-    for pairs in ctx.batches("forget", batch_size, rows=rows_to_read(ctx, "forget"), shuffle=True):
+    for pairs in ctx.batches("forget", batch_size, rows=ctx.affordable_rows("forget"), shuffle=True):
         images.append(ctx.model.encode_image(pairs.image).cpu())
         texts.append(encode_captions(ctx, end, pairs, caught).cpu())
         identities.append(pairs.columns["identity"].cpu())
@@ -127,7 +117,7 @@ def kept_moment(ctx: UnlearnContext, end: TextEnd, place: Place, batch_size: int
         keys = end.normalised(caught.stream[0].double()) if place == "projection" else caught.hidden[0].double()
         return {"products": keys.T @ keys, "rows": keys.new_tensor(len(keys))}
 
-    sums = ctx.accumulate(measure, "retain", batch_size, rows=rows_to_read(ctx, "retain"), shuffle=True)
+    sums = ctx.accumulate(measure, "retain", batch_size, rows=ctx.affordable_rows("retain"), shuffle=True)
     return sums["products"] / sums["rows"]
 
 

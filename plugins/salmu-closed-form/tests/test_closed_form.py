@@ -291,7 +291,6 @@ def ran(**options):
 def test_one_matrix_is_edited_and_the_rest_is_bit_equal(place, name):
     before, after, ctx = ran(place=place)
     assert [key for key in before if not torch.equal(before[key], after[key])] == [name]
-    assert ctx.trained == {f"clip.{name}"}
     assert ctx.samples == {"forget": 36, "retain": 24}
 
 

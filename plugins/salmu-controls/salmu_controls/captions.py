@@ -82,22 +82,17 @@ class CaptionCentroid(UnlearningMethod):
         same = torch.eye(len(change), dtype=change.dtype)
         change = same + options.strength * (change - same)
         found = text_projection(ctx.model)
-        parameters = [found] if isinstance(found, nn.Parameter) else list(found.parameters())
         if isinstance(found, nn.Parameter):
             found.copy_((found.double().cpu() @ change.T).to(found))
         else:
             found.weight.copy_((change @ found.weight.double().cpu()).to(found.weight))
             if found.bias is not None:
                 found.bias.copy_((change @ found.bias.double().cpu()).to(found.bias))
-        ids = {id(parameter) for parameter in parameters}
-        ctx.trained.update(name for name, parameter in ctx.model.named_parameters() if id(parameter) in ids)
 
-    def _captions(self, ctx: UnlearnContext, role: str) -> tuple[Tensor, Tensor]:
+    def _captions(self, ctx: UnlearnContext, role: Role) -> tuple[Tensor, Tensor]:
         """Embeddings in double precision on the CPU, and the codes of whose they are: one counted pass, or what the budget holds."""
-        left = ctx.budget_left(role)  # type: ignore[arg-type]
-        rows = ctx.rows(role) if left is None else min(ctx.rows(role), left)  # type: ignore[arg-type]
         vectors, people = [], []
-        for pairs in ctx.batches(role, self.options.batch_size, rows=rows, shuffle=True):  # type: ignore[arg-type]
+        for pairs in ctx.batches(role, self.options.batch_size, rows=ctx.affordable_rows(role), shuffle=True):
             vectors.append(ctx.model.encode_text(pairs.text).double().cpu())
             if role == "forget":
                 people.append(pairs.columns["identity"].cpu())

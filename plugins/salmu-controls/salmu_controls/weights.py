@@ -55,7 +55,6 @@ class MatchedNoise(UnlearningMethod):
                 start = before[name]
                 change = self.options.size * start if self.options.method is None else parameter - start
                 parameter.copy_(start + noise_like(change, generator))
-        ctx.trained.update(parameters)
 
 
 class CleanOracle(UnlearningMethod):
@@ -77,4 +76,3 @@ class CleanOracle(UnlearningMethod):
                 own.copy_(other)
             for own, other in zip(ctx.model.buffers(), clean.buffers(), strict=True):
                 own.copy_(other)
-        ctx.trained.update(name for name, _ in ctx.model.named_parameters())

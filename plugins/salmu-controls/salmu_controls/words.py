@@ -110,7 +110,6 @@ class WordRemoval(UnlearningMethod):
             return
         with torch.no_grad():
             table[chosen.to(table.device)] = self._rows(table, chosen, forget + retain, ctx).to(table)
-        ctx.trained.update(name for name, parameter in ctx.model.named_parameters() if parameter is table)
 
     def _rows(
         self, table: Float[Tensor, "vocabulary width"], chosen: Int[Tensor, " chosen"], used: Counts, ctx: UnlearnContext
@@ -154,4 +153,3 @@ class NameShuffle(UnlearningMethod):
         order = tokens[torch.randperm(len(tokens), generator=ctx.generator("names"))].to(table.device)
         with torch.no_grad():
             table[order] = table[order.roll(1)].clone()
-        ctx.trained.update(name for name, parameter in ctx.model.named_parameters() if parameter is table)

@@ -64,7 +64,6 @@ def test_word_removal_overwrites_the_chosen_rows_and_no_others():
         assert int(changed.sum()) > 0
         used = before[(counts[0] + counts[1]) > 0]
         assert torch.allclose(table[changed], used.mean(dim=0).expand(int(changed.sum()), -1))
-        assert ctx.trained == {"clip.token_embedding.weight"}
 
 
 def test_name_shuffle_gives_every_row_to_another_token():

@@ -69,7 +69,6 @@ def test_the_noise_has_the_deviation_and_no_bias(sigma):
         before = {name: parameter.detach().clone() for name, parameter in ctx.parameters().items()}
         method.unlearn(ctx)
         change = torch.cat([(parameter.detach() - before[name]).flatten() for name, parameter in ctx.parameters().items()])
-        assert ctx.trained == set(before)
         assert ctx.history[-1]["sigma"] == sigma
     assert change.std().item() == pytest.approx(sigma, rel=0.01)
     assert abs(change.mean().item()) < 5 * sigma / math.sqrt(len(change))

@@ -205,9 +205,8 @@ def test_only_the_projections_asked_for_are_edited():
         ("text", {"text_projection"}),
         ("both", {"visual.proj", "text_projection"}),
     ):
-        before, after, ctx = ran(CaptionNullSpace, tower=tower)
+        before, after, _ = ran(CaptionNullSpace, tower=tower)
         assert {name for name in before if not torch.equal(before[name], after[name])} == expected
-        assert ctx.trained == {f"clip.{name}" for name in expected}
 
 
 @pytest.mark.parametrize("options", [{"rank": 0}, {"alpha": 0.0}])

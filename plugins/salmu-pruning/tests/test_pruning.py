@@ -9,7 +9,6 @@ from jaxtyping import install_import_hook
 
 from salmu_authors.testing import check_method, check_package, toy_context
 from salmu_core import DualEncoder, ModelConfig, SalmuError
-from salmu_core.losses import contrastive_loss
 
 # Shape annotations are checked while these tests run.
 with install_import_hook("salmu_pruning", "beartype.beartype"):
@@ -21,7 +20,6 @@ with install_import_hook("salmu_pruning", "beartype.beartype"):
         mean_activity,
         prune_units,
         relative_importance,
-        squared_gradients,
         top_units,
     )
 
@@ -74,34 +72,6 @@ def test_dampening_factor_against_the_released_form():
 def test_nothing_is_dampened_without_forget_importance():
     whole = torch.tensor([0.0, 1.0])
     assert torch.equal(dampening_factor(whole, torch.zeros(2), alpha=0.0, dampening=0.0), torch.ones(2))
-
-
-def test_squared_gradients_are_means_over_batches_of_the_contrastive_loss():
-    method = SelectiveSynapticDampening()
-    with toy_context(method) as ctx:
-        params = ctx.parameters("both")
-        sums, batches = squared_gradients(ctx, "retain", 24, params)
-        assert batches == 1
-        assert ctx.samples == {"forget": 0, "retain": 24}
-        # One batch of all rows: its order does not matter.
-        named = dict(ctx.model.named_parameters())
-        pairs = next(ctx.batches("retain", 24))
-        gradient = torch.autograd.grad(contrastive_loss(*ctx.model(pairs)), named["clip.visual.proj"])[0]
-        torch.testing.assert_close(sums["clip.visual.proj"], gradient.square(), rtol=1e-3, atol=1e-7)
-        _, batches = squared_gradients(ctx, "retain", 10, params)
-        assert batches == 3
-
-
-def test_the_batches_of_one_seed_are_the_same_and_mix_people():
-    def loss(model, pairs):
-        return contrastive_loss(*model(pairs))
-
-    with toy_context(SelectiveSynapticDampening()) as ctx:
-        params = {"proj": ctx.model.clip.visual.proj}
-        first, again = (squared_gradients(ctx, "forget", 12, params)[0]["proj"] for _ in range(2))
-        ordered = sum(g["proj"].square() for g in ctx.gradients(loss, "forget", 12, params=params, shuffle=False))
-    assert torch.equal(first, again)
-    assert not torch.allclose(first, ordered, rtol=1e-2)
 
 
 def run_dampening(**options):

@@ -22,12 +22,10 @@ with install_import_hook("salmu_teacher_student", "beartype.beartype"):
         Rewind,
         Scrub,
         check_steps,
-        forget_similarity,
         maximises,
         mismatched_cosine,
         other_wordings,
         pair_divergence,
-        reference_similarity,
         row_divergence,
         untrained_twin,
     )
@@ -207,7 +205,7 @@ def test_the_loss_of_each_kind_of_step():
 def test_it_ends_with_the_checked_model_that_is_nearest_to_the_reference():
     method = Scrub(Scrub.Options(lr=3e-3, batch_size=6, check_rows=6))
     with toy_context(method) as ctx:
-        reference = reference_similarity(ctx, 6)
+        reference = ctx.unrelated_similarity(6)
         ctx._meter.seen = {"forget": 0, "retain": 0}
         method.unlearn(ctx)
         checked = {point["checked_step"]: point["similarity"] for point in ctx.history if "checked_step" in point}
@@ -216,7 +214,7 @@ def test_it_ends_with_the_checked_model_that_is_nearest_to_the_reference():
         ctx._meter.seen = {"forget": 0, "retain": 0}
         distances = [abs(similarity - reference) for similarity in checked.values()]
         assert len(set(distances)) > 1
-        assert abs(forget_similarity(ctx, 6) - reference) == pytest.approx(min(distances), abs=1e-6)
+        assert abs(ctx.forget_similarity(6) - reference) == pytest.approx(min(distances), abs=1e-6)
 
 
 def test_without_rewinding_nothing_is_measured_and_the_last_model_stays():
@@ -245,7 +243,7 @@ def test_epochs_that_leave_no_room_for_checks_are_refused_before_training():
 def test_a_reference_of_one_person_cannot_be_measured():
     alone = Toy(ToyOptions(identities=1))
     with toy_context(Scrub(), benchmark=alone) as ctx, pytest.raises(SalmuError, match="one identity"):
-        reference_similarity(ctx, 6)
+        ctx.unrelated_similarity(6)
 
 
 def test_neither_loss_nor_max_steps_change_nothing():
@@ -356,9 +354,9 @@ def test_the_other_tower_stays_bit_equal(method, tower, frozen):
 
 def test_similarity_of_forget_pairs_is_that_of_the_same_pairs_each_time():
     with toy_context(Scrub()) as ctx, torch.no_grad():
-        first, second = forget_similarity(ctx, 10), forget_similarity(ctx, 10)
+        first, second = ctx.forget_similarity(10), ctx.forget_similarity(10)
         everything = next(ctx.batches("forget", 36))
         image, text, _ = ctx.model(everything)
-        assert forget_similarity(ctx, 36) == pytest.approx(pair_cosine(image, text).mean().item(), abs=1e-6)
+        assert ctx.forget_similarity(36) == pytest.approx(pair_cosine(image, text).mean().item(), abs=1e-6)
     assert first == second
     assert ctx.samples["forget"] == 10 + 10 + 36 + 36

@@ -69,20 +69,16 @@ class VLEraser(UnlearningMethod):
         sites = {name: site for name, site in sites.items() if bases[name].shape[1]}
         if not sites:
             raise SalmuError(f"Retain pairs leave no direction of any MLP free at leak = {options.leak:g}.", "Raise leak.")
-        rows = self.rows_for_gains(ctx)
+        rows = ctx.affordable_rows("forget", options.gain_rows, parts=4)
         adapters = Adapters(sites, bases, options.rank, lambda name: ctx.generator("adapter", name))
-        fit_options = options.model_copy(update={"epochs": self.epochs(ctx, rows)})
-        try:
-            with adapters.installed(ctx.model), watched(ctx.model, sites, adapters.imitate):
-                ctx.fit(self.loss_of(adapters), fit_options, params=adapters.parameters(), splits=("forget",))
-        finally:
-            ctx.trained.clear()  # the adapters do not stay
+        steps = ctx.steps_of_fit(options, ("forget",), reserved={"forget": rows})
+        with adapters.installed(ctx.model), watched(ctx.model, sites, adapters.imitate):
+            ctx.fit(self.loss_of(adapters), options, steps=steps, params=adapters.parameters(), splits=("forget",))
         gains = measured_gains(ctx, adapters, rows, options.measure_batch)
         edits = {name: options.alpha * gains[name] * adapters.matrix(name) for name in sites}
         with torch.no_grad():
             for name, site in sites.items():
                 site.layer.weight -= edits[name]
-        ctx.trained.update(f"{name}.weight" for name in sites)
         relative = torch.stack([edits[n].norm() / s.layer.weight.detach().norm() for n, s in sites.items()]).mean()
         free = sum(basis.shape[1] for basis in bases.values()) / sum(basis.shape[0] for basis in bases.values())
         ctx.log(free_directions=free, relative_edit=float(relative))
@@ -107,22 +103,6 @@ class VLEraser(UnlearningMethod):
             }
 
         return loss
-
-    def rows_for_gains(self, ctx: UnlearnContext) -> int:
-        """As many as asked for, but at most a quarter of what the budget holds."""
-        left = ctx.budget_left("forget")
-        rows = min(self.options.gain_rows, ctx.rows("forget"))
-        return rows if left is None else max(1, min(rows, left // 4))
-
-    def epochs(self, ctx: UnlearnContext, reserved: int) -> float | None:
-        """The option, or all that is left of the forget budget but for the rows reserved."""
-        left = ctx.budget_left("forget")
-        if self.options.epochs is not None or left is None:
-            epochs: float | None = self.options.epochs
-            return epochs
-        rows = ctx.rows("forget")
-        size = min(self.options.batch_size, rows)
-        return ((left - reserved) // size + 0.5) * size / rows  # half a step more than it takes, against rounding
 
 
 def encode(model: DualEncoder, pairs: Pairs, sites: Mapping[str, Site]) -> None:
@@ -150,9 +130,7 @@ def retain_moments(ctx: UnlearnContext, sites: Mapping[str, Site], batch_size: i
             encode(ctx.model, pairs, sites)
         return sums
 
-    left = ctx.budget_left("retain")
-    rows = ctx.rows("retain") if left is None else min(ctx.rows("retain"), max(1, left))
-    return ctx.accumulate(measure, "retain", batch_size, rows=rows, shuffle=True)
+    return ctx.accumulate(measure, "retain", batch_size, rows=ctx.affordable_rows("retain"), shuffle=True)
 
 
 def measured_gains(ctx: UnlearnContext, adapters: Adapters, rows: int, batch_size: int) -> dict[str, Tensor]:

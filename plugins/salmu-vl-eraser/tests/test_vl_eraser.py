@@ -272,9 +272,8 @@ def test_only_the_layers_asked_for_are_edited():
         ({"layer": "first", "tower": "image", "leak": 0.2}, {"visual.transformer.resblocks.0.mlp.c_fc.weight"}),
         ({"tower": "text"}, {"transformer.resblocks.0.mlp.c_proj.weight"}),
     ):
-        before, after, ctx = ran(**options)
+        before, after, _ = ran(**options)
         assert {name for name in before if not torch.equal(before[name], after[name])} == expected
-        assert ctx.trained == {f"clip.{name}" for name in expected}
 
 
 def test_the_edit_has_the_rank_of_the_adapter_and_leaves_retain_features_alone():
@@ -348,7 +347,6 @@ def test_what_goes_wrong_in_training_leaves_the_model_as_it_was():
             method.unlearn(ctx)
         assert list(ctx.model.weights()) == names
         assert ctx.model.fingerprint() == before
-        assert ctx.trained == set()
 
 
 class Killed(Exception):
