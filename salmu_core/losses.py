@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from salmu_core.data.pairs import Features
+from salmu_core.data.pairs import Features, Pairs
 
 
 def contrastive_loss(
@@ -23,6 +25,11 @@ def contrastive_loss(
     logits = scale * image @ text.T
     target = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+def pairs_loss(model: Callable[[Pairs], Features], pairs: Pairs) -> Float[Tensor, ""]:
+    """CLIP's own loss, which the model was trained with, on a batch: what importances of weights are measured with."""
+    return contrastive_loss(*model(pairs))
 
 
 def pair_losses(
@@ -54,9 +61,40 @@ def group_mask(association: Int[Tensor, " batch"]) -> Bool[Tensor, "batch batch"
     Several images and paraphrases express one association; a loss that treats them as negatives of each other teaches the
     very thing it should remove. Rows without an association (-1) match only themselves.
     """
-    same = association[:, None] == association[None, :]
-    known = (association >= 0)[:, None] & (association >= 0)[None, :]
-    return (same & known) | torch.eye(len(association), dtype=torch.bool, device=association.device)
+    rows = torch.arange(len(association), device=association.device)
+    return same_pair(association, rows, association, rows)
+
+
+def same_pair(
+    association: Int[Tensor, " rows"],
+    index: Int[Tensor, " rows"],
+    other_association: Int[Tensor, " others"],
+    other_index: Int[Tensor, " others"],
+) -> Bool[Tensor, "rows others"]:
+    """The group mask between two sets of rows of one split: True for the same row and for rows that share an association.
+
+    Args:
+        index, other_index: row numbers in the split (`Pairs.index`).
+
+    Example:
+        >>> rows = torch.tensor([0, 1, 2])
+        >>> same_pair(torch.tensor([5, -1, 5]), rows, torch.tensor([5, -1]), torch.tensor([0, 7])).tolist()
+        [[True, False], [False, False], [True, False]]
+    """
+    shared = (association[:, None] == other_association[None, :]) & (association >= 0)[:, None]
+    return shared | (index[:, None] == other_index[None, :])
+
+
+def group_codes(group: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
+    """Numbers of groups from 0 on, in the order of `group`. Rows of group -1 are each a group of their own, after the others.
+
+    Example:
+        >>> group_codes(torch.tensor([7, -1, 3, 7])).tolist()
+        [1, 2, 0, 1]
+    """
+    alone = group.max().clamp(min=-1) + 1 + torch.arange(len(group), device=group.device)
+    _, codes = torch.unique(torch.where(group < 0, alone, group), return_inverse=True)
+    return codes
 
 
 def mismatched_cosine(
@@ -66,8 +104,7 @@ def mismatched_cosine(
 
     Rows of group -1 are each a group of their own. The result is NaN when all rows are of one group.
     """
-    alone = len(group) + torch.arange(len(group), device=group.device)
-    _, group = torch.unique(torch.where(group < 0, alone, group), return_inverse=True)
+    group = group_codes(group)
     image, text = image.double(), text.double()
     images = image.new_zeros(len(group), image.shape[1]).index_add(0, group, image)
     texts = text.new_zeros(len(group), text.shape[1]).index_add(0, group, text)

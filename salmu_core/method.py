@@ -2,7 +2,7 @@
 
 1. `LossMethod`: write only a loss.
 2. `UnlearningMethod.unlearn`: call `ctx.fit` as often as needed with different losses, parameters or splits.
-3. `UnlearningMethod.unlearn`: measure with `ctx.batches`, `ctx.accumulate` or `ctx.gradients` and edit weights, no training.
+3. `UnlearningMethod.unlearn`: measure with `ctx.batches`, `ctx.accumulate` or `ctx.mean_gradients` and edit weights, no training.
 """
 
 from __future__ import annotations

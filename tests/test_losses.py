@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from salmu_core.losses import contrastive_loss, group_mask, pair_cosine
+from salmu_authors.testing import unit_rows
+from salmu_core.losses import contrastive_loss, group_mask, mismatched_cosine, pair_cosine
 
 
 def test_contrastive_loss_of_two_orthogonal_pairs():
@@ -41,11 +42,19 @@ def test_group_mask_joins_paraphrases_and_keeps_unknown_rows_apart():
 
 
 def test_mismatched_cosine_of_one_group_is_no_number():
-    from salmu_core.losses import mismatched_cosine
-
     rows = torch.nn.functional.normalize(torch.randn(5, 4, generator=torch.Generator().manual_seed(0)), dim=1)
     assert torch.isnan(mismatched_cosine(rows, rows.flip(0), torch.zeros(5, dtype=torch.long)))
     every = (rows @ rows.flip(0).T)[~torch.eye(5, dtype=torch.bool)].mean()
     assert mismatched_cosine(rows, rows.flip(0), torch.arange(5)).item() == pytest.approx(every.item(), abs=1e-6)
     # Rows without a group are each their own.
     assert mismatched_cosine(rows, rows.flip(0), torch.full((5,), -1)).item() == pytest.approx(every.item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("codes", [[0, 0, 3, -1, 3, 1, -1, 0], [0, 9, 3, -1, 3, 11, -1, 10]])
+def test_mismatched_cosine_against_a_loop(codes):
+    image, text = unit_rows(4, 8), unit_rows(5, 8)
+    group = torch.tensor(codes)  # rows of group -1 are alone, whatever the other groups are called
+    cosines = [
+        float(image[i] @ text[j]) for i in range(8) for j in range(8) if i != j and (group[i] != group[j] or group[i] < 0)
+    ]
+    assert mismatched_cosine(image, text, group).item() == pytest.approx(sum(cosines) / len(cosines), rel=1e-10)

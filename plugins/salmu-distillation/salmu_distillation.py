@@ -25,7 +25,7 @@ from salmu_core import (
     UnlearningMethod,
     hookimpl,
 )
-from salmu_core.losses import group_mask, similarity_drift, zero_similarity_loss
+from salmu_core.losses import group_mask, same_pair, similarity_drift, zero_similarity_loss
 
 # ---------------------------------------------------------------- as published
 
@@ -76,18 +76,6 @@ def delete_loss(
         logits(student.text, student.image, images), logits(teacher.text, teacher.image, images), same
     )
     return (image_to_text + text_to_image) / 2
-
-
-def same_pair(
-    association: Int[Tensor, " rows"],
-    index: Int[Tensor, " rows"],
-    other_association: Int[Tensor, " others"],
-    other_index: Int[Tensor, " others"],
-) -> Bool[Tensor, "rows others"]:
-    """The group mask between two sets of rows of one split: True for the same row and for rows that share an association.
-    Rows without an association (-1) match only themselves."""
-    shared = (association[:, None] == other_association[None, :]) & (association >= 0)[:, None]
-    return shared | (index[:, None] == other_index[None, :])
 
 
 class Bank(NamedTuple):

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from salmu_core import Between, DualEncoder, Field, Options, Pairs, UnlearnContext, UnlearningMethod, hookimpl
-from salmu_core.losses import pair_losses
+from salmu_core.losses import group_codes, pair_losses
 
 Split = Literal["forget", "retain"]
 
@@ -57,8 +57,7 @@ def factors(
 
 def prototypes(rows: Float[Tensor, "rows dim"], group: Int[Tensor, " rows"]) -> Float[Tensor, "groups dim"]:
     """The mean of each group's embeddings, at unit length. Rows of group -1 are each a group of their own."""
-    alone = len(group) + torch.arange(len(group), device=group.device)
-    _, number = torch.unique(torch.where(group < 0, alone, group), return_inverse=True)
+    number = group_codes(group)
     sums = rows.new_zeros(int(number.max()) + 1, rows.shape[1]).index_add(0, number, rows)
     return nn.functional.normalize(sums, dim=1)
 

@@ -24,7 +24,7 @@ from salmu_core import (
     UnlearningMethod,
     hookimpl,
 )
-from salmu_core.losses import contrastive_loss
+from salmu_core.losses import pairs_loss
 
 Tower = Literal["image", "text"]
 
@@ -86,11 +86,6 @@ class SelectiveSynapticDampening(UnlearningMethod):
                 parameter.mul_(factor)
                 dampened += int((factor < 1).sum())
         ctx.log(dampened=dampened, dampened_share=dampened / sum(p.numel() for p in params.values()))
-
-
-def pairs_loss(model: DualEncoder, pairs: Pairs) -> Float[Tensor, ""]:
-    """CLIP's own loss: the importance of a weight is measured with what the model was trained on."""
-    return contrastive_loss(*model(pairs))
 
 
 # ---------------------------------------------------------------- neuron pruning

@@ -24,7 +24,7 @@ from salmu_core import (
     UnlearningMethod,
     hookimpl,
 )
-from salmu_core.losses import contrastive_loss, pair_cosine
+from salmu_core.losses import contrastive_loss, pair_cosine, pairs_loss
 
 _BLOCK = re.compile(r"^(.*?\.(?:attn|mlp))\.")
 Split = Literal["forget", "retain"]
@@ -121,7 +121,7 @@ class Razor(UnlearningMethod):
         # Each over a quarter of what is left of the budget, at most.
         forget, retain = (
             ctx.mean_gradients(loss, split, options.batch_size, params=matrices, rows=ctx.affordable_rows(split, parts=4))
-            for split, loss in (("forget", forget_loss), ("retain", retain_loss))
+            for split, loss in (("forget", forget_loss), ("retain", pairs_loss))
         )
         ranked = ranked_layers(matrices, forget, retain, options.alpha)
         rows, steps = self._plan(ctx)
@@ -201,11 +201,6 @@ def forget_loss(model: DualEncoder, pairs: Pairs) -> Tensor:
     """One minus the mean cosine of forget pairs: what the released code of SLUG takes the gradient of, too."""
     image, text, _ = model(pairs)
     return 1 - pair_cosine(image, text).mean()
-
-
-def retain_loss(model: DualEncoder, pairs: Pairs) -> Tensor:
-    """CLIP's own loss on retain pairs."""
-    return contrastive_loss(*model(pairs))
 
 
 @hookimpl

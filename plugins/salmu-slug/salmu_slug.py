@@ -24,7 +24,7 @@ from salmu_core import (
     hookimpl,
 )
 from salmu_core.errors import RAISE_BUDGET
-from salmu_core.losses import contrastive_loss, mismatched_cosine, pair_cosine
+from salmu_core.losses import contrastive_loss, mismatched_cosine, pair_cosine, pairs_loss
 
 #: Parts of names of tensors that are never edited, as released.
 LEFT_OUT = ("bias", "logit_scale", "position", "embedding")
@@ -164,7 +164,7 @@ class Slug(UnlearningMethod):
         # Each over half of what is left of the budget, at most.
         forget, retain = (
             ctx.mean_gradients(loss, split, options.batch_size, params=params, rows=ctx.affordable_rows(split, parts=2))
-            for split, loss in (("forget", watched.forget_cosine), ("retain", retain_loss))
+            for split, loss in (("forget", watched.forget_cosine), ("retain", pairs_loss))
         )
         target = watched.mismatched() if options.target is None else options.target
         names = self.tensors_to_try(ctx, params, forget, retain)
@@ -218,11 +218,6 @@ class Slug(UnlearningMethod):
         if not chosen:
             raise SalmuError("The mean cosine of forget pairs has no gradient, so slug cannot lower it.")
         return chosen
-
-
-def retain_loss(model: DualEncoder, pairs: Pairs) -> Tensor:
-    """CLIP's own loss on retain pairs, which the step should not touch."""
-    return contrastive_loss(*model(pairs))
 
 
 def slice_rows(ctx: UnlearnContext, wanted: int, evaluations: int) -> dict[Literal["forget", "retain"], int]:

@@ -12,12 +12,10 @@ from torch import Tensor
 
 from salmu_core import (
     Between,
-    DualEncoder,
     Field,
     MakeMethod,
     OneOf,
     Options,
-    Pairs,
     Role,
     SalmuError,
     SampleMeter,
@@ -25,7 +23,7 @@ from salmu_core import (
     UnlearningMethod,
     hookimpl,
 )
-from salmu_core.losses import contrastive_loss
+from salmu_core.losses import pairs_loss
 
 Gradients = Mapping[str, Tensor]
 
@@ -109,12 +107,7 @@ class SalUn(UnlearningMethod):
         """Those of the inner method, with what the measurement leaves."""
         if (left := meter.left("forget")) is not None:
             meter.take("forget", min(rows["forget"], max(1, min(self.options.rows, left // 10))))
-        return steps_of(self.options.inner, self.options.inner_options or {}, rows, meter, make_method)
-
-
-def pairs_loss(model: DualEncoder, pairs: Pairs) -> Float[Tensor, ""]:
-    """CLIP's own loss: its gradient on forget pairs is what SalUn calls saliency, whatever its sign."""
-    return contrastive_loss(*model(pairs))
+        return self.inner_steps(self.options.inner, self.options.inner_options or {}, rows, meter, make_method)
 
 
 # ---------------------------------------------------------------- settling between two terms

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
-
-from salmu_core.errors import BadData
-
-if TYPE_CHECKING:
-    pass
+from typing import Any
 
 from salmu_core.data.images import WHERE_IT_LIES, ImageRows, TakenImages, content_key, join_images, read_encoded
+from salmu_core.errors import BadData
+from salmu_core.seeding import numpy_generator
 
 
 @dataclass(frozen=True)
@@ -82,6 +79,22 @@ class Split:
             texts=None if self.texts is None else [self.texts[row] for row in chosen],
             columns={key: [values[row] for row in chosen] for key, values in self.columns.items()},
         )
+
+
+#: Share of rows that are measured and not seen by a method; at least so many where they are no more than half: fewer measure nothing.
+SET_ASIDE, FEWEST_ASIDE = 0.1, 8
+
+
+def set_aside(rows: Sequence[int], seed: int, *purpose: object, most: int | None = None) -> list[int]:
+    """Draw some of the rows, which are then only measured, in order.
+
+    Args:
+        seed, purpose: what they are drawn from.
+        most: no more than so many.
+    """
+    wanted = min(len(rows) // 2, max(FEWEST_ASIDE, round(SET_ASIDE * len(rows))), len(rows) if most is None else most)
+    order = numpy_generator(seed, *purpose).permutation(len(rows))
+    return sorted(rows[place] for place in order[:wanted])
 
 
 def join_splits(name: str, splits: Sequence[Split]) -> Split:

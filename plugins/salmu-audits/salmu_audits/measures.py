@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from salmu_core.data.splits import Split
+from salmu_core.evaluation.mismatch import mismatch
 from salmu_core.metric import NotMeasurable
 
 _CHUNK = 4096  # images whose similarities are held at a time
@@ -85,23 +86,7 @@ def strangers(split: Split, generator: torch.Generator) -> tuple[Int[Tensor, " r
     Raises:
         NotMeasurable: no field is known of two identities.
     """
-    identities = [str(value) for value in split.columns["identity_id"]]
-    fields = [str(value) for value in split.columns["data_field"]]
-    rows: list[int] = []
-    other: list[int] = []
-    for field in sorted(set(fields)):
-        own = [row for row, name in enumerate(fields) if name == field]
-        by_person: dict[str, list[int]] = {}
-        for row in own:
-            by_person.setdefault(identities[row], []).append(row)
-        people = [list(by_person)[i] for i in torch.randperm(len(by_person), generator=generator).tolist()]
-        lined_up = [row for person in people for row in by_person[person]]
-        largest = max(len(group) for group in by_person.values())
-        for place, row in enumerate(lined_up):
-            partner = lined_up[(place + largest) % len(lined_up)]
-            if identities[partner] != identities[row]:
-                rows.append(row)
-                other.append(partner)
+    rows, other = mismatch(split.columns["identity_id"], split.columns["data_field"], generator)
     if not rows:
         raise NotMeasurable("no field is known of two identities, so no pair can be mismatched")
     return torch.tensor(rows), torch.tensor(other)

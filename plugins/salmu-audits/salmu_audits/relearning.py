@@ -12,7 +12,7 @@ from torch import Tensor
 from salmu_audits.measures import associations, distinct, mean_reciprocal_rank
 from salmu_core import Audit, AuditContext, Batch, DualEncoder, Field, FitOptions, Leak, Options, Split
 from salmu_core.errors import Diverged
-from salmu_core.losses import contrastive_loss
+from salmu_core.losses import contrastive_loss, pairs_loss
 from salmu_core.metric import NotMeasurable
 
 _MEASURED = {2 * 4**power for power in range(12)}  # steps after which the curve has a point
@@ -52,9 +52,9 @@ class BenignOptions(RelearningOptions):
     epochs: float = Field(3, gt=0, description="passes over the retain split")
 
 
-def pairs_loss(model: DualEncoder, batch: Batch) -> Tensor:
+def own_loss(model: DualEncoder, batch: Batch) -> Tensor:
     """CLIP's own loss on whatever the attack trains on."""
-    return contrastive_loss(*model(batch.forget))
+    return pairs_loss(model, batch.forget)
 
 
 def retrieval(ctx: AuditContext, split: Split, model: DualEncoder | None = None) -> float:
@@ -131,7 +131,7 @@ class Relearning(Audit):
 
         def loss(model: DualEncoder, batch: Batch) -> Tensor:
             if tower == "both":
-                return pairs_loss(model, batch)
+                return own_loss(model, batch)
             index = batch.forget.index.to(model.device)
             image = of_images[index] if tower == "text" else model.encode_image(batch.forget.image)
             text = of_texts[index] if tower == "image" else model.encode_text(batch.forget.text)

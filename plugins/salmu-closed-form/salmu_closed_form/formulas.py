@@ -7,12 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-
-def group_codes(group: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
-    """Codes from 0 on. Rows of group -1 are each a group of their own."""
-    alone = group.max().clamp(min=-1) + 1 + torch.arange(len(group), device=group.device)
-    _, codes = torch.unique(torch.where(group < 0, alone, group), return_inverse=True)
-    return codes
+from salmu_core.losses import group_codes
 
 
 def group_sums(rows: Float[Tensor, "n dim"], codes: Int[Tensor, " n"]) -> Float[Tensor, "n dim"]:

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from salmu_closed_form.formulas import (
-    group_codes,
     group_sums,
     least_squares_edit,
     own_part,
@@ -26,6 +25,7 @@ from salmu_core import (
     UnlearningMethod,
     hookimpl,
 )
+from salmu_core.losses import group_codes
 
 
 class KeyValueOptions(Options):

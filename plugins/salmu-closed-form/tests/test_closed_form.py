@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import install_import_hook
 from torch import Tensor, nn
 
-from salmu_authors.testing import check_method, check_package, toy_context
+from salmu_authors.testing import check_method, check_package, toy_context, unit_rows
 from salmu_core import DualEncoder, ModelConfig, SalmuError
 from salmu_core.builtin.toy import Toy, ToyOptions
 
@@ -46,10 +46,6 @@ def test_keeps_the_contract(place):
 
 def draw(seed: int, *shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.double)
-
-
-def unit_rows(seed: int, rows: int, dim: int = 8) -> Tensor:
-    return F.normalize(draw(seed, rows, dim), dim=1)
 
 
 # ---------------------------------------------------------------- levels

@@ -5,11 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from jaxtyping import install_import_hook
 from torch import Tensor
 
-from salmu_authors.testing import check_method, check_package, toy_context
+from salmu_authors.testing import check_method, check_package, toy_context, unit_rows
 from salmu_core import Features, SalmuError
 from salmu_core.builtin.toy import Toy, ToyOptions
 from salmu_core.errors import BudgetExceeded
@@ -38,10 +37,6 @@ def test_card_and_entry_point_fit_the_code():
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_keeps_the_contract(method):
     check_method(method)
-
-
-def unit_rows(seed: int, rows: int, dim: int = 8) -> Tensor:
-    return F.normalize(torch.randn(rows, dim, generator=torch.Generator().manual_seed(seed), dtype=torch.double), dim=1)
 
 
 def infonce(image: Tensor, text: Tensor, scale: float) -> float:

@@ -5,11 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from jaxtyping import install_import_hook
-from torch import Tensor
 
-from salmu_authors.testing import check_method, check_package, toy_context
+from salmu_authors.testing import check_method, check_package, toy_context, unit_rows
 from salmu_core import SalmuError
 from salmu_core.builtin.toy import Toy, ToyOptions
 
@@ -35,10 +33,6 @@ def test_card_and_entry_point_fit_the_code():
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_keeps_the_contract(method):
     check_method(method)
-
-
-def unit_rows(seed: int, rows: int, dim: int = 8) -> Tensor:
-    return F.normalize(torch.randn(rows, dim, generator=torch.Generator().manual_seed(seed), dtype=torch.double), dim=1)
 
 
 # Three pairs of cosines 1, 0.6 and -0.8.
@@ -90,15 +84,6 @@ def test_hinge_has_no_gradient_when_all_pairs_are_at_the_floor():
     loss.backward()
     assert loss.item() == 0
     assert torch.equal(image.grad, torch.zeros(3, 2))
-
-
-def test_mismatched_cosine_against_a_loop():
-    image, text = unit_rows(4, 8), unit_rows(5, 8)
-    group = torch.tensor([0, 0, 3, -1, 3, 1, -1, 0])  # rows of group -1 are alone
-    cosines = [
-        float(image[i] @ text[j]) for i in range(8) for j in range(8) if i != j and (group[i] != group[j] or group[i] < 0)
-    ]
-    assert mismatched_cosine(image, text, group).item() == pytest.approx(np.mean(cosines), rel=1e-10)
 
 
 def test_mismatched_cosine_by_hand():

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import install_import_hook
 from torch import Tensor
 
-from salmu_authors.testing import check_method, check_package, toy_context
+from salmu_authors.testing import check_method, check_package, toy_context, unit_rows
 from salmu_core import Batch, SalmuError
 from salmu_core.builtin.toy import Toy
 from salmu_core.losses import contrastive_loss, group_mask
@@ -44,10 +44,6 @@ def test_card_and_entry_point_fit_the_code():
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_keeps_the_contract(method):
     check_method(method)
-
-
-def unit_rows(seed: int, rows: int, dim: int = 8) -> Tensor:
-    return F.normalize(torch.randn(rows, dim, generator=torch.Generator().manual_seed(seed), dtype=torch.double), dim=1)
 
 
 SCALE = torch.tensor(6.0, dtype=torch.double)

@@ -6,9 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from jaxtyping import install_import_hook
-from torch import Tensor
 
 from salmu_authors.testing import check_method, check_package, toy_context
 from salmu_core import SalmuError
@@ -24,7 +22,6 @@ with install_import_hook("salmu_slug", "beartype.beartype"):
         alignment,
         best_trial,
         importance,
-        mismatched_cosine,
         pareto_set,
         search_size,
     )
@@ -107,19 +104,6 @@ def test_the_best_trial_by_hand():
     assert best_trial(trials, 0.35) == 2  # of those that reach it the one that costs least
     assert best_trial(trials, 0.0) == 3  # none reaches it
     assert best_trial([Trial(1.0, math.nan, 0.0), Trial(1.0, 0.1, math.inf)], 0.5) is None
-
-
-def unit_rows(seed: int, rows: int, dim: int = 8) -> Tensor:
-    return F.normalize(torch.randn(rows, dim, generator=torch.Generator().manual_seed(seed), dtype=torch.double), dim=1)
-
-
-def test_mismatched_cosine_against_a_loop():
-    image, text = unit_rows(4, 8), unit_rows(5, 8)
-    group = torch.tensor([0, 0, 3, -1, 3, 1, -1, 0])  # rows of group -1 are alone
-    cosines = [
-        float(image[i] @ text[j]) for i in range(8) for j in range(8) if i != j and (group[i] != group[j] or group[i] < 0)
-    ]
-    assert mismatched_cosine(image, text, group).item() == pytest.approx(np.mean(cosines), rel=1e-10)
 
 
 # ---------------------------------------------------------------- on the toy benchmark

@@ -5,11 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from jaxtyping import install_import_hook
 from torch import Tensor
 
-from salmu_authors.testing import check_method, check_package, toy_context
+from salmu_authors.testing import check_method, check_package, toy_context, unit_rows
 from salmu_core import Batch, Features, SalmuError
 from salmu_core.builtin.toy import Toy, ToyOptions
 from salmu_core.losses import contrastive_loss, pair_cosine
@@ -23,7 +22,6 @@ with install_import_hook("salmu_teacher_student", "beartype.beartype"):
         Scrub,
         check_steps,
         maximises,
-        mismatched_cosine,
         other_wordings,
         pair_divergence,
         row_divergence,
@@ -44,10 +42,6 @@ def test_keeps_the_contract(method):
 
 
 # ---------------------------------------------------------------- divergences
-
-
-def unit_rows(seed: int, rows: int, dim: int = 8) -> Tensor:
-    return F.normalize(torch.randn(rows, dim, generator=torch.Generator().manual_seed(seed), dtype=torch.double), dim=1)
 
 
 def features(seed: int, rows: int = 5, scale: float = 7.0) -> Features:
@@ -156,15 +150,6 @@ def test_checks_are_spaced_evenly_and_never_follow_a_step_that_leaves_the_teache
             due = check_steps(steps, 5, share)
             assert max(due) == steps
             assert not any(maximises(step - 1, steps, share) for step in due)
-
-
-def test_mismatched_cosine_against_a_loop():
-    image, text = unit_rows(4, 8), unit_rows(5, 8)
-    group = torch.tensor([0, 0, 3, -1, 3, 1, -1, 0])  # rows of group -1 are alone
-    cosines = [
-        float(image[i] @ text[j]) for i in range(8) for j in range(8) if i != j and (group[i] != group[j] or group[i] < 0)
-    ]
-    assert mismatched_cosine(image, text, group).item() == pytest.approx(np.mean(cosines), rel=1e-10)
 
 
 def test_rewind_keeps_the_nearest_and_of_equals_the_later():

@@ -17,7 +17,7 @@ import numpy as np
 
 from salmu_core.benchmark import Benchmark, Budget, Counted, Report, SplitInfo
 from salmu_core.data.pairs import Embedded, View
-from salmu_core.data.splits import Split
+from salmu_core.data.splits import Split, set_aside
 from salmu_core.errors import BadData, SalmuError
 from salmu_core.evaluation.mismatch import mismatch
 from salmu_core.evaluation.retrieval import better_captions
@@ -29,8 +29,6 @@ from salmu_core.seeding import numpy_generator
 
 HELD_OUT = 0.25  # share of identities that play holdout_identity
 PARTLY = 0.5  # share of the others that keep half of their associations
-SET_ASIDE = 0.1  # share of retain rows that are measured and not seen
-FEWEST = 8  # retain rows that are set aside at least: fewer measure nothing
 
 
 @dataclass(frozen=True)
@@ -91,11 +89,7 @@ def carve(identities: Sequence[Any], fields: Sequence[Any], retain_identities: S
     usable = [row for row, identity in enumerate(retain_identities) if identity is None or str(identity) not in held]
     joint = [row for row in usable if retain_identities[row] is not None]
     others = [row for row in usable if retain_identities[row] is None]
-    aside = []
-    for name, rows in (("joint", joint), ("others", others)):
-        shuffled = numpy_generator(seed, "validation", "retain", name).permutation(len(rows))
-        wanted = min(len(rows) // 2, max(FEWEST, round(SET_ASIDE * len(rows))))
-        aside.append(sorted(rows[i] for i in shuffled[:wanted]))
+    aside = [set_aside(rows, seed, "validation", "retain", name) for name, rows in (("joint", joint), ("others", others))]
     hidden = {row for rows in aside for row in rows}
     return Carving(
         **parts,

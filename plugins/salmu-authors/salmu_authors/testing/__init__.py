@@ -18,6 +18,7 @@ from salmu_authors.testing.checks import report_named as report_named
 from salmu_authors.testing.context import toy_context as toy_context
 from salmu_authors.testing.contract import CheckReport as CheckReport
 from salmu_authors.testing.contract import CheckResult as CheckResult
+from salmu_authors.testing.embeddings import unit_rows as unit_rows
 from salmu_authors.testing.package import check_package as check_package
 
 __all__ = [
@@ -35,4 +36,5 @@ __all__ = [
     "report_metric",
     "report_named",
     "toy_context",
+    "unit_rows",
 ]

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from salmu_core.data.splits import Split
-from salmu_core.seeding import numpy_generator
+from salmu_core.data.splits import Split, set_aside
 from salmu_deletion.own_data.tables import Table
 
-SET_ASIDE = 0.1  # share of retain rows that are measured and not seen by the method
-FEWEST = 8  # set aside at least, as far as half of retain allows: fewer measure nothing
 MOST = 5000  # set aside at most: more measure no better
 
 
@@ -35,11 +32,7 @@ def share_out(identities: Sequence[str | None], forgotten: frozenset[str], seed:
     kinds: dict[str, list[int]] = {"forgotten": [], "others": [], "nobody": []}
     for row, identity in enumerate(identities):
         kinds["nobody" if identity is None else "forgotten" if identity in forgotten else "others"].append(row)
-    aside: dict[str, list[int]] = {}
-    for kind, rows in kinds.items():
-        wanted = min(len(rows) // 2, max(FEWEST, round(SET_ASIDE * len(rows))), MOST)
-        order = numpy_generator(seed, "own data", "aside", kind).permutation(len(rows))
-        aside[kind] = sorted(rows[place] for place in order[:wanted])
+    aside = {kind: set_aside(rows, seed, "own data", "aside", kind, most=MOST) for kind, rows in kinds.items()}
     hidden = {row for rows in aside.values() for row in rows}
     return RetainParts(
         seen=[row for row in range(len(identities)) if row not in hidden],
