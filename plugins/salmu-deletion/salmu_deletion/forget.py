@@ -17,7 +17,6 @@ from salmu_core.errors import BadData, BadOptions, OutputError
 from salmu_core.files.writing import is_leftover, scratch_beside, write_sealed_json, write_text
 from salmu_core.layout import Finding
 from salmu_core.models.dual_encoder import DualEncoder, load_model
-from salmu_core.models.hf_layout import hf_refusal, write_hf_folder
 from salmu_core.options import parse_options
 from salmu_core.plugins.registry import Plugins, load_plugins
 from salmu_core.records.references import REFERENCES
@@ -26,6 +25,7 @@ from salmu_core.runner.progress import Progress
 from salmu_core.runner.run import SPEC_FILE, Settings, run_resolved, steps_within_budget
 from salmu_core.spec.presets import NONE, with_preset
 from salmu_core.spec.resolve import Resolved, resolve
+from salmu_deletion.hf_folder import hf_refusal, write_hf_folder
 from salmu_deletion.own_data.benchmark import OwnData
 from salmu_deletion.own_data.chain import DRIFT_BUDGET, REQUEST_FILE, read_request
 from salmu_deletion.own_data.check import check_pairs, errors_of

@@ -10,8 +10,9 @@ from PIL import Image
 from salmu_core.builtin.toy import TOY_MODEL
 from salmu_core.errors import BadCheckpoint
 from salmu_core.models.dual_encoder import DualEncoder, ModelConfig, load_model
-from salmu_core.models.hf_layout import from_hf_weights, hf_refusal, to_hf_weights, write_hf_folder
+from salmu_core.models.hf_layout import from_hf_weights
 from salmu_deletion.forget import difference_to_transformers
+from salmu_deletion.hf_folder import hf_refusal, to_hf_weights, write_hf_folder
 
 PREPROCESS = {"mean": (0.48, 0.46, 0.41), "std": (0.27, 0.26, 0.28)}
 
