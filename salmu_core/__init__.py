@@ -64,7 +64,6 @@ if TYPE_CHECKING:
     from salmu_core.runner.context import MakeMethod as MakeMethod
     from salmu_core.runner.context import UnlearnContext as UnlearnContext
     from salmu_core.runner.evaluate import evaluate as evaluate
-    from salmu_core.runner.replay import replay as replay
     from salmu_core.runner.run import Settings as Settings
     from salmu_core.runner.run import run as run
     from salmu_core.spec.study import Study as Study
@@ -128,7 +127,6 @@ _HOMES = {
     "join_splits": "data.splits",
     "load_model": "models.dual_encoder",
     "load_records": "records.store",
-    "replay": "runner.replay",
     "run": "runner.run",
 }
 

@@ -8,8 +8,8 @@ import pytest
 from records import COMPROMISED, record, references
 from salmu_core.comparison.compare import compare_records
 from salmu_core.records.store import load_records, write_record
-from salmu_core.report.live import LiveFolder
 from salmu_core.runner.run import Settings, run
+from salmu_upkeep.live_folder import LiveFolder
 from toy_methods import Hooks, toy_plugins
 
 

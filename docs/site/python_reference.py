@@ -10,7 +10,6 @@ GROUPS = {
         "run",
         "evaluate",
         "compare",
-        "replay",
         "Study",
         "StudyMethod",
         "load_records",
@@ -64,6 +63,7 @@ MODULES = {
     "salmu_audits": "Attack a model",
     "salmu_tune": "Choose options",
     "salmu_share": "Publish a run",
+    "salmu_upkeep": "Repeat runs, add scores",
 }
 
 

@@ -9,7 +9,6 @@ _COMMANDS = (
     ("build", "build:build_command", "Build or rebuild a benchmark's data and models."),
     ("compare", "compare:compare_command", "Run what is missing, then rank methods side by side."),
     ("completion", "completion:completion_command", "Print the shell completion script."),
-    ("data", "data:data_command", "Fetch, check and export the data of benchmarks."),
     ("describe", "listing:describe_command", "Show the card and the options of a method, metric or benchmark."),
     ("doctor", "doctor:doctor_command", "Versions, devices, plugins and their problems, cache sizes."),
     ("evaluate", "evaluate:evaluate_command", "Score a model on a benchmark."),
@@ -17,11 +16,8 @@ _COMMANDS = (
     ("list-benchmarks", "listing:list_benchmarks_command", "List the installed benchmarks."),
     ("list-methods", "listing:list_methods_command", "List the installed unlearning methods."),
     ("list-metrics", "listing:list_metrics_command", "List the installed metrics."),
-    ("replay", "replay:replay_command", "Run a record again and say whether it comes out the same."),
     ("report", "report:report_command", "Make the leaderboard and the report again from records alone."),
-    ("rescore", "rescore:rescore_command", "Measure finished runs by metrics that were installed later."),
     ("run", "run:run_command", "Run one method over one benchmark."),
-    ("serve", "serve:serve_command", "Show a results folder in the browser while it grows."),
     ("study", "study:study_command", "Carry out a comparison that a TOML file describes."),
 )
 

@@ -17,9 +17,10 @@ from salmu_core.errors import PluginFailure
 #: Name in `salmu_core` -> distribution, and module of it.
 MOVED = {
     "push": ("salmu-share", "salmu_share"),
+    "replay": ("salmu-upkeep", "salmu_upkeep"),
     "testing": ("salmu-authors", "salmu_authors.testing"),
 }
-#: Module of core -> where it is now.
+#: Module of core -> where it is now: a module of core without its first name, or one of another package.
 MODULES = {
     "data_cache": "data.cache",
     "pixels": "data.pixels",
@@ -59,8 +60,12 @@ MODULES = {
     "records.evidence": "report.evidence",
     "records.up_close": "report.up_close",
     "records.projection": "report.projection",
-    "records.server": "report.server",
-    "records.live": "report.live",
+    "records.server": "salmu_upkeep.report_server",
+    "records.live": "salmu_upkeep.live_folder",
+    "report.server": "salmu_upkeep.report_server",
+    "report.live": "salmu_upkeep.live_folder",
+    "runner.replay": "salmu_upkeep.repeating",
+    "runner.rescore": "salmu_upkeep.rescoring",
 }
 
 
@@ -93,7 +98,8 @@ class MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return importlib.machinery.ModuleSpec(fullname, self) if package == "salmu_core" and name in MODULES else None
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
-        module = importlib.import_module(f"salmu_core.{MODULES[spec.name.partition('.')[2]]}")
+        place = MODULES[spec.name.partition(".")[2]]
+        module = importlib.import_module(place if place.startswith("salmu_") else f"salmu_core.{place}")
         spec.loader_state = module.__spec__
         return module
 

@@ -19,7 +19,7 @@ from salmu_core.cli.main import cli, main
 from salmu_core.errors import PluginFailure
 from salmu_core.plugins.commands import COMMAND_GROUP, load_commands
 
-_SERVE = CommandInfo("show", "Show a folder.", "salmu_core.cli.serve:serve_command")
+_SERVE = CommandInfo("show", "Show a folder.", "salmu_core.cli.report:report_command")
 
 
 def _entry(module: str, dist: str, requires: list[str] | None = None) -> importlib.metadata.EntryPoint:
@@ -116,7 +116,7 @@ def test_of_two_claims_to_a_name_the_first_distribution_wins(offer):
     [
         ("no_such_module:f", None, "cannot be imported: ModuleNotFoundError"),
         ("salmu_core.errors:SalmuError", None, "is not a click command"),
-        ("salmu_core.cli.serve:serve_command", ["salmu<0.1"], "it works with salmu <0.1"),
+        ("salmu_core.cli.report:report_command", ["salmu<0.1"], "it works with salmu <0.1"),
     ],
 )
 def test_a_command_that_fails_when_called_is_one_error_and_stands_in_doctor(offer, install, target, requires, words):

@@ -22,6 +22,7 @@ COMMANDS = {
     "salmu-deletion": {"certificate", "find", "forget", "inspect"},
     "salmu-share": {"push"},
     "salmu-tune": {"tune"},
+    "salmu-upkeep": {"data", "replay", "rescore", "serve"},
 }
 
 

@@ -104,7 +104,7 @@ def test_a_fault_of_a_command_is_found_by_its_check_and_by_no_other(check):
 
 
 def test_a_correct_command_passes():
-    check_command(CommandInfo("serve", "Show a results folder in the browser.", "salmu_core.cli.serve:serve_command"))
+    check_command(CommandInfo("serve", "Show a results folder in the browser.", "salmu_upkeep.cli.serve:serve_command"))
 
 
 @pytest.mark.parametrize("cls", [faulty.Correct, faulty.Edit, WeightEdit], ids=lambda cls: cls.name)

@@ -17,8 +17,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from salmu_core.errors import BadOptions, BadRecord, SalmuError
-from salmu_core.report.live import LiveFolder
 from salmu_core.report.report import content_policy
+from salmu_upkeep.live_folder import LiveFolder
 
 DEFAULT_PORT = 8642
 _HTML, _JSON, _TEXT = "text/html; charset=utf-8", "application/json", "text/plain; charset=utf-8"

@@ -7,8 +7,8 @@ import pytest
 from salmu_core.errors import BadRecord
 from salmu_core.files.seals import SEAL
 from salmu_core.runner.evaluate import evaluate
-from salmu_core.runner.replay import replay
 from salmu_core.runner.run import Settings, run
+from salmu_upkeep.repeating import replay
 
 
 @pytest.fixture

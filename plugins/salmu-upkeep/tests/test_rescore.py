@@ -1,8 +1,8 @@
 """Metrics that finished runs lack are measured from their weights."""
 
 from salmu_core.records.store import read_record, write_record
-from salmu_core.runner.rescore import rescore
 from salmu_core.runner.run import Settings, run
+from salmu_upkeep.rescoring import rescore
 
 
 def test_what_is_missing_is_added_and_comes_out_as_in_a_fresh_run(tmp_path):

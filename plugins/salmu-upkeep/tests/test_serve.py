@@ -16,7 +16,7 @@ from chromium import Chromium, find_chromium
 from records import COMPROMISED, record, references
 from salmu_core.errors import BadOptions, SalmuError
 from salmu_core.records.store import RECORD_FILE, write_record
-from salmu_core.report.server import ReportServer
+from salmu_upkeep.report_server import ReportServer
 
 
 @pytest.fixture

@@ -6,13 +6,13 @@ import click
 
 from salmu_core.plugins.commands import CommandInfo
 
-_SERVE = "salmu_core.cli.serve:serve_command"
+_SERVE = "salmu_upkeep.cli.serve:serve_command"
 
 #: Check id -> the command that it has to find.
 COMMANDS: dict[str, CommandInfo] = {
     "class": CommandInfo("serve", "Show a\nfolder.", _SERVE),
     "summary": CommandInfo("serve", "Show a folder", _SERVE),
-    "target": CommandInfo("serve", "Show a folder.", "salmu_core.cli.serve:gone"),
+    "target": CommandInfo("serve", "Show a folder.", "salmu_upkeep.cli.serve:gone"),
     "help": CommandInfo("silent", "Say nothing.", "faulty_commands:silent"),
     "example": CommandInfo("bare", "Show no example.", "faulty_commands:bare"),
     "light": CommandInfo("heavy", "Import torch.", "heavy_command:heavy"),

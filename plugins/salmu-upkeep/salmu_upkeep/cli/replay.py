@@ -27,8 +27,8 @@ def replay_command(record: Path, tolerance: float, out: Path | None, cpu: bool, 
     from salmu_core.cli.progress import ProgressDisplay
     from salmu_core.data.processes import process_index
     from salmu_core.plugins.registry import load_plugins
-    from salmu_core.runner.replay import replay
     from salmu_core.runner.run import Settings
+    from salmu_upkeep.repeating import replay
 
     plugins = load_plugins()
     with ProgressDisplay(quiet=as_json) as display:

@@ -15,7 +15,7 @@ def rescore_command(folder: Path) -> int:
     """
     from salmu_core.cli import render
     from salmu_core.plugins.registry import load_plugins
-    from salmu_core.runner.rescore import rescore
+    from salmu_upkeep.rescoring import rescore
 
     plugins = load_plugins()
     found = rescore(folder, plugins=plugins)

@@ -25,7 +25,7 @@ def serve_command(folder: Path, port: int, host: str, open_browser: bool) -> int
     Nothing is written, and only this machine is answered. Ctrl-C ends it.
     """
     from salmu_core.cli import render
-    from salmu_core.report.server import ReportServer
+    from salmu_upkeep.report_server import ReportServer
 
     with ReportServer(folder, port, host) as server:
         click.echo(f"{folder} is shown at {server.url} (Ctrl-C ends it).")
