@@ -77,6 +77,7 @@ class UnlearningMethod(ABC):
         tuple[str, ...]
     ] = ()  # metadata that it reads (identity_id, data_field, name, value, ...), also as codes
     oracle: ClassVar[bool] = False  # True when it sees the Clean model: ranked apart
+    former_package: ClassVar[str | None] = None  # that it was in before: its finished runs are found again
     search: ClassVar[SearchSpace] = {}  # what `salmu tune` tries; the option that matters most first
     Options: ClassVar[type[Options]] = Options
 

@@ -21,9 +21,7 @@ from salmu_core import (
     UnlearningMethod,
     hookimpl,
 )
-from salmu_core.losses import contrastive_loss, embedding_drift, pair_cosine, similarity_drift, zero_similarity_loss
-
-# ---------------------------------------------------------------- as published
+from salmu_core.losses import contrastive_loss, pair_cosine
 
 
 def forgetting_loss(image: Float[Tensor, "batch dim"], text: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
@@ -94,45 +92,7 @@ class ClipErase(LossMethod):
         }
 
 
-# ---------------------------------------------------------------- as in SALMUBench's port
-
-
-class ClipEraseSalmubench(LossMethod):
-    """Send every cosine of a forget batch to 0 and hold cosines and embeddings of retain pairs where they were."""
-
-    name = "cliperase-salmubench"
-    summary = "Send all cosines among forget pairs to 0; hold cosines and embeddings of retain pairs (CLIPErase port)."
-    family = "negative pairs"
-    paper = "https://arxiv.org/abs/2603.26316"
-    data = ("forget", "retain")
-    search = {"lr": Between(1e-6, 3e-3), "forget_weight": Between(0.01, 10)}
-
-    class Options(FitOptions):
-        """Options of cliperase-salmubench."""
-
-        lr: float = Field(1e-4, gt=0, le=10, description="peak learning rate")
-        forget_weight: float = Field(1.0, ge=0, description="weight of the forget term; both retain terms have 1")
-
-    _teacher: DualEncoder
-
-    def prepare(self, ctx: UnlearnContext) -> None:
-        """Freeze the teacher."""
-        self._teacher = ctx.frozen_copy()
-
-    def loss(self, model: DualEncoder, batch: Batch) -> dict[str, Tensor]:
-        """The three terms of the port on one batch of each role."""
-        image, text, _ = model(batch.forget)
-        retain = model(batch.retain)
-        with torch.no_grad():
-            teacher = self._teacher(batch.retain)
-        return {
-            "forget": self.options.forget_weight * zero_similarity_loss(image, text),
-            "retain": similarity_drift(retain, teacher),
-            "consistency": embedding_drift(retain, teacher),
-        }
-
-
 @hookimpl
 def register_methods() -> list[type[UnlearningMethod]]:
-    """CLIPErase as published, and as in SALMUBench's port."""
-    return [ClipErase, ClipEraseSalmubench]
+    """CLIPErase."""
+    return [ClipErase]

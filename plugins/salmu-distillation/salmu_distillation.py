@@ -1,5 +1,4 @@
-"""DELETE, Decoupled Distillation to Erase: distil the model's own in-batch softmax with the true pair masked out; and what
-SALMUBench's port computes under that name."""
+"""DELETE, Decoupled Distillation to Erase: distil the model's own in-batch softmax with the true pair masked out."""
 
 from __future__ import annotations
 
@@ -25,9 +24,7 @@ from salmu_core import (
     UnlearningMethod,
     hookimpl,
 )
-from salmu_core.losses import group_mask, same_pair, similarity_drift, zero_similarity_loss
-
-# ---------------------------------------------------------------- as published
+from salmu_core.losses import group_mask, same_pair
 
 
 def masked_distillation(
@@ -140,44 +137,7 @@ def embed(model: DualEncoder, batches: Iterable[Pairs]) -> Bank:
     )
 
 
-# ---------------------------------------------------------------- as in SALMUBench's port
-
-
-class DeleteSalmubench(LossMethod):
-    """Send every cosine of a forget batch to 0 and hold the cosines of a retain batch where they were."""
-
-    name = "delete-salmubench"
-    summary = "Send all cosines among forget pairs to 0; hold those among retain pairs (SALMUBench's port of DELETE)."
-    family = "negative pairs"
-    paper = "https://arxiv.org/abs/2603.26316"
-    data = ("forget", "retain")
-    search = {"lr": Between(1e-6, 3e-3), "forget_weight": Between(0.01, 10)}
-
-    class Options(FitOptions):
-        """Options of delete-salmubench."""
-
-        lr: float = Field(1e-4, gt=0, le=10, description="peak learning rate")
-        forget_weight: float = Field(1.0, ge=0, description="weight of the forget term; the retain term has 1")
-
-    _teacher: DualEncoder
-
-    def prepare(self, ctx: UnlearnContext) -> None:
-        """Freeze the teacher."""
-        self._teacher = ctx.frozen_copy()
-
-    def loss(self, model: DualEncoder, batch: Batch) -> dict[str, Tensor]:
-        """Both terms of the port on one batch of each role."""
-        image, text, _ = model(batch.forget)
-        retain = model(batch.retain)
-        with torch.no_grad():
-            teacher = self._teacher(batch.retain)
-        return {
-            "forget": self.options.forget_weight * zero_similarity_loss(image, text),
-            "retain": similarity_drift(retain, teacher),
-        }
-
-
 @hookimpl
 def register_methods() -> list[type[UnlearningMethod]]:
-    """DELETE as published, and as in SALMUBench's port."""
-    return [Delete, DeleteSalmubench]
+    """DELETE."""
+    return [Delete]

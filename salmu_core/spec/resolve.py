@@ -68,8 +68,11 @@ class Resolved:
         if record.id == self.id:
             return True
         origin = record.provenance
-        ours = ((origin.method_package, self.method.package), (origin.benchmark_package, self.benchmark_entry.package))
-        return record.id == self.former_id and all(found is None or found.name == own.name for found, own in ours)
+        ours = (
+            (origin.method_package, {self.method.package.name, self.method.cls.former_package}),
+            (origin.benchmark_package, {self.benchmark_entry.package.name}),
+        )
+        return record.id == self.former_id and all(found is None or found.name in names for found, names in ours)
 
 
 def resolve(spec: RunSpec, plugins: Plugins, cache: Path | None = None, benchmark: Benchmark | None = None) -> Resolved:
@@ -110,7 +113,7 @@ def resolve(spec: RunSpec, plugins: Plugins, cache: Path | None = None, benchmar
     decisive = {"method_options": options.decisive(), "benchmark_options": dict(benchmark.identity())}
     full = resolved.model_copy(update=decisive)
     versions = {"method": method.package.version, "benchmark": benchmark.version}
-    packages = {"method_package": method.package.name, "benchmark_package": entry.package.name}
+    packages = {"method_package": method.cls.former_package or method.package.name, "benchmark_package": entry.package.name}
     return Resolved(
         resolved,
         options.model_dump(mode="json"),

@@ -1,4 +1,4 @@
-"""CLIPErase: its terms in numbers, what they leave alone, and the port's target of 0."""
+"""CLIPErase: its terms in numbers and what they leave alone."""
 
 from pathlib import Path
 
@@ -14,15 +14,11 @@ from salmu_core import Batch, Features
 with install_import_hook("salmu_cliperase", "beartype.beartype"):
     from salmu_cliperase import (
         ClipErase,
-        ClipEraseSalmubench,
         consistency_loss,
-        embedding_drift,
         forgetting_loss,
-        similarity_drift,
-        zero_similarity_loss,
     )
 
-METHODS = [ClipErase, ClipEraseSalmubench]
+METHODS = [ClipErase]
 FOLDER = Path(__file__).parents[1]
 
 
@@ -42,9 +38,6 @@ def features(seed: int, rows: int = 5, scale: float = 6.0) -> Features:
 # Two pairs of cosines 0.6 and -0.8; crossed they are 0.8 and 0.6.
 IMAGE = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
 TEXT = torch.tensor([[0.6, 0.8], [0.6, -0.8]])
-
-
-# ---------------------------------------------------------------- as published
 
 
 def test_forgetting_loss_by_hand():
@@ -123,66 +116,6 @@ def test_weights_of_zero_change_nothing():
         before = ctx.model.fingerprint()
         method.unlearn(ctx)
         assert ctx.model.fingerprint() == before
-
-
-# ---------------------------------------------------------------- as in SALMUBench's port
-
-
-def test_zero_similarity_loss_by_hand():
-    # Cosines 0.6, 0.6, 0.8, -0.8: the mean square is (0.36 + 0.36 + 0.64 + 0.64) / 4 = 0.5, twice.
-    assert zero_similarity_loss(IMAGE, TEXT).item() == pytest.approx(1.0, abs=1e-6)
-
-
-def test_the_ports_terms_against_numpy_in_both_directions():
-    student, teacher = features(6), features(7)
-    ours, theirs = ((part.image @ part.text.T).numpy() for part in (student, teacher))
-    expected = (ours**2).mean() + (ours.T**2).mean()
-    assert zero_similarity_loss(student.image, student.text).item() == pytest.approx(expected, rel=1e-12)
-    expected = ((ours - theirs) ** 2).mean() + ((ours.T - theirs.T) ** 2).mean()
-    assert similarity_drift(student, teacher).item() == pytest.approx(expected, rel=1e-12)
-    expected = sum(((student[side].numpy() - teacher[side].numpy()) ** 2).mean() for side in (0, 1))
-    assert embedding_drift(student, teacher).item() == pytest.approx(expected, rel=1e-12)
-
-
-def test_zero_is_reached_from_both_sides_and_then_left_alone():
-    image = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).requires_grad_()
-    text = torch.tensor([[0.0, 1.0], [0.0, -1.0]])  # image 0 is unrelated to both captions
-    loss = zero_similarity_loss(image, text)
-    loss.backward()
-    assert loss.item() == pytest.approx(1.0)
-    assert torch.equal(image.grad[0], torch.zeros(2))
-    torch.testing.assert_close(image.grad[1], torch.tensor([0.0, 2.0]))  # 2 * 2/4 * (1 * v_0 + (-1) * v_1) = (0, 2)
-
-
-def test_the_retain_terms_have_their_minimum_at_the_teacher():
-    teacher = features(8)
-    student = Features(*(part.clone().requires_grad_() for part in teacher[:2]), teacher.scale)
-    loss = similarity_drift(student, teacher) + embedding_drift(student, teacher)
-    loss.backward()
-    assert loss.item() == 0
-    assert torch.equal(student.image.grad, torch.zeros_like(student.image))
-    assert torch.equal(student.text.grad, torch.zeros_like(student.text))
-
-
-def test_without_the_forget_term_nothing_moves():
-    # Rounding differs between the model and its copy, and AdamW would turn the tiniest gradient into a whole step.
-    method = ClipEraseSalmubench(ClipEraseSalmubench.Options(forget_weight=0, optimizer="sgd"))
-    with toy_context(method) as ctx:
-        before = {name: tensor.clone() for name, tensor in ctx.model.weights().items()}
-        method.unlearn(ctx)
-        for name, tensor in ctx.model.weights().items():
-            torch.testing.assert_close(tensor, before[name], atol=1e-6, rtol=0)
-
-
-def test_all_cosines_among_forget_pairs_go_to_zero_on_the_toy_benchmark():
-    method = ClipEraseSalmubench(ClipEraseSalmubench.Options(lr=1e-3))
-    with toy_context(method) as ctx:
-        method.unlearn(ctx)
-        squares = [point["forget"] for point in ctx.history]
-    assert squares[-1] < squares[0] / 2
-
-
-# ---------------------------------------------------------------- both
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)

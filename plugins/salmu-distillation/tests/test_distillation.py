@@ -1,4 +1,4 @@
-"""DELETE: its loss in numbers, the group mask, the bank, the port's target of 0, and its card."""
+"""DELETE: its loss in numbers, the group mask, the bank, and its card."""
 
 from pathlib import Path
 
@@ -17,16 +17,13 @@ from salmu_core.losses import group_mask
 with install_import_hook("salmu_distillation", "beartype.beartype"):
     from salmu_distillation import (
         Delete,
-        DeleteSalmubench,
         delete_loss,
         embed,
         masked_distillation,
         same_pair,
-        similarity_drift,
-        zero_similarity_loss,
     )
 
-METHODS = [Delete, DeleteSalmubench]
+METHODS = [Delete]
 FOLDER = Path(__file__).parents[1]
 
 
@@ -252,59 +249,6 @@ def test_embedding_in_chunks_is_embedding_at_once():
     torch.testing.assert_close(pieces.features.image, whole.features.image)
     torch.testing.assert_close(pieces.features.text, whole.features.text)
     assert torch.equal(pieces.association, whole.association)
-
-
-# ---------------------------------------------------------------- as in SALMUBench's port
-
-
-def test_zero_similarity_loss_by_hand():
-    # Cosines 0.6, 0.6, 0.8, -0.8: the mean square is (0.36 + 0.36 + 0.64 + 0.64) / 4 = 0.5, twice.
-    image, text = torch.eye(2), torch.tensor([[0.6, 0.8], [0.6, -0.8]])
-    assert zero_similarity_loss(image, text).item() == pytest.approx(1.0, abs=1e-6)
-
-
-def test_the_ports_terms_against_numpy_in_both_directions():
-    student, teacher = features(6), features(7)
-    ours, theirs = ((part.image @ part.text.T).numpy() for part in (student, teacher))
-    expected = (ours**2).mean() + (ours.T**2).mean()
-    assert zero_similarity_loss(student.image, student.text).item() == pytest.approx(expected, rel=1e-12)
-    expected = ((ours - theirs) ** 2).mean() + ((ours.T - theirs.T) ** 2).mean()
-    assert similarity_drift(student, teacher).item() == pytest.approx(expected, rel=1e-12)
-
-
-def test_the_gradient_of_the_zero_target_is_four_times_the_cosine_over_their_number():
-    image, text = unit_rows(8, 3), unit_rows(9, 3)
-    image.requires_grad_()
-    (gradient,) = torch.autograd.grad(zero_similarity_loss(image, text), image)
-    torch.testing.assert_close(gradient, 4 / 9 * (image.detach() @ text.T) @ text)
-
-
-def test_retain_cosines_are_where_they_belong_at_the_start():
-    teacher = features(10)
-    image = teacher.image.clone().requires_grad_()
-    loss = similarity_drift(Features(image, teacher.text, teacher.scale), teacher)
-    loss.backward()
-    assert loss.item() == 0
-    assert torch.equal(image.grad, torch.zeros_like(image))
-
-
-def test_without_the_forget_term_nothing_moves():
-    # Rounding differs between the model and its copy, and AdamW would turn the tiniest gradient into a whole step.
-    method = DeleteSalmubench(DeleteSalmubench.Options(forget_weight=0, optimizer="sgd"))
-    with toy_context(method) as ctx:
-        before = {name: tensor.clone() for name, tensor in ctx.model.weights().items()}
-        method.unlearn(ctx)
-        for name, tensor in ctx.model.weights().items():
-            torch.testing.assert_close(tensor, before[name], atol=1e-6, rtol=0)
-
-
-def test_all_cosines_among_forget_pairs_go_to_zero_on_the_toy_benchmark():
-    method = DeleteSalmubench(DeleteSalmubench.Options(lr=1e-3))
-    with toy_context(method) as ctx:
-        method.unlearn(ctx)
-        squares = [point["forget"] for point in ctx.history]
-        assert ctx.samples == {"forget": 4 * 36, "retain": 4 * 24}
-    assert squares[-1] < squares[0] / 2
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)

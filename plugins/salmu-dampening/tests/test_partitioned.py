@@ -1,17 +1,15 @@
-"""PPP: regions, factors, prototypes and gamma by hand, what is dampened on the toy benchmark, and the card."""
-
-from pathlib import Path
+"""PPP: regions, factors, prototypes and gamma by hand, what is dampened on the toy benchmark."""
 
 import numpy as np
 import pytest
 import torch
 from jaxtyping import install_import_hook
 
-from salmu_authors.testing import check_method, check_package, toy_context
+from salmu_authors.testing import check_method, toy_context
 
 # Shape annotations are checked while these tests run.
-with install_import_hook("salmu_partitioned_dampening", "beartype.beartype"):
-    from salmu_partitioned_dampening import (
+with install_import_hook("salmu_dampening", "beartype.beartype"):
+    from salmu_dampening.partitioned import (
         PartitionedDampening,
         disparity,
         factors,
@@ -19,12 +17,6 @@ with install_import_hook("salmu_partitioned_dampening", "beartype.beartype"):
         prototypes,
         regions,
     )
-
-FOLDER = Path(__file__).parents[1]
-
-
-def test_card_and_entry_point_fit_the_code():
-    check_package(FOLDER, [PartitionedDampening])
 
 
 def test_keeps_the_contract():

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from salmu_core import Between, DualEncoder, Field, Options, Pairs, UnlearnContext, UnlearningMethod, hookimpl
+from salmu_core import Between, DualEncoder, Field, Options, Pairs, UnlearnContext, UnlearningMethod
 from salmu_core.losses import group_codes, pair_losses
 
 Split = Literal["forget", "retain"]
@@ -107,6 +107,7 @@ class PartitionedDampening(UnlearningMethod):
     paper = "https://doi.org/10.1609/aaai.v40i9.37699"
     data = ("forget", "retain")
     columns = ("identity_id",)
+    former_package = "salmu-partitioned-dampening"
     search = {"alpha": Between(0.5, 50), "tau": Between(0.1, 20), "strength": Between(0.1, 10)}
     Options = PartitionedOptions
 
@@ -191,9 +192,3 @@ def importance(
         for name, gradient in gradients.items():
             sums[name] += gradient.square()
     return {name: total / max(1, counted) for name, total in sums.items()}
-
-
-@hookimpl
-def register_methods() -> list[type[UnlearningMethod]]:
-    """PPP."""
-    return [PartitionedDampening]
