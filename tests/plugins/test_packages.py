@@ -20,7 +20,7 @@ COMMANDS = {
     "salmu-audits": {"audit"},
     "salmu-authors": {"check", "new-plugin"},
     "salmu-deletion": {"certificate", "find", "forget", "inspect"},
-    "salmu-share": {"push"},
+    "salmu-share": {"board", "push", "submit"},
     "salmu-tune": {"tune"},
     "salmu-upkeep": {"data", "replay", "rescore", "serve"},
 }
