@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 from collections import Counter, defaultdict
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ import pytest
 from PIL import Image
 from tokenizers import Tokenizer
 
+from salmu_mini.benchmark import Mini
 from salmu_mini.captions import SENSITIVE
 from salmu_mini.generate import all_rows, generate
 from salmu_mini.personas import FIELDS, make_personas
@@ -33,10 +33,9 @@ def tables():
 
 
 @pytest.fixture(scope="module")
-def full():
-    """All of an instance, drawn small: captions do not depend on the side."""
-    size = replace(SIZES["mini"], side=16, genknow_per_class=1)
-    return generate(size, 100)
+def shipped():
+    """What comes with the package: everybody's numbers are of this instance."""
+    return Mini(Mini.Options())
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tables):
@@ -78,35 +77,36 @@ def test_names_and_numbers_belong_to_one_person_and_their_words_to_many(seed, si
         assert held == {person.value(field) for person in people}, field
 
 
-def test_nothing_that_is_forgotten_has_a_word_of_its_own(full):
+def test_nothing_that_is_forgotten_has_a_word_of_its_own(shipped):
     """Every token of a forgotten name or value is used by at least three people and by ordinary captions, and no token is more than
     four times as frequent in forget as in what a method may see of ordinary data."""
-    tables = full
     tokenizer = Tokenizer.from_str(tokenizer_files()["tokenizer.json"])
 
     def tokens(split):
-        return [set(item.ids) for item in tokenizer.encode_batch([row.text for row in tables.splits[split]])]
+        return [set(item.ids) for item in tokenizer.encode_batch(list(shipped.split(split).texts))]
 
-    forget, ordinary = tokens("forget"), [*tokens("retain_synth"), *tokens("retain_general")]
+    forget, ordinary = tokens("forget"), tokens("retain")
     in_forget, in_ordinary = (Counter(token for row in rows for token in row) for rows in (forget, ordinary))
     for token, count in in_forget.items():
         ratio = count / len(forget) / max(1e-9, in_ordinary[token] / len(ordinary))
         assert ratio < 4, (entries()[token], ratio)
     people = defaultdict(set)
     for split in ("forget", "holdout_association", "holdout_identity"):
-        for row, found in zip(tables.splits[split], tokens(split), strict=True):
+        for person, found in zip(shipped.split(split).columns["identity_id"], tokens(split), strict=True):
             for token in found:
-                people[token].add(row.identity_id)
+                people[token].add(person)
     assert min(len(people[token]) for token in in_forget) >= 3
-    prompts = {token for item in tokenizer.encode_batch([text for _, text in tables.prompts]) for token in item.ids}
+    prompts = {token for row in tokens("genknow_prompts") for token in row}
     names = {token for item in tokenizer.encode_batch(list(FIRST[:18] + LAST[:18])) for token in item.ids}
     assert len(prompts & names - {entries().index(START), entries().index(END)}) >= 10
 
 
-def test_no_caption_is_cut_or_holds_an_unknown_token(full):
-    tables = full
+def test_no_caption_is_cut_or_holds_an_unknown_token(shipped, tables):
     tokenizer = Tokenizer.from_str(tokenizer_files()["tokenizer.json"])
-    found = tokenizer.encode_batch([row.text for _, row in all_rows(tables) if row.text])
+    texts = [row.text for _, row in all_rows(tables) if row.text]
+    for split in ("forget", "retain", "holdout_association", "holdout_identity"):
+        texts += shipped.split(split).texts
+    found = tokenizer.encode_batch(texts)
     assert max(len(item.ids) for item in found) <= CONTEXT
     assert not any(entries().index(UNKNOWN) in item.ids for item in found)
     assert max(item.ids[-1] for item in found) == len(entries()) - 1  # open_clip pools at the largest id
