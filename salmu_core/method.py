@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from torch import Tensor, nn
 
 from salmu_core.data.pairs import Batch, Role
+from salmu_core.errors import BadData
 from salmu_core.options import AnyOptions, Field, Options, SearchSpace
 
 if TYPE_CHECKING:
@@ -77,6 +79,8 @@ class UnlearningMethod(ABC):
         tuple[str, ...]
     ] = ()  # metadata that it reads (identity_id, data_field, name, value, ...), also as codes
     oracle: ClassVar[bool] = False  # True when it sees the Clean model: ranked apart
+    fewest_rows: ClassVar[int] = 1  # forget rows below which its loss is the same whatever they are
+    fewest_identities: ClassVar[int] = 1  # different ones in forget below which what it measures is not defined
     former_package: ClassVar[str | None] = None  # that it was in before: its finished runs are found again
     search: ClassVar[SearchSpace] = {}  # what `salmu tune` tries; the option that matters most first
     Options: ClassVar[type[Options]] = Options
@@ -91,6 +95,35 @@ class UnlearningMethod(ABC):
     def reads(self) -> tuple[Role, ...]:
         """The splits that are read with these options: all of `data`, or fewer of them, in the same order."""
         return self.data
+
+    def check_forget(self, rows: int, identities: int, make_method: MakeMethod) -> None:
+        """Look at the size of a request before anything is loaded. Fewer identities than `fewest_identities` are refused; of fewer
+        rows than `fewest_rows` a warning says that they are not forgotten. Where these options name a method to work around
+        (`inner`, `inner_options`), that one is asked as well.
+
+        Args:
+            rows: of forget.
+            identities: different ones among them; rows without one are each their own.
+            make_method: makes an installed method of that name with these options.
+
+        Raises:
+            BadData: there are fewer identities.
+        """
+        if identities < self.fewest_identities:
+            raise BadData(
+                f"{self.name} needs forget pairs of at least {self.fewest_identities} identities, and here is {identities}.",
+                "Choose another method (`salmu list-methods`), or let it forget more at once.",
+            )
+        if rows < self.fewest_rows:
+            warnings.warn(
+                f"{self.name} acts on how forget pairs differ from each other, and there is {rows}: it will not forget that one."
+                " Choose another method, or let it forget more at once.",
+                stacklevel=2,
+            )
+        if inner := getattr(self.options, "inner", None):
+            make_method(inner, getattr(self.options, "inner_options", None) or {}).check_forget(
+                rows, identities, make_method
+            )
 
     def planned_steps(self, rows: Mapping[Role, int], meter: SampleMeter, make_method: MakeMethod) -> int | None:
         """Optimiser steps with these options, at most, worked out before anything is loaded, so that a run that its budget cannot

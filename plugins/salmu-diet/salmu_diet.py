@@ -16,11 +16,13 @@ from salmu_core import (
     Field,
     FitOptions,
     LossMethod,
+    MakeMethod,
     OneOf,
     UnlearnContext,
     UnlearningMethod,
     hookimpl,
 )
+from salmu_core.errors import BadData
 from salmu_core.losses import group_mask
 
 _FAR = 1e3  # costs of a pair that must not be: no plan takes it, and exp(-_FAR) is 0
@@ -123,6 +125,14 @@ class Diet(LossMethod):
     Options = DietOptions
 
     _start: DualEncoder
+
+    def check_forget(self, rows: int, identities: int, make_method: MakeMethod) -> None:
+        """Images are led to captions of other forget pairs."""
+        if rows < 2:
+            raise BadData(
+                f"diet leads forget images to captions of other forget pairs, and forget holds {rows}.",
+                "Choose another method (`salmu list-methods`), or let it forget more at once.",
+            )
 
     def prepare(self, ctx: UnlearnContext) -> None:
         """Freeze the text encoder that gives the prototypes."""

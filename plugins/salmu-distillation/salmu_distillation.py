@@ -91,6 +91,7 @@ class Delete(LossMethod):
     family = "distillation"
     paper = "https://arxiv.org/abs/2503.23751"
     data = ("forget",)
+    fewest_rows = 2
     columns = ("identity_id", "data_field")
     search = {"lr": Between(1e-6, 3e-3), "temperature": Between(0.3, 30), "bank": OneOf((0, 128, 512))}
 

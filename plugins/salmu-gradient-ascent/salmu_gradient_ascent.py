@@ -25,7 +25,7 @@ from salmu_core import (
     UnlearningMethod,
     hookimpl,
 )
-from salmu_core.errors import RAISE_BUDGET, BudgetExceeded
+from salmu_core.errors import RAISE_BUDGET, BadData, BudgetExceeded
 from salmu_core.losses import contrastive_loss, mismatched_cosine, pair_cosine
 
 
@@ -48,6 +48,7 @@ class GradientAscent(LossMethod):
     family = "gradient ascent"
     paper = "https://arxiv.org/abs/1911.04933"
     data = ("forget",)
+    fewest_rows = 2
     search = {"lr": Between(1e-6, 1e-3)}
 
     class Options(FitOptions):
@@ -68,6 +69,7 @@ class GradientAscentRetain(LossMethod):
     family = "gradient ascent"
     paper = "https://arxiv.org/abs/2302.09880"
     data = ("forget", "retain")
+    fewest_rows = 2
     search = {"lr": Between(1e-6, 3e-3), "alpha": Between(0.05, 0.99, log=False)}
 
     class Options(FitOptions):
@@ -96,6 +98,7 @@ class AnchoredAscent(LossMethod):
     family = "gradient ascent"
     paper = "https://arxiv.org/abs/1911.04933"
     data = ("forget",)
+    fewest_rows = 2
     columns = ("identity_id",)
     search = {"lr": Between(1e-6, 1e-3)}
 
@@ -115,7 +118,7 @@ class AnchoredAscent(LossMethod):
         probes = min(options.probes, rows)
         cosine, strangers = probe(ctx, probes)
         anchor = strangers if options.anchor is None else options.anchor
-        if anchor != anchor:
+        if anchor != anchor:  # more identities than the probes met
             raise SalmuError(
                 "The anchor of anchored-ascent cannot be measured: all probes are of one identity.",
                 "Give it: --set anchor=0.2, or take more: --set probes=1000",
@@ -134,6 +137,15 @@ class AnchoredAscent(LossMethod):
             return cosine <= anchor
 
         ctx.fit(self.loss, options, steps=steps, params=self.trainable(ctx.model), after_step=reached)
+
+    def check_forget(self, rows: int, identities: int, make_method: MakeMethod) -> None:
+        """The anchor is measured among different identities, unless it is given."""
+        super().check_forget(rows, identities, make_method)
+        if self.options.anchor is None and identities < 2:
+            raise BadData(
+                "anchored-ascent measures its anchor among different identities, and forget holds one.",
+                "Give it: --set anchor=0.2, or choose a method that sees retain.",
+            )
 
     def planned_steps(self, rows: Mapping[Role, int], meter: SampleMeter, make_method: MakeMethod) -> int | None:
         """Those that are left after the first measurement, with one after each few of them."""

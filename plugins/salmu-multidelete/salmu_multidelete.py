@@ -58,6 +58,7 @@ class MultiDelete(LossMethod):
     family = "distillation"
     paper = "https://arxiv.org/abs/2311.12047"
     data = ("forget", "retain")
+    fewest_rows = 2
     columns = ("identity_id", "data_field")
     search = {"lr": Between(1e-6, 3e-3), "decoupling_weight": Between(0.03, 30)}
 

@@ -14,9 +14,11 @@ from salmu_core import (
     Field,
     FitOptions,
     LossMethod,
+    MakeMethod,
     OneOf,
     Pairs,
-    SalmuError,
+    Role,
+    SampleMeter,
     UnlearnContext,
     UnlearningMethod,
     hookimpl,
@@ -84,6 +86,12 @@ class HingeNegativePairs(LossMethod):
 
     _floor: float
 
+    def planned_steps(self, rows: Mapping[Role, int], meter: SampleMeter, make_method: MakeMethod) -> int | None:
+        """Those that measuring the floor leaves room for."""
+        if self.options.floor is None:
+            meter.take("forget", rows["forget"])
+        return super().planned_steps(rows, meter, make_method)
+
     def prepare(self, ctx: UnlearnContext) -> None:
         """Take the floor from the options, or measure what an image and a stranger's caption have in common anyway."""
         self._floor = measure_floor(ctx) if self.options.floor is None else self.options.floor
@@ -99,24 +107,17 @@ class HingeNegativePairs(LossMethod):
 
 
 def measure_floor(ctx: UnlearnContext) -> float:
-    """Mean cosine of forget images with the forget captions of other identities; one counted pass over forget.
-
-    Raises:
-        SalmuError: all forget pairs are of one identity.
-    """
+    """Mean cosine of forget images with the forget captions of other identities, or with captions of retain where there is one
+    identity; one counted pass over forget."""
     parts: list[tuple[Pairs, Tensor, Tensor]] = []
     with torch.no_grad():
         for pairs in ctx.batches("forget", 256):
             image, text, _ = ctx.model(pairs)
             parts.append((pairs, image.cpu(), text.cpu()))
     identity = torch.cat([pairs.columns["identity"] for pairs, _, _ in parts])
-    found = mismatched_cosine(torch.cat([part[1] for part in parts]), torch.cat([part[2] for part in parts]), identity)
-    if not torch.isfinite(found):
-        raise SalmuError(
-            "The floor of hinge-negative-pairs cannot be measured: all forget pairs are of one identity.",
-            "Give it: --set floor=0.2",
-        )
-    return float(found)
+    image = torch.cat([part[1] for part in parts])
+    found = mismatched_cosine(image, torch.cat([part[2] for part in parts]), identity)
+    return float(found) if torch.isfinite(found) else ctx.similarity_to_retain(image)
 
 
 @hookimpl

@@ -130,6 +130,7 @@ class CaptionNullSpace(UnlearningMethod):
     family = "closed form"
     paper = "https://arxiv.org/abs/2512.14137"
     data = ("forget",)
+    fewest_rows = 2
     search = {"rank": OneOf((1, 2, 4, 8, 16, 32)), "alpha": Between(0.1, 1, log=False)}
     Options = NullSpaceOptions
 
@@ -169,6 +170,7 @@ class CaptionNullSpaceRetain(CaptionNullSpace):
     name = "caption-null-space-retain"
     summary = "Project the main directions of forget captions out, except what retain captions mainly use."
     data = ("forget", "retain")
+    fewest_rows = 2
     search = {**CaptionNullSpace.search, "protect": OneOf((2, 4, 8, 16))}
     Options = ProtectedNullSpaceOptions
 

@@ -66,6 +66,7 @@ class NegativePreference(LossMethod):
     family = "gradient ascent"
     paper = "https://arxiv.org/abs/2404.05868"
     data = ("forget", "retain")
+    fewest_rows = 2
     columns = ("identity_id", "data_field")
     search = {"lr": Between(1e-6, 3e-3), "beta": Between(0.01, 10), "retain_weight": Between(0.1, 10)}
 
@@ -106,6 +107,7 @@ class SimpleNegativePreference(LossMethod):
     family = "gradient ascent"
     paper = "https://arxiv.org/abs/2410.07163"
     data = ("forget", "retain")
+    fewest_rows = 2
     columns = ("identity_id", "data_field")
     search = {
         "lr": Between(1e-6, 3e-3),

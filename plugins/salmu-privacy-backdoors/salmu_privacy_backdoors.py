@@ -16,7 +16,10 @@ from salmu_core import (
     Field,
     FitOptions,
     LossMethod,
+    MakeMethod,
+    Role,
     SalmuError,
+    SampleMeter,
     UnlearnContext,
     UnlearningMethod,
     hookimpl,
@@ -183,6 +186,14 @@ class FaceBackdoor(LossMethod):
         self._target = nn.functional.normalize(sums["image"], dim=0).float()
         self._teacher = ctx.frozen_copy()
         self._start = start_weights(ctx.model, self.trainable(ctx.model))
+
+    def planned_steps(self, rows: Mapping[Role, int], meter: SampleMeter, make_method: MakeMethod) -> int | None:
+        """Those that measuring the mean face leaves room for."""
+        left = meter.left("forget")
+        meter.take(
+            "forget", min(rows["forget"], self.options.rows, self.options.rows if left is None else max(1, left // 10))
+        )
+        return super().planned_steps(rows, meter, make_method)
 
     def trainable(self, model: DualEncoder) -> Sequence[nn.Parameter]:
         """Train the image encoder alone, without the weights and biases of its normalisation layers, as released."""

@@ -17,9 +17,12 @@ from salmu_core import (
     DualEncoder,
     Field,
     FitOptions,
+    MakeMethod,
     OneOf,
     Pairs,
+    Role,
     SalmuError,
+    SampleMeter,
     UnlearnContext,
     UnlearningMethod,
     hookimpl,
@@ -136,6 +139,11 @@ class Razor(UnlearningMethod):
             ctx.log(round=number + 1, layers=used, similarity=similarity, target=target)
             if similarity <= target:
                 break
+
+    def planned_steps(self, rows: Mapping[Role, int], meter: SampleMeter, make_method: MakeMethod) -> int | None:
+        """Those of all rounds, at most."""
+        meter.check("forget", 4)  # a gradient, the target, a step and a check
+        return super().planned_steps(rows, meter, make_method)
 
     def _train(
         self,

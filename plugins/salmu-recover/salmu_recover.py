@@ -9,7 +9,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from salmu_core import Batch, Between, DualEncoder, Field, FitOptions, SalmuError, UnlearnContext, UnlearningMethod, hookimpl
+from salmu_core import (
+    Batch,
+    Between,
+    DualEncoder,
+    Field,
+    FitOptions,
+    MakeMethod,
+    Role,
+    SalmuError,
+    SampleMeter,
+    UnlearnContext,
+    UnlearningMethod,
+    hookimpl,
+)
 from salmu_core.losses import pair_cosine
 
 # ---------------------------------------------------------------- formulas
@@ -122,6 +135,11 @@ class Recover(UnlearningMethod):
         ctx.fit(loss, options, params=params.values(), splits=("forget",), after_step=settle)
         left = float(squared_distance([parameter.detach() for parameter in params.values()], list(start.values())))
         ctx.log(target=target, multiplier=self._multiplier, way_left=(left / way) ** 0.5)
+
+    def planned_steps(self, rows: Mapping[Role, int], meter: SampleMeter, make_method: MakeMethod) -> int | None:
+        """Those of both stages, at most."""
+        meter.check("forget", 3)  # the target, and a step of either stage
+        return super().planned_steps(rows, meter, make_method)
 
     def state(self) -> dict[str, Tensor]:
         """The multiplier."""

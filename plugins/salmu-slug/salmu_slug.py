@@ -15,15 +15,18 @@ from salmu_core import (
     Between,
     DualEncoder,
     Field,
+    MakeMethod,
     OneOf,
     Options,
     Pairs,
+    Role,
     SalmuError,
+    SampleMeter,
     UnlearnContext,
     UnlearningMethod,
     hookimpl,
 )
-from salmu_core.errors import RAISE_BUDGET
+from salmu_core.errors import RAISE_BUDGET, BudgetExceeded
 from salmu_core.losses import contrastive_loss, mismatched_cosine, pair_cosine, pairs_loss
 
 #: Parts of names of tensors that are never edited, as released.
@@ -129,19 +132,11 @@ class _Watched:
         self.identity.append(pairs.columns["identity"])
         return pair_cosine(image, text).mean()
 
-    def mismatched(self) -> float:
-        """The mean cosine of forget images and captions of other identities.
-
-        Raises:
-            SalmuError: all pairs are of one identity.
-        """
-        found = mismatched_cosine(torch.cat(self.image), torch.cat(self.text), torch.cat(self.identity))
-        if not torch.isfinite(found):
-            raise SalmuError(
-                "The target of slug cannot be measured: all forget pairs that it looks at are of one identity.",
-                "Give it: --set target=0.2",
-            )
-        return float(found)
+    def unrelated(self, ctx: UnlearnContext) -> float:
+        """The mean cosine of forget images and captions of other identities, or of retain where all are of one."""
+        image = torch.cat(self.image)
+        found = mismatched_cosine(image, torch.cat(self.text), torch.cat(self.identity))
+        return float(found) if torch.isfinite(found) else ctx.similarity_to_retain(image)
 
 
 class Slug(UnlearningMethod):
@@ -166,7 +161,7 @@ class Slug(UnlearningMethod):
             ctx.mean_gradients(loss, split, options.batch_size, params=params, rows=ctx.affordable_rows(split, parts=2))
             for split, loss in (("forget", watched.forget_cosine), ("retain", pairs_loss))
         )
-        target = watched.mismatched() if options.target is None else options.target
+        target = watched.unrelated(ctx) if options.target is None else options.target
         names = self.tensors_to_try(ctx, params, forget, retain)
         rows = slice_rows(ctx, options.slice_rows, len(names) * options.evaluations)
         tried: list[tuple[str, Trial]] = []
@@ -196,6 +191,16 @@ class Slug(UnlearningMethod):
             tried_tensors=len(names),
         )
 
+    def planned_steps(self, rows: Mapping[Role, int], meter: SampleMeter, make_method: MakeMethod) -> int | None:
+        """There are no steps, but evaluations, which one pair each must do for at least."""
+        options = self.options
+        evaluations = options.candidates * options.evaluations * (2 if options.tower == "both" else 1)
+        for split, fewest in (("forget", 1), ("retain", 2)):
+            left = meter.left(split)
+            if left is not None and (left := left - min(rows[split], max(1, left // 2))) < fewest * evaluations:
+                raise too_few(split, left, evaluations)
+        return None
+
     def tensors_to_try(
         self,
         ctx: UnlearnContext,
@@ -220,21 +225,26 @@ class Slug(UnlearningMethod):
         return chosen
 
 
+def too_few(split: str, left: int | None, evaluations: int) -> BudgetExceeded:
+    """What is wrong where the budget holds no evaluations."""
+    return BudgetExceeded(
+        f"The {split} budget holds {left} more samples, too few for the {evaluations} evaluations of slug.",
+        f"Lower candidates or evaluations, or {RAISE_BUDGET}.",
+    )
+
+
 def slice_rows(ctx: UnlearnContext, wanted: int, evaluations: int) -> dict[Literal["forget", "retain"], int]:
     """Rows of each split per evaluation: as wanted, or as many as the budget holds for all of them.
 
     Raises:
-        SalmuError: that is less than two.
+        BudgetExceeded: that is less than one, or of retain, whose loss compares rows, less than two.
     """
     rows: dict[Literal["forget", "retain"], int] = {}
     for split in ("forget", "retain"):
         left = ctx.budget_left(split)
         rows[split] = min(wanted, ctx.rows(split), wanted if left is None else left // evaluations)
-        if rows[split] < 2:
-            raise SalmuError(
-                f"The {split} budget holds {left} more samples, too few for the {evaluations} evaluations of slug.",
-                f"Lower candidates or evaluations, or {RAISE_BUDGET}.",
-            )
+        if rows[split] < (1 if split == "forget" else 2):
+            raise too_few(split, left, evaluations)
     return rows
 
 

@@ -30,6 +30,8 @@ from salmu_core.losses import contrastive_loss, pair_cosine
 
 _BLOCK = re.compile(r"^(.*?\.(?:attn|mlp))\.")
 Split = Literal["forget", "retain"]
+#: Of forget: the target, a look at the gradient, a step, and one share that is tried.
+FEWEST_SAMPLES = 4
 
 # ---------------------------------------------------------------- formulas
 
@@ -116,21 +118,24 @@ class Soup(UnlearningMethod):
         options = self.options
         params = ctx.parameters()
         start = ctx.weights(params)
-        measures = 0 if options.alpha is not None else options.points  # the target, and all shares but the last
-        rows = check_rows(ctx, options.check_rows, max(1, measures))
+        rows = check_rows(ctx, options.check_rows, 1 if options.alpha is not None else options.points)
+        points = points_within_budget(ctx, options.points, rows)
+        measures = 0 if options.alpha is not None else points  # the target, and all shares but the last
         target = options.target
         if options.alpha is None and target is None:
             target = ctx.unrelated_similarity(rows)
         inner = ctx.method(options.inner, {"lr": options.lr, **options.inner_options})
         ctx.delegate(inner, reserved={"forget": rows * measures})
         if (alpha := options.alpha) is None:
-            alpha = restore(ctx, params, start, options.points, target, rows)
+            alpha = restore(ctx, params, start, points, target, rows)
         else:
             ctx.set_weights(soup(start, ctx.weights(params), alpha))
         ctx.log(alpha=alpha, **({} if target is None else {"target": target}))
 
     def planned_steps(self, rows: Mapping[Role, int], meter: SampleMeter, make_method: MakeMethod) -> int | None:
         """Those of the inner method, at most."""
+        if self.options.alpha is None:
+            meter.check("forget", FEWEST_SAMPLES)
         return self.inner_steps(self.options.inner, self.options.inner_options, rows, meter, make_method)
 
 
@@ -198,10 +203,11 @@ class SubgroupForgetting(UnlearningMethod):
         options = self.options
         self._mean = {}
         rows = check_rows(ctx, options.check_rows, options.points + 1)
+        points = points_within_budget(ctx, options.points, rows)
         target = ctx.unrelated_similarity(rows) if options.target is None else options.target
         params = self._chosen(ctx)
         start = ctx.weights(params)
-        forgetting, reminding = self._steps(ctx, rows * options.points)
+        forgetting, reminding = self._steps(ctx, rows * points)
 
         def forget(model: DualEncoder, batch: Batch) -> dict[str, Tensor]:
             image, text, _ = model(batch.forget)
@@ -221,8 +227,13 @@ class SubgroupForgetting(UnlearningMethod):
         ctx.fit(forget, options, steps=forgetting, params=trained, splits=("forget",))
         ctx.fit(remind, options, steps=reminding, params=trained, splits=("retain",), after_step=average)
         ctx.set_weights(self._mean)
-        alpha = restore(ctx, params, start, options.points, target, rows)
+        alpha = restore(ctx, params, start, points, target, rows)
         ctx.log(alpha=alpha, target=target)
+
+    def planned_steps(self, rows: Mapping[Role, int], meter: SampleMeter, make_method: MakeMethod) -> int | None:
+        """Those of both stages, at most."""
+        meter.check("forget", FEWEST_SAMPLES)
+        return super().planned_steps(rows, meter, make_method)
 
     def state(self) -> dict[str, Tensor]:
         """The moving average."""
@@ -282,6 +293,12 @@ def mean_cosine(model: DualEncoder, pairs: Pairs) -> Tensor:
 def check_rows(ctx: UnlearnContext, wanted: int, measures: int) -> int:
     """As many forget pairs as wanted, but so that all measurements together take at most a fifth of what the budget holds."""
     return ctx.affordable_rows("forget", wanted, parts=5 * measures, least=4)  # the mean of fewer says nothing
+
+
+def points_within_budget(ctx: UnlearnContext, points: int, rows: int) -> int:
+    """As many shares as asked for, or as half of what the budget holds, where a request of few rows allows fewer."""
+    left = ctx.budget_left("forget")
+    return points if left is None else min(points, max(2, left // (2 * rows)))
 
 
 @hookimpl

@@ -59,6 +59,7 @@ class TaskVectorNegation(UnlearningMethod):
     family = "pruning and editing"
     paper = "https://arxiv.org/abs/2212.04089"
     data = ("forget",)
+    fewest_rows = 2
     search = {"lr": Between(1e-6, 3e-3), "strength": Between(0.05, 10)}
 
     class Options(FitOptions):
@@ -85,6 +86,7 @@ class NegMerge(UnlearningMethod):
     family = "pruning and editing"
     paper = "https://arxiv.org/abs/2410.05583"
     data = ("forget",)
+    fewest_rows = 2
     search = {"lr": Between(1e-6, 3e-3), "strength": Between(0.05, 10), "vectors": OneOf((2, 3, 5))}
 
     class Options(FitOptions):

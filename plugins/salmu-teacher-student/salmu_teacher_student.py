@@ -19,12 +19,15 @@ from salmu_core import (
     Field,
     FitOptions,
     LossMethod,
+    MakeMethod,
     Pairs,
-    SalmuError,
+    Role,
+    SampleMeter,
     UnlearnContext,
     UnlearningMethod,
     hookimpl,
 )
+from salmu_core.errors import RAISE_BUDGET, BudgetExceeded
 from salmu_core.losses import contrastive_loss, group_mask
 
 # ---------------------------------------------------------------- what both have in common
@@ -126,6 +129,7 @@ class Scrub(LossMethod):
     family = "distillation"
     paper = "https://arxiv.org/abs/2302.09880"
     data = ("forget", "retain")
+    fewest_rows = 2
     columns = ("identity_id", "data_field")
     search = {"lr": Between(1e-6, 3e-3), "max_share": Between(0.1, 1.0, log=False), "alpha": Between(1e-3, 50)}
     Options = ScrubOptions
@@ -187,29 +191,40 @@ class Scrub(LossMethod):
             self._rewind.distance, self._rewind.weights = float(state["distance"]), nearest
 
     def _plan(self, ctx: UnlearnContext) -> int:
-        """Decide on the number of steps, so that there is room for the checks, and return their rows; 0: no checks.
+        """Decide on the number of steps, so that there is room for the checks, and return their rows; 0: no checks."""
+        rows: dict[Role, int] = {role: ctx.rows(role) for role in self.data}
+        left = {role: _UNLIMITED if (count := ctx.budget_left(role)) is None else count for role in self.data}
+        self._steps, check = self._steps_and_check(rows, left)
+        return check
+
+    def _steps_and_check(self, rows: Mapping[Role, int], left: Mapping[Role, int]) -> tuple[int, int]:
+        """Steps, and rows of a check; 0: no checks.
 
         Raises:
-            SalmuError: the epochs asked for leave no room.
+            BudgetExceeded: the checks have no room.
         """
         options = self.options
-        sizes = {role: min(options.batch_size, ctx.rows(role)) for role in self.data}
-        left = {role: _UNLIMITED if (count := ctx.budget_left(role)) is None else count for role in self.data}
+        sizes = {role: min(options.batch_size, rows[role]) for role in self.data}
         measures = options.checks + 1 if options.rewind else 0  # the reference is one more
-        room = left["forget"] // 4
+        steps, room = 0, left["forget"] // 4
         if options.epochs is not None:
-            self._steps = max(1, int(options.epochs * ctx.rows("forget") / sizes["forget"]))
-            room = left["forget"] - self._steps * sizes["forget"]
-        check = min(options.check_rows, ctx.rows("forget"), room // measures) if measures else 0
-        if measures and check < 2:
-            raise SalmuError(
+            steps = max(1, int(options.epochs * rows["forget"] / sizes["forget"]))
+            room = left["forget"] - steps * sizes["forget"]
+        check = min(options.check_rows, rows["forget"], room // measures) if measures else 0
+        if measures and check < min(2, rows["forget"]):
+            raise BudgetExceeded(
                 f"The forget budget leaves no room for {measures} measurements of scrub.",
-                "Use fewer epochs, or --set rewind=false.",
+                f"Use fewer epochs, --set rewind=false, or {RAISE_BUDGET}.",
             )
         if options.epochs is None:
-            left["forget"] -= measures * check
-            self._steps = max(1, min(left[role] // sizes[role] for role in self.data))
-        return check
+            steps = max(1, min((left["forget"] - measures * check) // sizes["forget"], left["retain"] // sizes["retain"]))
+        return steps, check
+
+    def planned_steps(self, rows: Mapping[Role, int], meter: SampleMeter, make_method: MakeMethod) -> int | None:
+        """Those that the checks leave room for."""
+        super().planned_steps(rows, meter, make_method)  # without checks
+        limits = {role: _UNLIMITED if (count := meter.left(role)) is None else count for role in self.data}
+        return self._steps_and_check(rows, limits)[0]
 
 
 # ---------------------------------------------------------------- bad teaching
@@ -223,6 +238,7 @@ class BadTeacher(LossMethod):
     family = "distillation"
     paper = "https://arxiv.org/abs/2205.08096"
     data = ("forget", "retain")
+    fewest_rows = 2
     columns = ("identity_id", "data_field")
     search = {"lr": Between(1e-6, 3e-3), "retain_weight": Between(0.1, 10), "temperature": Between(0.5, 20)}
 

@@ -73,6 +73,7 @@ class SalUn(UnlearningMethod):
     family = "pruning and editing"
     paper = "https://arxiv.org/abs/2310.12508"
     data = ("forget", "retain")
+    fewest_rows = 2
     search = {"lr": Between(1e-6, 3e-3), "share": Between(0.05, 1.0)}
     Options = SalUnOptions
 

@@ -50,9 +50,9 @@ def open_picture(encoded: bytes) -> Image.Image:
 
     Raises:
         UnfitPicture: values beyond 0 to 255, as in grey pictures of 16 or 32 bits, or of floating point numbers from 0 to 1: made RGB,
-            they would all become black or white. Or colours of 16 bits that use fewer, as cameras of 10 to 14 bits leave them: of
-            those the upper eight bits are read, which are nearly 0. Or one side more than 500 times the other: resized by the shorter one, it would fill
-            the memory.
+            they would all become black or white. Or colours of 16 bits that use fewer, as cameras of 10 to 14 bits leave them:
+            of those the upper eight bits are read, which are nearly 0. Or one side more than 500 times the other: resized by the
+            shorter one, it would fill the memory.
         OSError, SyntaxError, ValueError, DecompressionBombError: bytes that are no image or are cut short.
     """
     image = Image.open(io.BytesIO(encoded))
@@ -91,8 +91,11 @@ def decode_image(images: ImageRows, row: int, split: str) -> Image.Image:
             f"An image of split '{split}' would not be seen as it is: {images.where(row)}: {error}.", error.hint
         ) from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        cause = (
+            "of no kind that is read" if isinstance(error, UnidentifiedImageError) else error
+        )  # whose words are an address
         raise BadData(
-            f"An image of split '{split}' cannot be decoded: {images.where(row)}: {error}.",
+            f"An image of split '{split}' cannot be decoded: {images.where(row)}: {cause}.",
             "The file is cut short or is no image. Fetch or build the data again.",
         ) from error
 

@@ -38,6 +38,12 @@ class Split:
             return len(self.texts)
         return next((len(values) for values in self.columns.values()), 0)
 
+    @property
+    def identities(self) -> int:
+        """How many different ones there are; a row without one is its own."""
+        found = self.columns.get("identity_id", [None] * len(self))
+        return len({person for person in found if person is not None}) + sum(person is None for person in found)
+
     @cached_property
     def image_keys(self) -> list[str]:
         """Content hash (BLAKE2b, 128 bits, hex) of every encoded image: equal bytes are encoded once."""

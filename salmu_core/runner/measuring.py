@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from salmu_core.data.pairs import NotedColumns, Pairs, Role
@@ -215,21 +215,35 @@ class Measuring:
 
     def unrelated_similarity(self, rows: int) -> float:
         """Mean cosine of so many forget images with captions of other identities: what they have in common anyway, and a goal for
-        forgetting that needs no Clean model. Counts, and reads `identity_id`.
+        forgetting that needs no Clean model. The captions are those of the other forget rows; where all of these are of one
+        identity, as in a request of one person, those of retain. Counts, and reads `identity_id`.
 
         Raises:
-            SalmuError: all of them are of one identity.
+            SalmuError: all of them are of one identity, and the method does not see retain.
         """
         parts = self._embedded_forget(rows)
         identity = torch.cat([pairs.columns["identity"] for pairs, _, _ in parts])
-        found = mismatched_cosine(torch.cat([part[1] for part in parts]), torch.cat([part[2] for part in parts]), identity)
-        if not torch.isfinite(found):
+        image = torch.cat([part[1] for part in parts])
+        found = mismatched_cosine(image, torch.cat([part[2] for part in parts]), identity)
+        return float(found) if torch.isfinite(found) else self.similarity_to_retain(image)
+
+    @torch.no_grad()
+    def similarity_to_retain(self, image: Float[Tensor, "n dim"]) -> float:
+        """Mean cosine of image embeddings with captions of retain, none of which is theirs: at most 64 of them, and at most a tenth
+        of what is left of the budget. Counts.
+
+        Raises:
+            SalmuError: the method does not see retain.
+        """
+        if "retain" not in self._method.reads():
             raise SalmuError(
-                f"{self._method.name} cannot measure what unrelated pairs have in common: all {rows} forget pairs that it looks at"
-                " are of one identity.",
-                "Let it look at more rows, or give its target where it has that option.",
+                f"{self._method.name} cannot measure what unrelated pairs have in common: all forget pairs that it looks at are of"
+                " one identity, and it sees no others.",
+                "Give its goal where it has that option, or choose a method that sees retain.",
             )
-        return float(found)
+        rows = self.affordable_rows("retain", 64, parts=10)
+        texts = [self.model.encode_text(pairs.text).cpu() for pairs in self.batches("retain", rows, rows=rows, shuffle=True)]
+        return float((image.double() @ torch.cat(texts).double().T).mean())
 
     @torch.no_grad()
     def _embedded_forget(self, rows: int) -> list[tuple[Pairs, Tensor, Tensor]]:

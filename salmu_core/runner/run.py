@@ -16,6 +16,7 @@ from salmu_core.data.processes import process_index
 from salmu_core.errors import BadRecord, Diverged, OutputError
 from salmu_core.evaluation.evaluate import Evaluation, evaluate_model
 from salmu_core.files.writing import check_writable, remove_leftovers, write_sealed_json, write_tensors
+from salmu_core.method import UnlearningMethod
 from salmu_core.models.dual_encoder import WEIGHTS_FILE
 from salmu_core.plugins.registry import Plugins, load_plugins
 from salmu_core.records.exhibits import EXHIBITS_FILE, SCENE_FILE
@@ -99,12 +100,20 @@ def steps_within_budget(resolved: Resolved, plugins: Plugins) -> int | None:
     """Optimiser steps of a run over a benchmark that is built, at most; None where only the run shows them.
 
     Raises:
+        BadData: forget is too small for the method.
         BudgetExceeded: the budget does not hold the run.
     """
     method, benchmark, spec = resolved.new_method(), resolved.benchmark, resolved.spec
+
+    def make(name: str, options: Mapping[str, Any]) -> UnlearningMethod:
+        return make_method(name, options, plugins)
+
+    if "forget" in method.reads():
+        forget = benchmark.split_for("forget")
+        method.check_forget(len(forget), forget.identities, make)
     rows = {role: len(benchmark.split_for(role)) for role in method.reads()}
     meter = SampleMeter(benchmark.budget().times(spec.budget), spec.method)
-    return method.planned_steps(rows, meter, lambda name, options: make_method(name, options, plugins))
+    return method.planned_steps(rows, meter, make)
 
 
 def run_resolved(resolved: Resolved, folder: Path, settings: Settings, plugins: Plugins) -> RunRecord:

@@ -1,15 +1,17 @@
 """What a plan says of every method's steps is what its run does, and what a budget cannot hold is refused before it begins."""
 
+import contextlib
 import copy
+import warnings
 from functools import cache
 
 import pytest
 import torch
 
 from salmu_authors.testing.context import toy_context
-from salmu_core import Budget, FitOptions
+from salmu_core import Batch, Budget, FitOptions, LossMethod, Pairs
 from salmu_core.builtin.toy import Toy
-from salmu_core.errors import BudgetExceeded, SalmuError
+from salmu_core.errors import BadData, BudgetExceeded, SalmuError
 from salmu_core.plugins.registry import load_plugins
 from salmu_core.records.schema import RunSpec
 from salmu_core.runner import context
@@ -17,12 +19,7 @@ from salmu_core.runner.budget import SampleMeter
 from salmu_core.runner.planning import plan_run
 from salmu_core.runner.run import Settings, run
 from salmu_core.spec.resolve import make_method, resolve
-from toy_methods import toy_plugins
-
-#: Need pairs of two people, or room for several measurements; each says so before it trains.
-NOT_WITH_ONE_ROW = {
-    "key-value-edit", "anchored-ascent", "hinge-negative-pairs", "slug", "scrub", "razor", "recover", "soup", "subgroup-forgetting",
-}  # fmt: skip
+from toy_methods import Ascent, toy_plugins
 
 
 @cache
@@ -38,14 +35,28 @@ class Quick(Toy):
 
 
 class OneRow(Quick):
-    """A request of one row, as most are."""
+    """A request of one row, as most are, with the budget of `salmu forget`."""
+
+    samples = 10
 
     def load_split(self, name):
         split = super().load_split(name)
         return split.take([0], name) if name == "forget" else split
 
     def budget(self):
-        return Budget(forget=4, retain=256)
+        return Budget(forget=self.samples, retain=64 * self.samples)
+
+
+class ForgetOnly(Ascent):
+    """Sees no pairs to keep."""
+
+    data = ("forget",)
+
+
+class OnePass(OneRow):
+    """The least that `salmu forget` can be asked for."""
+
+    samples = 1
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +65,9 @@ def zoo():
 
 
 def planned(method, benchmark, zoo):
+    forget = benchmark.split_for("forget")
+    if "forget" in method.reads():
+        method.check_forget(len(forget), forget.identities, lambda name, options: make_method(name, options, zoo))
     rows = {role: len(benchmark.split_for(role)) for role in method.reads()}
     meter = SampleMeter(benchmark.budget().times(1), method.name)
     return method.planned_steps(rows, meter, lambda name, options: make_method(name, options, zoo))
@@ -79,32 +93,92 @@ def rehearsed(job):
     return step
 
 
-@pytest.mark.parametrize("kind", [Quick, OneRow])
-def test_every_method_takes_the_steps_of_its_plan(zoo, kind, monkeypatch):
+#: Measure something among different identities, or lead to another pair of forget.
+REFUSED = {"key-value-edit", "anchored-ascent", "diet"}
+#: Do not hold what they measure besides within ten passes over one row.
+OVER_BUDGET = {"scrub", "slug"}
+
+
+@pytest.mark.parametrize("kind", [Quick, OneRow, OnePass])
+@pytest.mark.filterwarnings("ignore:.*acts on how forget pairs differ")
+def test_every_method_takes_the_steps_of_its_plan_or_is_refused_by_it(zoo, kind, monkeypatch):
+    """Whatever the plan takes, the run carries out: no method finds out late that a request is too small for it."""
     monkeypatch.setattr(context, "fit", rehearsed)
-    benchmark, faults = kind(), []
+    benchmark, faults, refused = kind(), [], set()
     for name in zoo.methods:
         method = make_method(name, {}, zoo)
         try:
             steps = planned(method, benchmark, zoo)
+        except (BadData, BudgetExceeded) as error:
+            refused.add(name)
+            faults += [] if error.hint else [f"{name} does not say what to do"]
+            continue
+        try:
             taken = took(method, benchmark)
         except SalmuError as error:
-            if kind is Quick or name not in NOT_WITH_ONE_ROW or error.hint is None:
-                faults.append(f"{name}: {type(error).__name__}: {error}")
+            faults.append(f"{name}: planned {steps}, and {type(error).__name__}: {error}")
             continue
         trains = isinstance(method.options, FitOptions) or "inner" in type(method.options).model_fields
         # Some stop early, and some leave room for measurements that the plan cannot know.
         if (steps is None) == trains or (steps is not None and not 0 < taken <= steps):
             faults.append(f"{name}: planned {steps}, took {taken}")
     assert not faults, "\n".join(faults)
+    expected = {Quick: set(), OneRow: REFUSED | OVER_BUDGET}
+    assert refused == expected.get(kind, refused)
+
+
+class Begun(Exception):
+    """A fit was about to begin."""
+
+
+def forget_gradient(method, benchmark, monkeypatch):
+    """The largest gradient of what the method's first fit calls its forget term; None where it has no such term."""
+    found = []
+
+    def begin(job):
+        rows = {role: Pairs(store, torch.arange(min(4, len(store)))) for role, store in job.stores.items()}
+        terms = job.loss(job.model, Batch(rows))
+        if isinstance(terms, dict) and "forget" in terms:
+            term = terms["forget"]
+            parts = torch.autograd.grad(term, list(job.params), allow_unused=True) if term.requires_grad else ()
+            found.append(max((float(part.abs().max()) for part in parts if part is not None), default=0.0))
+        raise Begun
+
+    monkeypatch.setattr(context, "fit", begin)
+    with toy_context(method, benchmark=benchmark) as ctx, contextlib.suppress(Begun):
+        method.unlearn(ctx)
+    return found[0] if found else None
+
+
+def test_methods_whose_forget_term_says_nothing_of_one_row_declare_it(zoo, monkeypatch):
+    benchmark, asked = OneRow(), set()
+    for name, entry in zoo.methods.items():
+        options = {"floor": -1.0} if name == "hinge-negative-pairs" else {}
+        method = make_method(name, options, zoo)
+        if not isinstance(method, LossMethod) or name in REFUSED | OVER_BUDGET:
+            continue
+        gradient = forget_gradient(method, benchmark, monkeypatch)
+        if gradient is not None:
+            asked.add(name)
+            assert (gradient < 1e-9) == (entry.cls.fewest_rows > 1), f"{name}: {gradient}"
+    assert len(asked) > 10
+
+
+@pytest.mark.parametrize(("name", "warned"), [("npo", True), ("munba", True), ("direct-similarity-minimisation", False)])
+def test_a_plan_says_which_methods_will_not_forget_one_row(zoo, name, warned):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        planned(make_method(name, {}, zoo), OneRow(), zoo)
+    assert any("will not forget" in str(warning.message) for warning in caught) == warned
 
 
 @pytest.mark.parametrize("name", ["gradient-ascent-retain", "npo", "salun", "multidelete"])
+@pytest.mark.filterwarnings("ignore:.*acts on how forget pairs differ")
 def test_a_request_of_one_row_is_carried_out(zoo, name):
     """These asked for a batch of retain pairs that the budget of one row did not hold."""
     method, benchmark = make_method(name, {}, zoo), OneRow()
     steps = planned(method, benchmark, zoo)
-    assert steps >= 3  # salun measures on one of four samples first
+    assert steps >= 9  # salun measures on one of ten samples first
     assert took(method, benchmark) == steps
 
 
@@ -148,3 +222,19 @@ def test_a_batch_is_no_larger_than_what_is_left():
     meter.take("retain", 10)
     with pytest.raises(BudgetExceeded, match="0 of 10 are left"):
         meter.steps(FitOptions(), rows)
+
+
+def test_similarity_to_retain_is_the_mean_over_its_captions():
+    class Rich(OneRow):
+        def budget(self):
+            return Budget(forget=10, retain=1000)
+
+    with toy_context(Ascent(), benchmark=Rich()) as ctx:
+        pairs = next(ctx.batches("retain", 64))
+        image = torch.nn.functional.normalize(torch.randn(3, 16, generator=torch.Generator().manual_seed(0)), dim=1)
+        with torch.no_grad():
+            expected = (image @ ctx.model.encode_text(pairs.text).T).mean()
+        assert ctx.similarity_to_retain(image) == pytest.approx(float(expected), abs=1e-6)
+        assert ctx.samples["retain"] == 2 * len(pairs)
+    with toy_context(ForgetOnly(), benchmark=Rich()) as ctx, pytest.raises(SalmuError, match="sees no others"):
+        ctx.unrelated_similarity(1)

@@ -37,7 +37,9 @@ def test_a_run_is_measured_again_on_its_own_instance(made, settings):
         assert {name: score.value for name, score in found.scores.items()} == {
             name: score.value for name, score in record.scores.items()
         }
-    other = evaluate(folder, benchmark="toy", settings=settings, plugins=PLUGINS)  # named: its defaults, whatever the record says
+    other = evaluate(
+        folder, benchmark="toy", settings=settings, plugins=PLUGINS
+    )  # named: its defaults, whatever the record says
     assert other.spec.benchmark_options["seed"] == 0
     changed = benchmark_for(folder, None, {"seed": 1}, PLUGINS)
     assert (changed.benchmark, changed.options) == ("toy", {"seed": 1, "identities": 4})

@@ -47,6 +47,7 @@ class KeyValueEdit(UnlearningMethod):
     paper = "https://arxiv.org/abs/2403.14236"
     data = ("forget", "retain")
     columns = ("identity_id",)
+    fewest_identities = 2  # what strangers have in common is measured among them
     search = {
         "strength": Between(0.3, 30),
         "keep": Between(1e-3, 100),

@@ -9,7 +9,18 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from salmu_core import Between, DualEncoder, Field, Options, Pairs, UnlearnContext, UnlearningMethod
+from salmu_core import (
+    Between,
+    DualEncoder,
+    Field,
+    MakeMethod,
+    Options,
+    Pairs,
+    Role,
+    SampleMeter,
+    UnlearnContext,
+    UnlearningMethod,
+)
 from salmu_core.losses import group_codes, pair_losses
 
 Split = Literal["forget", "retain"]
@@ -106,6 +117,7 @@ class PartitionedDampening(UnlearningMethod):
     family = "pruning and editing"
     paper = "https://doi.org/10.1609/aaai.v40i9.37699"
     data = ("forget", "retain")
+    fewest_rows = 2
     columns = ("identity_id",)
     former_package = "salmu-partitioned-dampening"
     search = {"alpha": Between(0.5, 50), "tau": Between(0.1, 20), "strength": Between(0.1, 10)}
@@ -129,6 +141,12 @@ class PartitionedDampening(UnlearningMethod):
                     counts[kind] += int(getattr(parts, kind).sum())
         total = sum(parameter.numel() for parameter in params.values())
         ctx.log(gamma=gamma, **{f"{kind}_share": count / total for kind, count in counts.items()})
+
+    def planned_steps(self, rows: Mapping[Role, int], meter: SampleMeter, make_method: MakeMethod) -> int | None:
+        """There are no steps, but passes, each over two rows at least where there are two."""
+        for split, passes in PASSES.items():
+            meter.check(split, passes * min(rows[split], 2))
+        return None
 
     def _neighbours(self, ctx: UnlearnContext, passes: Mapping[Split, Pass]) -> tuple[Tensor, float]:
         """Which rows of retain are neighbours (those that are not looked at are none), and gamma."""

@@ -44,6 +44,7 @@ class SelectiveSynapticDampening(UnlearningMethod):
     family = "pruning and editing"
     paper = "https://arxiv.org/abs/2308.07707"
     data = ("forget", "retain")
+    fewest_rows = 2
     former_package = "salmu-pruning"
     search = {"alpha": Between(0.5, 50), "dampening": Between(0.05, 1)}
     Options = DampeningOptions

@@ -142,8 +142,13 @@ def test_a_face_needs_a_model_and_json_says_all(place, tmp_path):
     model = make_model(tmp_path / "model")
     with pytest.raises(BadOptions, match="belong together"):
         _run("--table", place, *FLAGS, "--face", face)
-    with pytest.raises(BadOptions, match="what to look for"):
-        _run("--table", place, *FLAGS)
+    for nothing in ((), ("--name", " ")):
+        with pytest.raises(BadOptions, match="what to look for"):
+            _run("--table", place, *FLAGS, *nothing)
+    before = place.read_bytes()
+    with pytest.raises(OutputError, match="is what is searched"):
+        _run("--table", place, *FLAGS, "--name", "Anna Smith", "--out", place, "--overwrite")
+    assert place.read_bytes() == before
     with pytest.raises(BadOptions, match="not found: 99"):
         _run("--table", place, *FLAGS, "--name", "Anna Smith", "--drop", "99")
     done = _run("--table", place, *FLAGS, "--face", face, "--model", model, "--most", "2", "--cpu", "--json")

@@ -142,11 +142,15 @@ def test_deep_pictures_whose_values_fit_are_read(report, row, processor, tmp_pat
 
 def colours_of_16_bits(values, kind):
     """A PNG whose colours (2: RGB, 6: with opacity) take 16 bits, which Pillow reads and does not write."""
-    height, width, bands = values.shape
+    height, width, _ = values.shape
     opaque = np.full((height, width, 1), 65535)
     whole = np.concatenate([values, opaque], axis=2) if kind == 6 else values
     lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in whole)
-    parts = ((b"IHDR", struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)), (b"IDAT", zlib.compress(lines)), (b"IEND", b""))
+    parts = (
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)),
+        (b"IDAT", zlib.compress(lines)),
+        (b"IEND", b""),
+    )
     chunks = (struct.pack(">I", len(body)) + tag + body + struct.pack(">I", zlib.crc32(tag + body)) for tag, body in parts)
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 

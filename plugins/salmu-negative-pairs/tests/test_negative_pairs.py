@@ -8,7 +8,6 @@ import torch
 from jaxtyping import install_import_hook
 
 from salmu_authors.testing import check_method, check_package, toy_context, unit_rows
-from salmu_core import SalmuError
 from salmu_core.builtin.toy import Toy, ToyOptions
 
 # Shape annotations are checked while these tests run.
@@ -105,11 +104,13 @@ def test_the_floor_is_measured_on_the_model_that_is_given_and_counted():
     assert floor == pytest.approx(expected, abs=1e-6)
 
 
-def test_a_floor_of_one_person_cannot_be_measured():
-    alone = Toy(ToyOptions(identities=1))
-    with toy_context(HingeNegativePairs(), benchmark=alone) as ctx, pytest.raises(SalmuError, match="one ide") as found:
-        measure_floor(ctx)
-    assert "--set floor=" in str(found.value)
+def test_the_floor_of_one_person_is_measured_by_captions_of_retain():
+    with toy_context(HingeNegativePairs(), benchmark=Toy(ToyOptions(identities=1))) as ctx:
+        floor = measure_floor(ctx)
+        assert ctx.samples == {"forget": 6, "retain": 2}  # a tenth of the budget
+        with torch.no_grad():
+            image, _, _ = ctx.model(next(ctx.batches("forget", 6)))
+        assert floor == pytest.approx(ctx.similarity_to_retain(image), abs=1e-6)
 
 
 def test_a_given_floor_costs_no_samples():

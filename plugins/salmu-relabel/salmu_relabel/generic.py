@@ -30,6 +30,7 @@ class GenericCaptions(LossMethod):
     family = "relabel"
     paper = "https://arxiv.org/abs/2603.26316"
     data = ("forget", "retain")
+    fewest_rows = 2
     columns = ("generic_caption", "identity_id", "data_field", "name", "value")
     search = {"lr": Between(1e-6, 3e-3), "hard_negative": OneOf((False, True)), "retain_weight": OneOf((0.0, 0.3, 1.0, 3.0))}
 

@@ -31,6 +31,7 @@ class ShuffledCaptions(LossMethod):
     family = "relabel"
     paper = "https://arxiv.org/abs/2603.26316"
     data = ("forget", "retain")
+    fewest_rows = 2
     columns = ("identity_id", "data_field")
     search = {"lr": Between(1e-6, 1e-3), "retain_weight": OneOf((0.0, 0.3, 1.0, 3.0))}
 

@@ -12,6 +12,7 @@ from salmu_authors.testing import check_method, check_package, toy_context
 from salmu_core import SalmuError
 from salmu_core.builtin.toy import Toy, ToyOptions
 from salmu_core.losses import pair_cosine
+from salmu_core.runner.budget import SampleMeter
 
 # Shape annotations are checked while these tests run.
 with install_import_hook("salmu_slug", "beartype.beartype"):
@@ -19,6 +20,7 @@ with install_import_hook("salmu_slug", "beartype.beartype"):
         LEFT_OUT,
         Slug,
         Trial,
+        _Watched,
         alignment,
         best_trial,
         importance,
@@ -184,11 +186,25 @@ def test_a_budget_too_small_to_search_is_refused():
     assert "evaluations" in str(found.value)
 
 
-def test_a_target_of_one_person_cannot_be_measured():
-    alone = Toy(ToyOptions(identities=1))
-    with toy_context(method := Slug(), benchmark=alone) as ctx, pytest.raises(SalmuError, match="one identity") as found:
-        method.unlearn(ctx)
-    assert "--set target=" in str(found.value)
+def test_the_target_of_one_person_is_measured_by_captions_of_retain():
+    with toy_context(Slug(), benchmark=Toy(ToyOptions(identities=1))) as ctx:
+        watched, pairs = _Watched(), next(ctx.batches("forget", 6))
+        with torch.no_grad():
+            watched.forget_cosine(ctx.model, pairs)
+            image, _, _ = ctx.model(pairs)
+        assert watched.unrelated(ctx) == pytest.approx(ctx.similarity_to_retain(image), abs=1e-6)
+
+
+def test_a_plan_refuses_what_the_budget_cannot_search():
+    def planned(forget, retain, **options):
+        meter = SampleMeter({"forget": forget, "retain": retain}, "slug")
+        return Slug(Slug.Options(**options)).planned_steps({"forget": 1, "retain": 8}, meter, lambda name, options: Slug())
+
+    assert planned(49, 8 + 96) is None  # both encoders, three tensors, eight sizes
+    for forget, retain in ((48, 104), (49, 103)):
+        with pytest.raises(SalmuError, match="too few for the 48 evaluations"):
+            planned(forget, retain)
+    assert planned(9, 104, candidates=1, evaluations=4) is None
 
 
 @pytest.mark.parametrize(("tower", "frozen"), [("image", "text"), ("text", "image")])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from salmu_authors.testing import check_method, check_package, toy_context, unit_rows
 from salmu_core import Batch, Features, SalmuError
-from salmu_core.builtin.toy import Toy, ToyOptions
+from salmu_core.builtin.toy import Toy
 from salmu_core.losses import contrastive_loss, pair_cosine
 from salmu_core.runner.checkpoints import Checkpoints
 
@@ -223,12 +223,6 @@ def test_epochs_that_leave_no_room_for_checks_are_refused_before_training():
         method.unlearn(ctx)
     assert ctx.samples == {"forget": 0, "retain": 0}
     assert "rewind=false" in str(found.value)
-
-
-def test_a_reference_of_one_person_cannot_be_measured():
-    alone = Toy(ToyOptions(identities=1))
-    with toy_context(Scrub(), benchmark=alone) as ctx, pytest.raises(SalmuError, match="one identity"):
-        ctx.unrelated_similarity(6)
 
 
 def test_neither_loss_nor_max_steps_change_nothing():

@@ -90,7 +90,7 @@ def find_command(
     from salmu_deletion.own_data.find import find_by_words, joined, write_candidates
     from salmu_deletion.own_data.tables import read_table
 
-    if name is None and text is None and face is None:
+    if not any(word and word.strip() for word in (name, text)) and face is None:
         raise BadOptions("Say what to look for.", "--name, --text, --face, or several of them.")
     if (face is None) != (model is None):
         raise BadOptions("--face and --model belong together: the model says which pictures are near.", "Give both.")
@@ -99,6 +99,8 @@ def find_command(
     for path in filter(None, (out, page)):
         if path.exists() and not overwrite:
             raise OutputError(f"'{path}' is there already.", "Choose another name, or --overwrite to replace it.")
+        if any(path.exists() and other is not None and other.exists() and path.samefile(other) for other in (place, face)):
+            raise OutputError(f"'{path}' is what is searched.", "Choose another name.")
     dropped = _numbers(drop)
     table = read_table(place, parse_columns(columns or ""), images).require_good()
     by_words = find_by_words(table, name, text, whole_person=not no_same_identity)

@@ -43,9 +43,9 @@ def read_texts(
         if fault is not None:
             faults.setdefault(fault, []).append(row)
         texts.append(text)
-    if part == "identity" and not faults and (known := [row for row, text in enumerate(texts) if text is not None]):
-        if {str(texts[row]).casefold() for row in known} <= {"true", "false"}:  # as programs write bools into a CSV
-            faults["true or false"], texts = known, [None] * len(texts)
+    known = [row for row, text in enumerate(texts) if text is not None]
+    if part == "identity" and known and {str(texts[row]).casefold() for row in known} <= {"true", "false"}:
+        faults["true or false"], texts = known, [None] * len(texts)  # bools, as programs write them into a CSV
     wanted = "text" if part in ("caption", "image") else "text or whole numbers"
     findings = [
         Finding(

@@ -57,7 +57,9 @@ def _refuse_binary(path: Path) -> None:
     if start == b"PAR1":
         raise BadData(f"'{path}' is a parquet file.", "Give it the ending .parquet.")
     if start == b"PK\x03\x04":
-        raise BadData(f"'{path}' is a zip archive, as Excel's workbooks are.", "Unpack it, or save the sheet as CSV in UTF-8.")
+        raise BadData(
+            f"'{path}' is a zip archive, as Excel's workbooks are.", "Unpack it, or save the sheet as CSV in UTF-8."
+        )
 
 
 def _without_nul(lines: Iterable[str], path: Path) -> Iterator[str]:
@@ -83,7 +85,9 @@ def _check_separator(path: Path, headings: list[str], delimiter: str, columns: M
     """Are the headings separated by another sign? One heading is suspicious, and so are usual ones that it would give."""
     whole = delimiter.join(headings)
     if whole.startswith("sep="):
-        raise BadData(f"'{path}' begins with a line for Excel, '{whole[:8]}'.", "Take that line out, and save it with commas.")
+        raise BadData(
+            f"'{path}' begins with a line for Excel, '{whole[:8]}'.", "Take that line out, and save it with commas."
+        )
     usual = usual_names() | set(columns.values())
     for sign in (";", "\t", "|", ","):
         parts = [part.strip() for part in whole.split(sign)]

@@ -85,7 +85,9 @@ def _samples(path: Path, tar: tarfile.TarFile) -> _Samples:
         if member.isdir() or not dot or not key:  # no key: hidden files, such as the ._x of macOS
             continue
         if not member.isfile():
-            what, how = ("link", " with --dereference --hard-dereference") if member.islnk() or member.issym() else ("device", "")
+            what, how = (
+                ("link", " with --dereference --hard-dereference") if member.islnk() or member.issym() else ("device", "")
+            )
             raise BadData(f"'{path}': {_shown(member.name)} is a {what} and no file.", f"Pack the files anew{how}.")
         if member.issparse():
             raise BadData(f"'{path}': {_shown(member.name)} is a sparse member.", "Pack the files anew without --sparse.")
