@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import sys
 import tomllib
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -115,12 +116,25 @@ def contract() -> str:
     return "\n".join([*lines, ""])
 
 
+def types() -> str:
+    """Every field and class attribute of a public type; one that says nothing about itself is an error."""
+    sys.path.insert(0, str(DOCS / "site"))
+    try:
+        type_reference = importlib.import_module("type_reference")
+    finally:
+        sys.path.remove(str(DOCS / "site"))
+    text: str = type_reference.types_reference()
+    assert not type_reference.SILENT, f"say what these are: {', '.join(type_reference.SILENT)}"
+    return text
+
+
 #: Page, from the root of the repository -> block -> what fills it.
 BLOCKS = {
     "docs/salmubench.md": {"published": published_table},
     "docs/api-stability.md": {"public": public_api},
     "docs/contract.md": {"checks": contract},
     "docs/catalogue/methods.md": {"zoo": zoo_table},
+    "docs/reference/types.md": {"types": types},
 }
 
 

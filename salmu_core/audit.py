@@ -35,17 +35,17 @@ class Leak:
 class Audit(ABC):
     """An attack on a finished model."""
 
-    name: ClassVar[str]
+    name: ClassVar[str]  # what people type after --only
     summary: ClassVar[str]  # one sentence: what is done, and what is then measured
-    paper: ClassVar[str | None] = None
-    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    paper: ClassVar[str | None] = None  # address of the paper
+    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)  # least and largest value
     version: ClassVar[str] = "1"  # results kept from another version are not used: change it with what is computed
     # Options with which it is cheap enough for every comparison ({}: its defaults); None: only `--audits all` runs it.
     quick: ClassVar[Mapping[str, Any] | None] = None
     # Reference models that the attacker has to hold. Nobody outside has them, so such an audit explains a result but is left out of
     # `recovered`, the most that an attack on the model alone gets.
     references: ClassVar[tuple[Target, ...]] = ()
-    Options: ClassVar[type[Options]] = Options
+    Options: ClassVar[type[Options]] = Options  # a subclass of Options, with a default for every option
 
     def __init__(self, options: AnyOptions | None = None) -> None:
         self.options: Any = options if options is not None else self.Options()

@@ -28,7 +28,12 @@ _evaluation_locked: ContextVar[bool] = ContextVar("salmu_evaluation_locked", def
 
 @dataclass(frozen=True)
 class Budget:
-    """Samples of each role that a method may be handed at 1x. A row seen twice counts twice."""
+    """Samples of each role that a method may be handed at 1x. A row seen twice counts twice.
+
+    Args:
+        forget: samples of the forget split.
+        retain: samples of the retain split.
+    """
 
     forget: int
     retain: int
@@ -42,7 +47,10 @@ class Budget:
 class SplitInfo:
     """What is known of a split before it is read: enough to plan an evaluation.
 
-    `role` says who may see it: methods see the one split with role "forget" and the one with role "retain".
+    Args:
+        role: who may see it: methods see the one split with role "forget" and the one with role "retain".
+        summary: what its rows are, in a few words.
+        sides: what its rows have: pictures, captions or both.
     """
 
     role: Literal["forget", "retain", "evaluation"]
@@ -60,7 +68,14 @@ class SplitInfo:
 
 @dataclass(frozen=True)
 class BuildStep:
-    """Progress of a build: a stage in words, steps done and in all, values to show beside them."""
+    """Progress of a build.
+
+    Args:
+        stage: what is done, in words.
+        done: steps that are done.
+        total: steps in all.
+        note: values to show beside them.
+    """
 
     stage: str
     done: int
@@ -176,15 +191,15 @@ def evaluation_locked() -> Iterator[None]:
 class Benchmark(ABC):
     """A benchmark instance: made from its options and a folder for what it caches."""
 
-    name: ClassVar[str]
+    name: ClassVar[str]  # what people type after --benchmark
     version: ClassVar[str]  # results of different versions never share a table
-    summary: ClassVar[str]
-    paper: ClassVar[str | None] = None
+    summary: ClassVar[str]  # one sentence for listings
+    paper: ClassVar[str | None] = None  # address of the paper
     #: Rows are somebody's own: commands that only look at them keep nothing derived from them in the user's cache.
     private: ClassVar[bool] = False
     #: Commands mean it where no benchmark is named. One installed benchmark declares that.
     standard: ClassVar[bool] = False
-    Options: ClassVar[type[Options]] = Options
+    Options: ClassVar[type[Options]] = Options  # a subclass of Options; a seed, where there is one, is called `seed`
     #: The metrics that count in the overall score and the verdict, by name; another choice is another `version`. Metrics that are
     #: not named are shown and count nothing unless a comparison asks for them. None: every metric that is installed counts.
     scoring: ClassVar[Mapping[str, Counted] | None] = None

@@ -32,8 +32,8 @@ class Finding:
 class Layout(ABC):
     """A way to lay out a benchmark in a folder."""
 
-    name: ClassVar[str]
-    summary: ClassVar[str]
+    name: ClassVar[str]  # what people type
+    summary: ClassVar[str]  # one sentence for listings
     Options: ClassVar[type[Options]] = Options  # a layout takes none; plugins of every kind have the class
 
     def __init__(self, options: AnyOptions | None = None) -> None:

@@ -70,10 +70,10 @@ class FitOptions(Options):
 class UnlearningMethod(ABC):
     """A way to make a model forget. `unlearn` changes `ctx.model` in place; that is the result."""
 
-    name: ClassVar[str]
-    summary: ClassVar[str]
-    family: ClassVar[Family]
-    paper: ClassVar[str | None] = None
+    name: ClassVar[str]  # what people type: letters and digits, words joined by hyphens
+    summary: ClassVar[str]  # one sentence for listings
+    family: ClassVar[Family]  # the group that reports show it in; a "control" holds no rank
+    paper: ClassVar[str | None] = None  # address of the paper
     data: ClassVar[tuple[Role, ...]] = ("forget", "retain")  # what it may see; the first sets the epoch
     columns: ClassVar[
         tuple[str, ...]
@@ -83,7 +83,7 @@ class UnlearningMethod(ABC):
     fewest_identities: ClassVar[int] = 1  # different ones in forget below which what it measures is not defined
     former_package: ClassVar[str | None] = None  # that it was in before: its finished runs are found again
     search: ClassVar[SearchSpace] = {}  # what `salmu tune` tries; the option that matters most first
-    Options: ClassVar[type[Options]] = Options
+    Options: ClassVar[type[Options]] = Options  # a subclass of Options, with a default for every option
 
     def __init__(self, options: AnyOptions | None = None) -> None:
         self.options: Any = options if options is not None else self.Options()

@@ -47,14 +47,14 @@ class Metric(ABC):
     metric needs exactly once. Views whose split or side a benchmark lacks make the metric "not measured" there.
     """
 
-    name: ClassVar[str]
+    name: ClassVar[str]  # its column in tables
     summary: ClassVar[str]  # one sentence for the leaderboard's legend
-    paper: ClassVar[str | None] = None
+    paper: ClassVar[str | None] = None  # address of the paper
     target: ClassVar[Target]  # whose value is the goal
-    aspect: ClassVar[Aspect]
+    aspect: ClassVar[Aspect]  # what it looks at: its part of the overall score, and its section in reports
     primary: ClassVar[bool] = False  # the verdict rests on the primary metric of each aspect
-    bounds: ClassVar[tuple[float, float]] = (-1.0, 1.0)
-    chance: ClassVar[float] = 0.0
+    bounds: ClassVar[tuple[float, float]] = (-1.0, 1.0)  # least and largest value; one outside is an error
+    chance: ClassVar[float] = 0.0  # value of a model that knows nothing
     tolerance: ClassVar[float | None] = (
         None  # of a general metric: the fall that is catastrophic, where it is not 3 % of the level
     )
@@ -62,7 +62,7 @@ class Metric(ABC):
     #: Convention -> options that it sets: "official" for a benchmark's official evaluator, "official-fp16" for what it does besides
     #: where its encoders compute in half precision. Options that somebody sets win.
     conventions: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    Options: ClassVar[type[Options]] = Options
+    Options: ClassVar[type[Options]] = Options  # a subclass of Options, with a default for every option
     origin: str = ""  # package and version, set by whoever makes it from the registry
 
     def __init__(self, options: AnyOptions | None = None) -> None:

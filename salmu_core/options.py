@@ -38,6 +38,8 @@ class Between:
     """A range of a numeric option that a search may try, both ends included.
 
     Attributes:
+        low: the least value.
+        high: the largest value.
         log: draw evenly on a logarithmic scale, for options whose right order of magnitude is not known.
     """
 
@@ -48,7 +50,11 @@ class Between:
 
 @dataclass(frozen=True)
 class OneOf:
-    """The values of an option that a search may try."""
+    """The values of an option that a search may try.
+
+    Attributes:
+        values: all of them.
+    """
 
     values: tuple[Any, ...]
 

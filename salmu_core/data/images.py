@@ -48,7 +48,13 @@ class FileImages(ImageRows, Protocol):
 
 @dataclass(frozen=True)
 class EncodedImages:
-    """Encoded images held in memory, with the names that error messages use."""
+    """Encoded images held in memory.
+
+    Args:
+        encoded: the content of each file: JPEG, PNG, ...
+        names: what error messages call them.
+        source: where they are from, for error messages.
+    """
 
     encoded: Sequence[bytes]
     names: Sequence[str]

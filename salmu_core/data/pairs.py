@@ -31,7 +31,13 @@ Side = Literal["image", "text"]
 
 
 class Features(NamedTuple):
-    """Unit-length embeddings of a global batch and the model's logit scale (already exponentiated)."""
+    """What a model gives for a global batch.
+
+    Attributes:
+        image: unit-length embeddings of the pictures.
+        text: unit-length embeddings of the captions.
+        scale: the model's logit scale, already exponentiated.
+    """
 
     image: Float[Tensor, "batch dim"]
     text: Float[Tensor, "batch dim"]
@@ -44,6 +50,10 @@ class Pairs:
 
     Pixels and tokens are read when asked for. `model(pairs)` reads and encodes only this process's share and gathers the
     embeddings, so a loss written for one process is right on several.
+
+    Attributes:
+        store: where pixels, tokens and codes are read from.
+        index: rows of the split.
     """
 
     store: PairStore
@@ -132,6 +142,7 @@ class Batch:
     """What a loss is given per step. A role that the method did not declare is an error to read, not a silent None.
 
     Attributes:
+        parts: pairs by role; read them as `batch.forget` and `batch.retain`.
         step: steps of this fit before this one. A loss that draws seeds by it, so that a resumed run and every process draw
             alike, and that the same rows are not always drawn for alike.
     """
@@ -163,7 +174,13 @@ def code_values(values: Iterable[Any]) -> Int[Tensor, " n"]:
 
 @dataclass(frozen=True)
 class View:
-    """What a metric asks for: one side of one split. `template` renders texts from columns, e.g. "{name} {value}"."""
+    """What a metric asks for: one side of one split.
+
+    Args:
+        split: its name; a benchmark without it leaves the metric out.
+        side: its pictures, or its captions.
+        template: texts made from columns instead of captions, e.g. "{name} {value}".
+    """
 
     split: str
     side: Side
@@ -175,7 +192,13 @@ class View:
 
 @dataclass(frozen=True)
 class Embedded:
-    """A view of one model: one unit-length fp32 row per row of the split, on the CPU, and the split's columns."""
+    """A view of one model, on the CPU.
+
+    Attributes:
+        vectors: unit-length fp32 embeddings, one for each row of the split.
+        columns: the split's metadata, by name.
+        texts: what was embedded, where it was text.
+    """
 
     vectors: Float[Tensor, "n dim"]
     columns: Mapping[str, Sequence[Any]]

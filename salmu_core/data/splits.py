@@ -18,6 +18,12 @@ class Split:
 
     Columns every SALMU-style split carries: `identity_id` (None where there is none), `file_name`; on sensitive splits also
     `data_field`, `name`, `value`. An association is the pair (identity_id, data_field).
+
+    Args:
+        name: of the split.
+        images: encoded pictures, read row by row; None where it has none.
+        texts: captions; None where it has none.
+        columns: metadata by name, a value for each row.
     """
 
     name: str

@@ -38,10 +38,10 @@ class _Frozen(BaseModel):
 class RunSpec(_Frozen):
     """Everything that decides a run's outcome. Its hash is the run's identity."""
 
-    method: str
+    method: str = Field(description="by name; `none` leaves the model as it is: the reference rows")
     benchmark: str = Field("", description="by name; empty: the standard one that is installed, until the run is resolved")
-    method_options: dict[str, Any] = Field(default_factory=dict)
-    benchmark_options: dict[str, Any] = Field(default_factory=dict)
+    method_options: dict[str, Any] = Field(default_factory=dict, description="those that were given; others have defaults")
+    benchmark_options: dict[str, Any] = Field(default_factory=dict, description="what tells an instance, e.g. its seed")
     start: Target = Field("compromised", description="the model that the method is given")
     seed: int = Field(0, ge=0, description="seed of everything the method draws")
     budget: float = Field(1.0, gt=0, description="multiple of the benchmark's sample budget")
@@ -160,38 +160,42 @@ class Provenance(_Frozen):
 class RunRecord(_Frozen):
     """The one file a run leaves for others to read."""
 
-    schema_version: int = SCHEMA_VERSION
-    id: str
-    kind: Literal["run", "reference", "evaluation"] = "run"
-    status: Status
-    spec: RunSpec
+    schema_version: int = Field(SCHEMA_VERSION, description="of the file; older ones are read")
+    id: str = Field(description="a hash of the spec and of the versions that its outcome depends on")
+    kind: Literal["run", "reference", "evaluation"] = Field(
+        "run", description="of a method, of Clean or Compromised as they are, or of a model from elsewhere"
+    )
+    status: Status = Field(description="how it ended")
+    spec: RunSpec = Field(description="what was asked for")
     options: dict[str, Any] = Field(default_factory=dict, description="method options with defaults filled in")
-    family: str = ""
-    summary: str = ""
-    paper: str | None = None
-    oracle: bool = False
-    sees: tuple[str, ...] = ()
+    family: str = Field("", description="of the method")
+    summary: str = Field("", description="the method in a sentence")
+    paper: str | None = Field(None, description="address of the method's paper")
+    oracle: bool = Field(False, description="the method sees the Clean model: ranked apart")
+    sees: tuple[str, ...] = Field((), description="roles of the splits that the method read")
     columns: dict[str, tuple[str, ...]] = Field(
         default_factory=dict, description="per role: metadata columns that the method read, directly or as codes of a batch"
     )
     undeclared: tuple[str, ...] = Field((), description="of those, what the method does not declare")
-    scores: dict[str, ScoreRecord] = Field(default_factory=dict)
+    scores: dict[str, ScoreRecord] = Field(default_factory=dict, description="by metric")
     skipped: dict[str, str] = Field(default_factory=dict, description="metric -> why it was not measured")
     broken: dict[str, str] = Field(default_factory=dict, description="metric -> what went wrong in it")
     warnings: tuple[str, ...] = Field(
         (), description="what plugins did that they should not have: changed in the process, left on the model, opened, ..."
     )
     weight_change: float | None = Field(None, ge=0, description="L2 norm of the change / L2 norm of the start weights")
-    cost: Cost = Field(default_factory=Cost)
-    provenance: Provenance = Field(default_factory=Provenance)
-    error: str | None = None
+    cost: Cost = Field(default_factory=Cost, description="seconds, samples, steps, memory")
+    provenance: Provenance = Field(
+        default_factory=Provenance, description="packages, versions, device, fingerprints, command"
+    )
+    error: str | None = Field(None, description="what went wrong, where it did not end well")
     rows_file: str | None = Field(None, description="sidecar with per-row values, beside the record")
-    model_file: str | None = None
+    model_file: str | None = Field(None, description="weights beside the record; none where no model was made")
     files: tuple[str, ...] = Field((), description="the evaluation in other formats, beside the record")
     published: tuple[PublishedResult, ...] = Field(
         (), description="on reference rows: what others published on the benchmark"
     )
-    created_at: datetime
+    created_at: datetime = Field(description="when the record was written")
 
     @field_validator("rows_file", "model_file")
     @classmethod

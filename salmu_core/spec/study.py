@@ -33,7 +33,12 @@ class _Part(BaseModel):
 
 
 class StudyMethod(_Part):
-    """A method and the options it is given; the same method may stand in a study several times with other options."""
+    """A method and the options it is given; the same method may stand in a study several times with other options.
+
+    Args:
+        name: of the method.
+        options: those that differ from its defaults.
+    """
 
     name: str
     options: dict[str, Any] = Field(default_factory=dict)
@@ -74,7 +79,14 @@ class StudyLauncher(_Part):
 
 
 class Study(_Part):
-    """Everything that decides a comparison. Relative paths are taken from where the command is called."""
+    """Everything that decides a comparison. Relative paths are taken from where the command is called.
+
+    Args:
+        description: words for whoever reads the file.
+        benchmark_options: as after --bench-set.
+        execution: how runs are carried out.
+        launcher: makes every run a job of its own; left out: runs are carried out here.
+    """
 
     description: str = ""
     benchmark: str | None = Field(None, description="left out: the one that an installed package declares as standard")
