@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 
 from salmu_core.benchmark import Benchmark
+from salmu_core.data.cache import DataCache
 from salmu_core.evaluation.evaluate import Evaluation, evaluate_model
 from salmu_core.files.writing import write_tensors
 from salmu_core.metric import Metric
@@ -129,16 +130,19 @@ def _scored(
     tell: Callable[[str, int, int], None],
     fingerprint: Mapping[Tower, str],
 ) -> Evaluation:
-    """The scores; in half precision with those in full precision beside them."""
-    data = settings.data_cache(plugins, title)
-    cache = settings.embedding_cache
-    found = evaluate_model(encoder, where, metrics, cache, tell, data=data, fingerprint=fingerprint)
+    """The scores; in half precision with those in full precision beside them. Of private rows nothing is kept in the user's cache."""
+    private = where.private and settings.cache is None
+
+    def data() -> DataCache:
+        return DataCache() if private else settings.data_cache(plugins, title)
+
+    cache = None if private else settings.embedding_cache
+    found = evaluate_model(encoder, where, metrics, cache, tell, data=data(), fingerprint=fingerprint)
     if spec.precision != "fp16":
         return found
     encoder.autocast = None
     full = make_metrics(plugins, settings.metric_options, where, spec.model_copy(update={"precision": "no"}))
-    data = settings.data_cache(plugins, title)
-    exact = evaluate_model(encoder, where, full, cache, tell, data=data, fingerprint=fingerprint)
+    exact = evaluate_model(encoder, where, full, cache, tell, data=data(), fingerprint=fingerprint)
     return replace(found, scores=_beside(found.scores, exact.scores))
 
 

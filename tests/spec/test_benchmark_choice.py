@@ -8,10 +8,12 @@ import pytest
 
 from salmu_core.builtin.toy import Toy
 from salmu_core.errors import BadData, BadRecord
+from salmu_core.plugins.registry import add_plugin
+from salmu_core.records.schema import Package
 from salmu_core.runner.evaluate import evaluate
 from salmu_core.runner.run import Settings, run
 from salmu_core.spec.benchmark_choice import benchmark_for
-from toy_methods import toy_plugins
+from toy_methods import Hooks, toy_plugins
 
 PLUGINS = toy_plugins()
 OPTIONS = {"seed": 3, "identities": 4}
@@ -80,3 +82,19 @@ def test_a_reference_row_stands_for_its_model_and_a_failed_run_for_none(tmp_path
     with pytest.raises(BadRecord, match="left no weights: its status is failed"):
         evaluate(tmp_path / "failed", settings=settings, plugins=PLUGINS)
     assert json.loads((tmp_path / "failed/record.json").read_text())["status"] == "failed"
+
+
+def test_nothing_of_private_rows_is_kept_in_the_users_cache(tmp_path, monkeypatch):
+    class Private(Toy):
+        name = "private-toy"
+        private = True
+
+    monkeypatch.setenv("SALMU_CACHE", str(tmp_path))
+    plugins = toy_plugins()
+    hooks = Hooks(register_benchmarks=lambda: [Private])
+    add_plugin(plugins, hooks, Package(name="private", version="0"), "private")
+    kept = {}
+    for name in ("toy", "private-toy"):
+        evaluate("compromised", benchmark=name, settings=Settings(cpu=True), plugins=plugins)
+        kept[name] = sum(1 for place in tmp_path.rglob("*.safetensors"))
+    assert kept["private-toy"] == kept["toy"] > 0
