@@ -71,7 +71,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-sys.meta_path.append(MovedModules())
+sys.meta_path.insert(0, MovedModules())  # before what looks into the folder of a package that moved
 
 _HOMES = {
     "Audit": "audit",

@@ -66,7 +66,13 @@ MODULES = {
     "report.live": "salmu_upkeep.live_folder",
     "runner.replay": "salmu_upkeep.repeating",
     "runner.rescore": "salmu_upkeep.rescoring",
-}
+    "own_data": "salmu_deletion.own_data",
+} | {
+    f"own_data.{name}": f"salmu_deletion.own_data.{name}"
+    for name in (
+        "benchmark", "chain", "check", "columns", "find", "find_page", "images", "index_report", "metrics", "page", "parts", "tables"
+    )
+}  # fmt: skip
 
 
 def moved(name: str) -> Any:

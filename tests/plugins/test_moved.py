@@ -11,9 +11,10 @@ from salmu_core.plugins.moved import MODULES, MOVED
 
 @pytest.mark.parametrize("name", sorted(MODULES))
 def test_a_module_under_its_earlier_name_is_the_module_where_it_is_now(name):
-    earlier, now = importlib.import_module(f"salmu_core.{name}"), importlib.import_module(f"salmu_core.{MODULES[name]}")
+    place = MODULES[name] if MODULES[name].startswith("salmu_") else f"salmu_core.{MODULES[name]}"
+    earlier, now = importlib.import_module(f"salmu_core.{name}"), importlib.import_module(place)
     assert earlier is now
-    assert now.__spec__.name == now.__name__ == f"salmu_core.{MODULES[name]}"
+    assert now.__spec__.name == now.__name__ == place
 
 
 def test_names_of_modules_that_became_folders_are_found_there():
