@@ -8,8 +8,9 @@ table is stale. `--results FOLDER` makes page and picture of what `head_to_head.
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,6 +22,7 @@ from sklearn.isotonic import IsotonicRegression
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from attacks import summarised
 from head_to_head import COMMAND, RESULTS, every_stored
 from matrix import (
     Cell,
@@ -29,14 +31,17 @@ from matrix import (
     alike,
     cells_of,
     deterministic,
+    mean_parts,
     pareto_front,
     summarise,
     worst_verdict,
 )
-from paper import IN_THE_PAPER, baseline_rows, holdout_distance, rank_correlations, table_rows
+from paper import IN_THE_PAPER, WITHOUT_NUMBERS, baseline_rows, holdout_distance, rank_correlations, table_rows
 
+from salmu_core.comparison.overall import Parts, basis
 from salmu_core.files.writing import write_text
 from salmu_core.plugins.registry import load_plugins
+from salmu_core.records.schema import ScoreRecord
 
 PAGE = RESULTS.parent / "head_to_head.md"
 PICTURE = Path(__file__).parents[3] / "docs" / "images" / "head-to-head.png"
@@ -249,34 +254,71 @@ README = Path(__file__).parents[3] / "README.md"
 START, END = "<!-- leaderboard: benchmarks/mini/results/head_to_head -->\n", "<!-- end of leaderboard -->\n"
 
 
+def chosen(summaries: Sequence[Summary], controls: Collection[str], best: int = 3) -> list[Summary]:
+    """What a short table shows: the best few, the paper's baselines and one control, in the order of the long one."""
+    methods = [item.method for item in summaries if item.method not in controls]
+    shown = {*methods[:best], *IN_THE_PAPER.values(), *WITHOUT_NUMBERS, "word-removal"}
+    return [item for item in summaries if item.method in shown]
+
+
+def recovered(path: Path | None = None) -> dict[str, float]:
+    """Method -> the most that an attack without original weights got back, where `attacks.py` measured it."""
+    path = path or RESULTS.parent / "attacks.json"
+    if not path.is_file():
+        return {}
+    runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
+    return {title: row["most"] for title, row in summarised(runs).items() if row["most"] is not None}
+
+
 def readme() -> str:
     """The README with its table made anew: the smallest budget, in short."""
-    stored, summaries = results().stored, results().summaries
-    budget = min(s.budget for s in summaries)
+    found = results()
+    budget = min(s.budget for s in found.summaries)
+    controls = {name for name, entry in load_plugins().methods.items() if entry.cls.family == "control"}
+    back = recovered()
     rows = []
-    for item in (s for s in summaries if s.budget == budget and s.scores):
-        forgotten, kept, general = point_of(item)
-        overall = f"{item.overall:.2f} [{item.low:.2f}, {item.high:.2f}]"
+    for item in chosen([s for s in found.summaries if s.budget == budget and s.parts], controls):
+        assert item.parts is not None
         rows.append(
             [
-                f"`{item.method}`",
-                overall,
-                f"{forgotten:.2f}",
-                f"{kept:.2f}",
-                f"{general:.2f}",
+                f"*`{item.method}`*, a control" if item.method in controls else f"`{item.method}`",
+                f"{item.overall:.2f} [{max(0.0, item.low):.2f}, {item.high:.2f}]",
+                f"{item.parts.forgotten:.2f}",
+                f"{item.parts.kept:.2f}",
+                f"{item.parts.general:.2f}",
                 worst_verdict(item.verdicts),
-                f"{item.seconds:.0f}",
+                f"{100 * back[item.method]:.0f} %" if item.method in back else "–",
             ]
         )
-    header = ["method", "overall [95 %]", "forgotten", "holdouts kept", "GenKnow kept", "worst verdict", "seconds"]
-    runs = sorted({s.cells for s in summaries if s.budget == budget})
+    for which, parts in ends(found.stored).items():
+        share = {"clean": "0 %", "compromised": "100 %"}[which]
+        numbers = [f"{value:.2f}" for value in (parts.overall, parts.forgotten, parts.kept, parts.general)]
+        rows.append([f"*{which.title()}*", *numbers, "", share])
+    header = ["method", "overall [95 %]", "forgotten", "kept", "general", "worst verdict", "recovered"]
+    cells = sorted({s.cells for s in found.summaries if s.budget == budget})
+    several = " to ".join(map(str, dict.fromkeys((cells[0], cells[-1]))))
     text = (
-        f"`{command_of(stored, [budget])}`, budget {budget:g}x, {' to '.join(map(str, dict.fromkeys((runs[0], runs[-1]))))} runs a method over instances and training seeds, one CPU thread each:\n\n"
+        f"`{command_of(found.stored, [budget])}`: budget {budget:g}x, {several} runs a method over instances and training seeds. Shown are"
+        " the best three, the paper's baselines and a control; [all of them](benchmarks/mini/results/head_to_head.md).\n\n"
         f"{table(header, rows)}\n"
     )
     before, rest = README.read_text(encoding="utf-8").split(START)
     _, after = rest.split(END)
     return f"{before}{START}{text}{END}{after}"
+
+
+def ends(stored: Sequence[Mapping[str, Any]]) -> dict[str, Parts]:
+    """What Clean and Compromised themselves score: means over the instances."""
+    found: dict[str, list[Parts]] = {"clean": [], "compromised": []}
+    for one in stored:
+        references = {
+            which: {name: ScoreRecord(**score) for name, score in scores.items()}
+            for which, scores in one["references"].items()
+        }
+        for which, own in found.items():
+            parts = basis(references["clean"], references["compromised"]).of(references[which])
+            own.extend([] if parts is None else [parts])
+    return {which: parts for which, own in found.items() if (parts := mean_parts(own)) is not None}
 
 
 #: Points that lost more holdouts than this are drawn on the lower edge.

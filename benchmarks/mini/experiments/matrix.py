@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from salmu_core.comparison.gaps import gaps_of
-from salmu_core.comparison.overall import overall_score
+from salmu_core.comparison.overall import Parts, basis
 from salmu_core.comparison.paired import OVERALL_NOISE, holm, mean_intervals, paired_tests
 from salmu_core.comparison.verdict import RANKED, judge
 from salmu_core.records.schema import RunRecord, RunSpec, ScoreRecord
@@ -32,6 +32,7 @@ class Cell:
     scores: Mapping[str, float]
     gaps: Mapping[str, float]
     seconds: float
+    parts: Parts | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Summary:
     scores: Mapping[str, float]
     gaps: Mapping[str, float]
     seconds: float
+    parts: Parts | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def cells_of(stored: Mapping[str, Any]) -> list[Cell]:
             weight_change=run["weight_change"], error=run["error"], created_at=datetime(2026, 1, 1, tzinfo=UTC),
         )  # fmt: skip
         gaps = gaps_of(scores, clean, compromised)
-        overall = overall_score(scores, clean, compromised)
+        parts = basis(clean, compromised).of(scores)
         cells.append(
             Cell(
                 run["method"],
@@ -94,10 +96,11 @@ def cells_of(stored: Mapping[str, Any]) -> list[Cell]:
                 run["budget"],
                 run["status"],
                 judge(record, clean, compromised).name,
-                float("nan") if overall is None else overall,
+                float("nan") if parts is None else parts.overall,
                 run["scores"],
                 gaps,
                 run["seconds"],
+                parts,
             )
         )
     return cells
@@ -135,6 +138,7 @@ def summarise(cells: Sequence[Cell]) -> list[Summary]:
                 # Not a number where an instance cannot tell the references apart by a metric.
                 gaps={name: float(np.mean([cell.gaps.get(name, np.nan) for cell in measured])) for name in names},
                 seconds=float(np.mean([cell.seconds for cell in group])),
+                parts=mean_parts([cell.parts for cell in measured if cell.parts is not None]),
             )
         )
     # What was ruined or left as it was stands below, whatever it scores.
@@ -146,6 +150,14 @@ def summarise(cells: Sequence[Cell]) -> list[Summary]:
             -np.nan_to_num(item.overall, nan=-1e9),
         ),
     )
+
+
+def mean_parts(found: Sequence[Parts]) -> Parts | None:
+    """The mean of each part, and of the overall scores: their product is another number."""
+    if not found:
+        return None
+    names = ("forgotten", "kept", "general", "overall")
+    return Parts(*(float(np.mean([getattr(parts, name) for parts in found])) for name in names))
 
 
 def _mean_sd(groups: Iterable[Sequence[float]]) -> float:
