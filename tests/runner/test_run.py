@@ -2,6 +2,7 @@
 
 import json
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from salmu_core.errors import BadOptions, EvaluationLocked, OutputError, SalmuEr
 from salmu_core.records.schema import RunSpec
 from salmu_core.records.store import read_record
 from salmu_core.runner.run import Settings, run
-from toy_methods import Hooks, toy_plugins
+from toy_methods import Ascent, Hooks, toy_plugins
 
 
 @pytest.fixture
@@ -249,6 +250,36 @@ def test_a_run_killed_with_sigkill_resumes_to_the_weights_of_an_uninterrupted_on
     assert record.cost.samples == expected.cost.samples
     assert record.cost.steps == expected.cost.steps
     assert record.scores == expected.scores
+
+
+def test_a_key_pressed_while_it_trains_leaves_a_checkpoint_from_which_the_run_goes_on(tmp_path, settings, request):
+    class Pressed(Ascent):
+        """Presses Ctrl-C in its sixth step, once."""
+
+        name = "pressed"
+        to_press = False
+
+        def loss(self, model, batch):
+            if Pressed.to_press and batch.step == 5:
+                Pressed.to_press = False
+                signal.raise_signal(signal.SIGINT)
+            return super().loss(model, batch)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background keys are ignored
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
+    plugins, often = toy_plugins(Pressed), replace(settings, checkpoint_seconds=0)
+    expected = _run("pressed", tmp_path / "whole", often, plugins)
+    Pressed.to_press = True
+    with pytest.raises(KeyboardInterrupt):
+        _run("pressed", tmp_path / "cut", often, plugins)
+    left = sorted(place.name for place in (tmp_path / "cut").rglob("*") if place.is_file())
+    assert left == ["fit-000.safetensors", "spec.json"]
+    seen = []
+    plugins.watch(Hooks(run_progress=lambda event: seen.append(event.done) if event.stage == "unlearn" else None))
+    record = _run("pressed", tmp_path / "cut", often, plugins)
+    assert seen[0] == 6
+    assert record.provenance.model_fingerprint == expected.provenance.model_fingerprint
+    assert record.cost.samples == expected.cost.samples
 
 
 def test_two_processes_give_the_metrics_of_one(tmp_path, settings):
