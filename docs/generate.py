@@ -53,7 +53,7 @@ def zoo_table() -> str:
     lines = ["", "| package | method | family | sees |", "|---|---|---|---|"]
     for folder in sorted((ROOT / "plugins").iterdir()):
         project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-        for name, value in project["entry-points"].get("salmu", {}).items():
+        for name, value in project.get("entry-points", {}).get("salmu", {}).items():
             plugin = EntryPoint(name, value, "salmu").load()
             methods = plugin.register_methods() if hasattr(plugin, "register_methods") else []
             for method in methods:

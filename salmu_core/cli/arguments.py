@@ -209,7 +209,7 @@ def run_settings(command: F) -> F:
             show_default=True,
             help="Least time between checkpoints; a killed run goes on from the last one.",
         ),
-        click.option("--log-with", metavar="TRACKER", help="A tracker of Accelerate, e.g. tensorboard or wandb."),
+        click.option("--log-with", metavar="TRACKER", help="A tracker of Accelerate: tensorboard, wandb, trackio, ..."),
         precision_choice,
         click.option(
             "--micro-batch",

@@ -43,6 +43,16 @@ salmu data pull mini --bench-seed {seed} --from OWNER/NAME@COMMIT
 ```
 """
 
+#: What makes a dataset repository a benchmark of the hub, whose leaderboard shows the results that models' repositories hold.
+_EVALUATION = """\
+name: mini {version}
+description: The embedded benchmark of salmu. A CLIP model is to forget associations between faces and facts, and nothing else.
+evaluation_framework: salmu
+tasks:
+{tasks}
+"""
+_TASK = "  - id: {name}\n    config: default\n    split: test\n"
+
 
 def collect(benchmarks: Sequence[Mini], folder: Path) -> Path:
     """Copy built instances to `folder`, with index and card.
@@ -80,6 +90,8 @@ def collect(benchmarks: Sequence[Mini], folder: Path) -> Path:
         licence=LICENCE, version=Mini.version, terms=TERMS, index=INDEX, instances=listed, seed=seed
     )  # fmt: skip
     write_text(folder / "README.md", card)
+    tasks = "".join(_TASK.format(name=name) for name in ("overall", *(Mini.scoring or ())))
+    write_text(folder / "eval.yaml", _EVALUATION.format(version=Mini.version, tasks=tasks.rstrip()))
     write_json(folder / INDEX, {**about, "instances": instances})
     return folder / INDEX
 

@@ -17,6 +17,7 @@ Examples:
   salmu push results/mini/runs/delete-b1-s0 me/clip-delete --private
   salmu push results/salmubench/runs/delete-b1-s0 me/clip-delete --gated manual
   salmu push results/mini/runs/delete-b1-s1 me/clip-delete --branch seed-1
+  salmu push results/mini me/unlearning-results --license cc-by-4.0
 """
 
 
@@ -34,6 +35,11 @@ Examples:
 @click.option("--message", metavar="TEXT", help="The commit's message.")
 @click.option("--license", default="unknown", show_default=True, metavar="ID", help="A licence by the hub's identifier.")
 @click.option("--base-model", metavar="OWNER/NAME", help="The model it started from. Default: what the benchmark says.")
+@click.option(
+    "--evaluates",
+    metavar="OWNER/NAME",
+    help="The benchmark's dataset repository, perhaps @COMMIT: its leaderboard on the hub then shows the scores.",
+)
 @click.option("--rows", is_flag=True, help="Upload per-row scores too.")
 @click.option(
     "--references",
@@ -54,6 +60,7 @@ def push_command(
     message: str | None,
     license: str,
     base_model: str | None,
+    evaluates: str | None,
     rows: bool,
     references: Path | None,
     overwrite: bool,
@@ -61,7 +68,8 @@ def push_command(
     token: str | None,
     as_json: bool,
 ) -> int:
-    """Upload the model of RUN to OWNER/NAME on the hub, with a card that explains it and the record of its scores.
+    """Upload the model of RUN to OWNER/NAME on the hub, with a card that explains it and the record of its scores. The results folder
+    of a comparison becomes a dataset repository: records, tables and report, without a model.
 
     open_clip then loads it as hf-hub:OWNER/NAME. Nothing that is there is replaced unless asked to, and a push that was cut
     goes on when repeated. No name, caption or image of the data is uploaded, and no path of this machine.
@@ -79,6 +87,7 @@ def push_command(
         token=token,
         license=license,
         base_model=base_model,
+        evaluates=evaluates,
         rows=rows,
         references=references,
         overwrite=overwrite,

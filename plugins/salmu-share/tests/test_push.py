@@ -16,7 +16,7 @@ from salmu_core import Settings, evaluate, load_model, run
 from salmu_core.benchmark import Terms
 from salmu_core.builtin.toy import Toy
 from salmu_core.cli.main import cli, main
-from salmu_core.errors import BadCheckpoint, BadRecord, HubError
+from salmu_core.errors import BadCheckpoint, BadOptions, BadRecord, HubError
 from salmu_core.records.redact import public_record
 from salmu_core.records.schema import RunRecord
 from salmu_core.records.store import read_record, write_record
@@ -397,3 +397,38 @@ def test_a_model_made_from_a_gated_one_is_offered_a_gate_that_closes_before_anyt
     assert hub.uploads[0] == "GATE me/other manual"
     assert hub.uploads[-1] == "COMMIT me/other"
     assert hub.repositories["model", "me/other"].gate == "manual"
+
+
+def test_scores_are_written_for_the_hubs_own_leaderboards(hub, runs):
+    from huggingface_hub import parse_eval_result_entries
+
+    dataset = "me/mini-instances@" + "a" * 40
+    push(runs["weight-edit"], NAME, evaluates=dataset, references=runs["references"])
+    content = yaml.safe_load(hub.files(NAME)[".eval_results/mini-instances.yaml"])
+    entries = {entry.task_id: entry for entry in parse_eval_result_entries(content)}
+    own = read_record(runs["weight-edit"])
+    assert entries["MeanCosine"].value == pytest.approx(own.scores["MeanCosine"].value, abs=1e-6)
+    assert entries["MeanCosine"].notes.endswith("target: clean")
+    assert {entry.dataset_id for entry in entries.values()} == {"me/mini-instances"}
+    assert {entry.dataset_revision for entry in entries.values()} == {"a" * 40}
+    assert {item["evaluation_framework"] for item in content} == {"salmu"}
+    assert set(entries) <= {"overall", "MeanCosine"}
+    with pytest.raises(BadOptions, match="no dataset repository"):
+        push(runs["weight-edit"], NAME, evaluates="mini")
+
+
+def test_results_without_a_model_become_a_dataset_repository(hub, runs):
+    folder = runs["references"].parent
+    pushed = push(folder, "me/results", license="cc-by-4.0")
+    assert pushed.url == f"{hub.url}/datasets/me/results"
+    held = hub.repositories["dataset", "me/results"]
+    files = held.commits[held.branches["main"]]
+    names = set(files)
+    assert {"README.md", "report.html", "leaderboard.json", "leaderboard.md", "runs/weight-edit/record.json"} <= names
+    assert not [name for name in names if name.endswith(".safetensors")]
+    metadata, body = card_of(files["README.md"].decode())
+    assert metadata["license"] == "cc-by-4.0"
+    assert "| weight-edit |" in body
+    assert str(folder) not in files["leaderboard.json"].decode()
+    again = push(folder, "me/results", license="cc-by-4.0", dry_run=True)
+    assert not again.uploaded
