@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from salmu_core.models.adapters import apply_adapter as apply_adapter
     from salmu_core.models.dual_encoder import DualEncoder as DualEncoder
     from salmu_core.models.dual_encoder import ModelConfig as ModelConfig
-    from salmu_core.models.dual_encoder import load_model as load_model
+    from salmu_core.models.loading import load_model as load_model
     from salmu_core.options import Between as Between
     from salmu_core.options import Field as Field
     from salmu_core.options import OneOf as OneOf
@@ -125,7 +125,7 @@ _HOMES = {
     "evaluate": "runner.evaluate",
     "hookimpl": "hookspecs",
     "join_splits": "data.splits",
-    "load_model": "models.dual_encoder",
+    "load_model": "models.loading",
     "load_records": "records.store",
     "run": "runner.run",
 }

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from salmu_core.data.pairs import Role, Side
 from salmu_core.data.splits import Split
-from salmu_core.errors import BadData, BadOptions, EvaluationLocked
+from salmu_core.errors import BadData, BadOptions, EvaluationLocked, UnknownName
 from salmu_core.options import AnyOptions, Options, check_word
 from salmu_core.records.schema import Aspect, Target
 
@@ -339,8 +339,6 @@ class Benchmark(ABC):
             UnknownName: the benchmark has no such split.
             EvaluationLocked: a method is running and the split is not one that it may see.
         """
-        from salmu_core.errors import UnknownName
-
         info = self.splits().get(name)
         if info is None:
             raise UnknownName(f"split of {self.name}", name, self.splits())
@@ -362,7 +360,5 @@ class Benchmark(ABC):
         """
         name = next((name for name, info in self.splits().items() if info.role == role), None)
         if name is None:
-            raise BadData(
-                f"{self.name} has no {role} pairs here.", f"Give some, or choose a method that does not see {role}."
-            )
+            raise BadData(f"{self.name} has no {role} pairs here.", f"Give some, or choose a method that sees no {role}.")
         return self.split(name)

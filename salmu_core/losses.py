@@ -94,7 +94,8 @@ def group_codes(group: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
     """
     alone = group.max().clamp(min=-1) + 1 + torch.arange(len(group), device=group.device)
     _, codes = torch.unique(torch.where(group < 0, alone, group), return_inverse=True)
-    return codes
+    found: Tensor = codes
+    return found
 
 
 def mismatched_cosine(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,6 +25,9 @@ from salmu_core.cli.arguments import (
 )
 from salmu_core.cli.showing import Showing, showing
 from salmu_core.errors import BadOptions
+
+if TYPE_CHECKING:
+    from salmu_core.spec.study import StudyLauncher
 
 _EXAMPLES = """\b
 Examples:
@@ -96,12 +100,7 @@ def compare_command(
     out: Path | None,
     overwrite: bool,
     dry_run: bool,
-    workers: int | None,
-    launcher: Any,
-    launcher_set: tuple[str, ...],
     no_wait: bool,
-    precision: Any,
-    protocol: Any,
     **flags: Any,
 ) -> int:
     """Run every METHOD (default: all that are installed) over a benchmark and rank them.
@@ -110,22 +109,12 @@ def compare_command(
     cannot be told apart share a rank: more --seeds and --bench-seeds tell finer differences. The results folder gets a study.toml
     that `salmu study` repeats.
 
-    Exit codes: 0, 1 when a run is not ok or something cannot be used, 2 for flags that are none, 3 when a --require or --fail-if
-    condition is broken.
+    Exit codes: 0, 1 when a run is not ok or something cannot be used, 2 for unknown flags, 3 when a --require or --fail-if condition
+    is broken.
     """
     from salmu_core.cli.comparison import carry_out
-    from salmu_core.spec.study import Study, StudyExecution, StudyLauncher, StudyMethod
+    from salmu_core.spec.study import Study, StudyExecution, StudyMethod
 
-    if launcher is None and (launcher_set or no_wait):
-        raise BadOptions(
-            "--launcher-set and --no-wait say how jobs are launched.", "Add --launcher slurm or --launcher local."
-        )
-    options: dict[str, dict[str, str]] = {}
-    for name, value in parse_settings(settings).items():
-        method, dot, option = name.partition(".")
-        if not dot:
-            raise BadOptions(f"--set of a comparison takes METHOD.NAME=VALUE, got '{name}={value}'.")
-        options.setdefault(method, {})[option] = value
     if bench_seeds is not None and bench_seed is not None:
         raise BadOptions("The benchmark's seed is given twice: --bench-seed and --bench-seeds.", "Leave out one.")
     study = Study(
@@ -140,15 +129,44 @@ def compare_command(
         metrics=metric_options(flags["metric_set"]),
         out=None if out is None else str(out),
         execution=StudyExecution(
-            precision=precision,
-            protocol=protocol,
-            workers=workers,
+            **{name: flags[name] for name in ("precision", "protocol", "workers")},
             **execution_of(flags),
             isolate=isolation(flags["isolate"], "third-party"),
             time_limit=flags["time_limit"],
         ),
-        launcher=None
-        if launcher is None
-        else StudyLauncher(kind=launcher, options=parse_values(launcher_set, "--launcher-set")),
+        launcher=_launcher(flags["launcher"], flags["launcher_set"], no_wait),
     )
+    options = options_by_method(settings)
     return carry_out(study, Showing.of(flags), options=options, overwrite=overwrite, dry_run=dry_run, no_wait=no_wait)
+
+
+def _launcher(kind: Any, settings: Sequence[str], no_wait: bool) -> StudyLauncher | None:
+    """How jobs are launched; None: runs are carried out here.
+
+    Raises:
+        BadOptions: flags of a launcher are given without one.
+    """
+    from salmu_core.spec.study import StudyLauncher
+
+    if kind is not None:
+        return StudyLauncher(kind=kind, options=parse_values(settings, "--launcher-set"))
+    if settings or no_wait:
+        raise BadOptions(
+            "--launcher-set and --no-wait say how jobs are launched.", "Add --launcher slurm or --launcher local."
+        )
+    return None
+
+
+def options_by_method(settings: Sequence[str]) -> dict[str, dict[str, str]]:
+    """The options that `--set METHOD.NAME=VALUE` gives, by method.
+
+    Raises:
+        BadOptions: one names no method.
+    """
+    options: dict[str, dict[str, str]] = {}
+    for name, value in parse_settings(settings).items():
+        method, dot, option = name.partition(".")
+        if not dot:
+            raise BadOptions(f"--set of a comparison takes METHOD.NAME=VALUE, got '{name}={value}'.")
+        options.setdefault(method, {})[option] = value
+    return options

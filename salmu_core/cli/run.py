@@ -23,6 +23,7 @@ from salmu_core.cli.arguments import (
 
 if TYPE_CHECKING:
     from salmu_core.records.schema import RunRecord
+    from salmu_core.runner.planning import RunPlan
 
 _EXAMPLES = """\b
 Examples:
@@ -67,16 +68,11 @@ def run_command(
     bench_seed: int | None,
     bench_set: tuple[str, ...],
     data_dir: Path | None,
-    seed: int,
     settings: tuple[str, ...],
-    budget: float,
-    start: Any,
     preset: str,
     out: Path | None,
     dry_run: bool,
     overwrite: bool,
-    precision: Any,
-    protocol: Any,
     as_json: bool,
     **flags: Any,
 ) -> int:
@@ -108,21 +104,12 @@ def run_command(
         benchmark=benchmark or "",
         method_options=given,
         benchmark_options=bench_options,
-        start=start,
-        seed=seed,
-        budget=budget,
-        precision=precision,
-        protocol=protocol,
+        **{name: flags[name] for name in ("start", "seed", "budget", "precision", "protocol")},
     )
     resolved = resolve_with_preset(spec, preset, plugins, how.cache_folder)
     folder = (out or resolved.folder_in(results_folder(resolved.spec.benchmark, bench_options) / "runs")).absolute()
     if dry_run:
-        plan = plan_run(resolved, folder, how, plugins)
-        if as_json:
-            render.print_json(plan.as_json())
-        else:
-            render.out.print(render.make_table(("Plan", ""), plan.lines()))
-        return 0
+        return _show_plan(plan_run(resolved, folder, how, plugins), as_json=as_json)
     taken = {name: value for name, value in resolved.spec.method_options.items() if name not in given}
     if taken and process_index() == 0:
         render.show_preset(method, taken, preset)
@@ -134,6 +121,16 @@ def run_command(
         render.show_problems(plugins.problems)
         _show(record, rows, folder, as_json=as_json)
     return 0 if process_index() != 0 or record.status == "ok" else 1
+
+
+def _show_plan(plan: RunPlan, *, as_json: bool) -> int:
+    from salmu_core.cli import render
+
+    if as_json:
+        render.print_json(plan.as_json())
+    else:
+        render.out.print(render.make_table(("Plan", ""), plan.lines()))
+    return 0
 
 
 def _show(record: RunRecord, rows: Any, folder: Path, *, as_json: bool) -> None:

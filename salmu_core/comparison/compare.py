@@ -70,38 +70,29 @@ def compare_records(
     """
     if not records:
         raise BadRecord("There are no records to compare.", "Run `salmu compare` or `salmu run` first.")
-    notes: list[str] = []
     where = dict(zip(map(id, records), folders, strict=True)) if folders else {}
     by_seed = _by_instance(records)
     _check_measured(score_with, records)
     instances = _instances(by_seed, where, score_with)
-    notes += _missing_references(by_seed, instances, records[0].spec.benchmark)
+    notes = [*_missing_references(by_seed, instances, records[0].spec.benchmark)]
     bench_seeds = tuple(int(seed) for seed in by_seed) if len(by_seed) > 1 else ()
     rows = [row for which in _REFERENCES if (row := reference_row(which, instances)) is not None]
-    runs, same_notes = _once(_runs_by_row(by_seed, instances, where, bench_seeds))
-    notes += same_notes
+    runs, same = _once(_runs_by_row(by_seed, instances, where, bench_seeds))
     ordered = sorted(runs.values(), key=lambda item: order_of(item[0]))
     compared = {row.title: judged for row, judged in ordered[:MOST_COMPARED]}
     differences = paired_differences(compared)
     rows += with_ranks([row for row, _ in ordered], differences, compared)
-    if len(ordered) > len(compared):
-        notes.append(
-            f"The best {len(compared)} of {len(ordered)} rows are compared with each other; those below hold no rank. Fewer rows in a"
-            " folder are compared in full."
-        )
-    notes += control_notes([row for row in rows if row.kind == "run"])
-    first = instances[0].references.values()
-    published = published_results(first)
+    published = published_results(instances[0].references.values())
     rows += [published_row(result, published) for result in published]
-    notes += [
-        note for which, record in instances[0].references.items() for note in unlike_published(which, record, published)
-    ]
+    notes += [*same, *_left_out(len(ordered), len(compared))]
+    notes += control_notes([row for row in rows if row.kind == "run"])
+    for which, record in instances[0].references.items():
+        notes += unlike_published(which, record, published)
     notes += score_notes(instances, records, score_with)
     notes += work_notes(ordered)
     notes += attack_notes(rows, [run for _, group in runs.values() for run in group])
     notes += undeclared_notes(ordered)
-    notes += fault_notes(records)
-    skipped = {f"{name}: not measured ({why})" for record in records for name, why in record.skipped.items()}
+    notes += [*fault_notes(records), *_skipped(records)]
     options = records[0].spec.benchmark_options
     return Comparison(
         benchmark=records[0].spec.benchmark,
@@ -112,11 +103,26 @@ def compare_records(
         differences=differences,
         testing=testing_note(differences),
         bench_seeds=bench_seeds,
-        notes=(*notes, *sorted(skipped)),
+        notes=tuple(notes),
         sources=tuple(dict.fromkeys(result.source for result in published)),
         thresholds=dict(vars(Thresholds())),
         packages=records[0].provenance.packages,
     )
+
+
+def _skipped(records: Sequence[RunRecord]) -> list[str]:
+    """A note for each metric that could not be measured, and why."""
+    return sorted({f"{name}: not measured ({why})" for record in records for name, why in record.skipped.items()})
+
+
+def _left_out(rows: int, compared: int) -> list[str]:
+    """A note where not all rows are compared with each other."""
+    if rows == compared:
+        return []
+    return [
+        f"The best {compared} of {rows} rows are compared with each other; those below hold no rank. Fewer rows in a"
+        " folder are compared in full."
+    ]
 
 
 def _check_measured(score_with: Collection[str], records: Sequence[RunRecord]) -> None:

@@ -183,18 +183,9 @@ def row_of(title: str, group: Sequence[JudgedRun], bench_seeds: Sequence[int]) -
         deterministic=steady,
         control=first.family == CONTROL,
         seconds=statistics.fmean(cost.seconds.get("unlearn", 0.0) for cost in costs),
-        samples={
-            role: max(cost.samples.get(role, 0) for cost in costs)
-            for role in dict.fromkeys(r for c in costs for r in c.samples)
-        },
-        captions={
-            role: max(cost.captions.get(role, 0) for cost in costs)
-            for role in dict.fromkeys(r for c in costs for r in c.captions)
-        },
-        encoded={
-            side: max(cost.encoded.get(side, 0) for cost in costs)
-            for side in dict.fromkeys(known for cost in costs for known in cost.encoded)
-        },
+        samples=_largest([cost.samples for cost in costs]),
+        captions=_largest([cost.captions for cost in costs]),
+        encoded=_largest([cost.encoded for cost in costs]),
         columns={role: names for record in records for role, names in record.columns.items()},
         trainable_parameters=max(cost.trainable_parameters for cost in costs),
         peak_memory_bytes=max(cost.peak_memory_bytes for cost in costs),
@@ -209,6 +200,12 @@ def row_of(title: str, group: Sequence[JudgedRun], bench_seeds: Sequence[int]) -
         device=first.provenance.device,
         records=tuple(record.id for record in records),
     )
+
+
+def _largest(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    """The largest of each count, over runs."""
+    names = dict.fromkeys(name for found in counts for name in found)
+    return {name: max(found.get(name, 0) for found in counts) for name in names}
 
 
 def _parts(group: Sequence[JudgedRun]) -> dict[str, float]:

@@ -91,7 +91,32 @@ def embed_views(
     rendered = {view: splits[view.split].render(view.template) for view in views if view.side == "text"}
     texts = sorted({text for lines in rendered.values() for text in lines})
 
-    cache_keys = _cache_keys(model, fingerprint or model.fingerprint(), list(first), texts)
+    tables = _tables(model, splits, first, texts, cache, tell, data, fingerprint or model.fingerprint())
+    result = {}
+    for view in views:
+        position, vectors = tables[view.side]
+        rows = image_keys[view.split] if view.side == "image" else rendered[view]
+        index = torch.tensor([position[key] for key in rows], dtype=torch.long)
+        result[view] = Embedded(vectors[index], splits[view.split].columns, rendered.get(view))
+    return result
+
+
+def _tables(
+    model: DualEncoder,
+    splits: Mapping[str, Split],
+    first: Mapping[str, tuple[str, int]],
+    texts: Sequence[str],
+    cache: EmbeddingCache | None,
+    tell: Tell,
+    data: DataCache,
+    fingerprint: Mapping[Tower, str],
+) -> dict[Side, tuple[dict[str, int], Tensor]]:
+    """Per side, the embeddings of what is distinct, and the row of each: of images by content key, of captions by text.
+
+    Args:
+        first: content key of every distinct image -> split and row where it comes first.
+    """
+    cache_keys = _cache_keys(model, fingerprint, list(first), texts)
     tables: dict[Side, tuple[dict[str, int], Tensor]] = {}
     images = _from_cache(cache, cache_keys["image"]) if first else None
     captions = _from_cache(cache, cache_keys["text"]) if texts else None
@@ -112,14 +137,7 @@ def embed_views(
     for side, (_, vectors) in tables.items():
         if not torch.isfinite(vectors).all():
             raise Diverged(f"Embeddings of the {side} encoder are not finite.")
-
-    result = {}
-    for view in views:
-        position, vectors = tables[view.side]
-        rows = image_keys[view.split] if view.side == "image" else rendered[view]
-        index = torch.tensor([position[key] for key in rows], dtype=torch.long)
-        result[view] = Embedded(vectors[index], splits[view.split].columns, rendered.get(view))
-    return result
+    return tables
 
 
 def _cache_keys(

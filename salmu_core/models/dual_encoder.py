@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import importlib
 import json
 import logging
 import warnings
@@ -28,12 +29,10 @@ from salmu_core.files.seals import file_checksum
 from salmu_core.files.writing import write_tensors
 from salmu_core.models.config import CONFIG_FILE as CONFIG_FILE
 from salmu_core.models.config import ModelConfig as ModelConfig
-from salmu_core.models.config import check_config, on_this_machine, read_config
-from salmu_core.models.hf_layout import from_hf_weights
-from salmu_core.models.hf_settings import is_hf_clip, other_architecture, read_hf_config
+from salmu_core.models.config import on_this_machine
 from salmu_core.models.processor import Processor
 from salmu_core.models.row_count import RowCount as RowCount
-from salmu_core.models.weights import BESIDE, check_numbers, read_weights, without_constants
+from salmu_core.models.weights import BESIDE
 
 Tower = Literal["image", "text"]
 #: From this many captions on they are encoded in parts of similar length on a CPU, and in how many parts.
@@ -280,84 +279,6 @@ def tower_of(name: str) -> Tower | None:
     return "image" if name.startswith("visual.") else "text"
 
 
-def load_model(source: str | Path, *, like: ModelConfig | None = None) -> DualEncoder:
-    """Load a model from wherever people keep them.
-
-    Args:
-        source: a directory with `open_clip_config.json` (a run directory is one), a `.safetensors`, `.pt`, `.pth` or `.bin`
-            file, an index of shards, a directory of `transformers.CLIPModel`, or an open_clip name starting with `hf-hub:`
-            (OWNER/NAME, perhaps @REVISION) or `local-dir:`.
-        like: architecture of a checkpoint that has no `open_clip_config.json` beside it.
-
-    Raises:
-        BadCheckpoint: nothing there, a pickle that holds more than tensors, or weights of another architecture.
-        HubError: a model on the hub that is not there, not for this user, or out of reach.
-    """
-    text = str(source)
-    if text.startswith("hf-hub:"):
-        return _load_from_hub(text)
-    path = Path(text.removeprefix("local-dir:"))
-    if path.is_dir() and is_hf_clip(path):
-        model_cfg, preprocess_cfg = read_hf_config(path)
-        return _with_weights(ModelConfig(model_cfg, preprocess_cfg), from_hf_weights(read_weights(path)), str(path))
-    if path.is_dir():
-        config_path = path / CONFIG_FILE
-        if not config_path.is_file() and like is None:
-            raise BadCheckpoint(
-                f"'{path}' holds no {CONFIG_FILE}{other_architecture(path)}.",
-                "Give a run directory, a checkpoint file, or an open_clip model directory.",
-            )
-    elif path.is_file():
-        config_path = path.parent / CONFIG_FILE
-    else:
-        raise BadCheckpoint(
-            f"There is no model at '{source}'.",
-            "A model is a run directory, a .safetensors/.pt/.bin file, hf-hub:OWNER/NAME, local-dir:PATH, or one of the"
-            " words clean and compromised.",
-        )
-    config = read_config(config_path) if config_path.exists() else like
-    if config is None:
-        raise BadCheckpoint(f"'{path}' does not say its architecture.", f"Put an {CONFIG_FILE} beside it.")
-    return _with_weights(config, read_weights(path), str(path))
-
-
-def _with_weights(config: ModelConfig, weights: dict[str, Tensor], source: str) -> DualEncoder:
-    check_config(config, source)
-    model = DualEncoder.create(config, seed=0)
-    expected = model.weights()
-    weights = without_constants(weights, expected, dict(model.clip.named_buffers()), config.model_cfg, source)
-    if "logit_scale" in weights and weights["logit_scale"].shape != expected["logit_scale"].shape:
-        weights["logit_scale"] = weights["logit_scale"].reshape(expected["logit_scale"].shape)
-    missing = sorted(expected.keys() - weights.keys())
-    surplus = sorted(weights.keys() - expected.keys())
-    shapes = [
-        f"{name} is {tuple(weights[name].shape)}, expected {tuple(expected[name].shape)}"
-        for name in sorted(expected.keys() & weights.keys())
-        if weights[name].shape != expected[name].shape
-    ]
-    if missing or surplus or shapes:
-        found = [*(f"lacks {name}" for name in missing), *(f"has {name}" for name in surplus), *shapes]
-        more = f" and {len(found) - 3} more differences" if len(found) > 3 else ""
-        vision = config.model_cfg["vision_cfg"]
-        raise BadCheckpoint(
-            f"'{source}' is of another architecture: {'; '.join(found[:3])}{more}.",
-            f"Expected: embedding {config.model_cfg['embed_dim']}, image {vision.get('image_size')} px,"
-            f" vision width {vision.get('width')}, vision layers {vision.get('layers')}.",
-        )
-    check_numbers(weights, expected, source)
-    model.clip.load_state_dict(weights)
-    return model.float().eval()
-
-
-def _load_from_hub(name: str) -> DualEncoder:
-    """open_clip's `hf-hub:` names: fetch and check config and weights, then load as any checkpoint."""
-    from salmu_core.models.hub import fetch_model
-
-    repository, _, revision = name.removeprefix("hf-hub:").partition("@")
-    config_path, weights = fetch_model(repository, revision or None)
-    return _with_weights(read_config(config_path, online=True), read_weights(weights), name)
-
-
 def _build(config: ModelConfig) -> nn.Module:
     from open_clip.model import CLIP, CustomTextCLIP
 
@@ -390,3 +311,10 @@ def _all_gather(tensor: Tensor) -> Sequence[Tensor]:
     parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
     dist.all_gather(parts, tensor.contiguous())
     return parts
+
+
+def __getattr__(name: str) -> Any:
+    """`load_model` stood here in earlier versions."""
+    if name != "load_model":
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return importlib.import_module("salmu_core.models.loading").load_model

@@ -1,7 +1,6 @@
 """The weights of checkpoints as people keep them: which files they lie in, and what is wrapped around them.
 
-Nothing is chosen or left out silently. What is taken instead of something else is said in a warning; what cannot be told apart,
-or has no place in the model, is refused by name.
+A warning says what is taken in place of something else. What cannot be told apart, or has no place in the model, is refused.
 """
 
 from __future__ import annotations

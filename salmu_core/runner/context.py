@@ -124,6 +124,10 @@ class UnlearnContext(Measuring):
             on_gradients=changes_gradients,
             combine=self._wrapping.combined(combine),
         )
+        self._carry_out(job, adapters)
+
+    def _carry_out(self, job: Fit, adapters: Mapping[str, LowRank]) -> None:
+        """Run the loop, and note what it took even when it ends early."""
         self._fits += 1
         try:
             with installed(self.model, adapters):

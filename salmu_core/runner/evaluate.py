@@ -9,24 +9,27 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from accelerate import Accelerator
 
 from salmu_core.benchmark import Benchmark
 from salmu_core.data.cache import DataCache
 from salmu_core.evaluation.evaluate import Evaluation, evaluate_model
 from salmu_core.files.writing import write_tensors
 from salmu_core.metric import Metric
-from salmu_core.models.dual_encoder import DualEncoder, Tower, load_model
+from salmu_core.models.dual_encoder import DualEncoder, Tower
+from salmu_core.models.loading import load_model
 from salmu_core.plugins.registry import Plugins, load_plugins
-from salmu_core.records.schema import Protocol, RunRecord, RunSpec, ScoreRecord
+from salmu_core.records.schema import Protocol, RunRecord, RunSpec, ScoreRecord, Target
 from salmu_core.records.store import RECORD_FILE, write_record
 from salmu_core.runner.accelerate_setup import AUTOCAST, open_accelerator
 from salmu_core.runner.progress import Progress
 from salmu_core.runner.recording import ROWS_FILE, make_record, without_scores, write_exhibits, write_result_files
 from salmu_core.runner.run import ensure_built
 from salmu_core.runner.settings import Settings
-from salmu_core.spec.benchmark_choice import benchmark_for
+from salmu_core.spec.benchmark_choice import BenchmarkChoice, benchmark_for
 from salmu_core.spec.resolve import make_metrics, resolve
 
+_REFERENCES = ("clean", "compromised")
 FULL_PRECISION = "fp32"  # the extra that holds a score in full precision beside the one in half precision
 
 
@@ -64,15 +67,26 @@ def evaluate(
     settings = settings or Settings()
     choice = benchmark_for(model, benchmark, benchmark_options or {}, plugins)
     model = choice.model(model)
-    start: Literal["clean", "compromised"] = "clean" if model == "clean" else "compromised"
     spec = RunSpec(
         method="none",
         benchmark=choice.benchmark,
         benchmark_options=choice.options,
-        start=start,
+        start="clean" if model == "clean" else "compromised",
         precision=precision,
         protocol=protocol,
     )
+    return _evaluated(model, spec, choice, settings, plugins, None if out is None else Path(out))
+
+
+def _evaluated(
+    model: str | Path | DualEncoder,
+    spec: RunSpec,
+    choice: BenchmarkChoice,
+    settings: Settings,
+    plugins: Plugins,
+    out: Path | None,
+) -> RunRecord:
+    """Load, score, write."""
     resolved = resolve(spec, plugins, settings.cache_folder)
     spec = spec.model_copy(update={"benchmark": resolved.spec.benchmark})
     title = str(model) if not isinstance(model, DualEncoder) else "model"
@@ -82,24 +96,15 @@ def evaluate(
 
     # Nothing is trained, so half precision needs no scaling of gradients, which there is on GPUs only: autocast does everywhere.
     with open_accelerator("no", cpu=settings.cpu) as accelerator:
-        # A checkpoint that cannot be read is found before minutes are spent on building the benchmark.
-        words = model in ("clean", "compromised")
-        loaded = None if words else given_model(model)
-        ensure_built(resolved.benchmark, accelerator, lambda step: tell(step.stage, step.done, step.total))
-        choice.check_data(resolved.benchmark)
-        where, which = resolved.benchmark.reference(start)
-        reference = where.load_model(which)
-        if loaded is None and not words:  # a bare checkpoint: it must fit the benchmark's own architecture
-            loaded = load_model(str(model), like=reference.config)
-        encoder = (loaded or reference).to(accelerator.device)
-        choice.check_weights(encoder)
-        encoder.autocast = AUTOCAST[precision]
+        encoder, reference = _models(model, resolved.benchmark, spec.start, choice, accelerator, tell)
+        where, _ = resolved.benchmark.reference(spec.start)
+        encoder.autocast = AUTOCAST[spec.precision]
         fingerprint = encoder.fingerprint()
         metrics = make_metrics(plugins, settings.metric_options, where, spec)
         evaluation = _scored(encoder, where, spec, metrics, settings, plugins, title, tell, fingerprint)
         facts: dict[str, Any] = {
             "model_fingerprint": fingerprint,
-            "start_fingerprint": fingerprint if loaded is None else reference.fingerprint(),
+            "start_fingerprint": fingerprint if reference is encoder else reference.fingerprint(),
             "total_parameters": sum(parameter.numel() for parameter in encoder.parameters()),
         }
         record = make_record(
@@ -110,13 +115,35 @@ def evaluate(
             evaluation,
             accelerator,
             *without_scores(evaluation, "ok", None),
-            "reference" if words else "evaluation",
+            "reference" if model in _REFERENCES else "evaluation",
         )
-    if not words:
+    if model not in _REFERENCES:
         record = _as_evaluation(record, title, spec)
     if out is not None and accelerator.is_main_process:
-        record = _write(Path(out), record, evaluation, resolved.benchmark, where, metrics)
+        record = _write(out, record, evaluation, resolved.benchmark, where, metrics)
     return record
+
+
+def _models(
+    model: str | Path | DualEncoder,
+    benchmark: Benchmark,
+    start: Target,
+    choice: BenchmarkChoice,
+    accelerator: Accelerator,
+    tell: Callable[[str, int, int], None],
+) -> tuple[DualEncoder, DualEncoder]:
+    """The model that is scored, on the device, and the reference that it starts from, which may be the same. Builds the benchmark."""
+    # A checkpoint that cannot be read is found before minutes are spent on building the benchmark.
+    loaded = None if model in _REFERENCES else given_model(model)
+    ensure_built(benchmark, accelerator, lambda step: tell(step.stage, step.done, step.total))
+    choice.check_data(benchmark)
+    where, which = benchmark.reference(start)
+    reference = where.load_model(which)
+    if loaded is None and model not in _REFERENCES:  # a bare checkpoint: it must fit the benchmark's own architecture
+        loaded = load_model(str(model), like=reference.config)
+    encoder = (loaded or reference).to(accelerator.device)
+    choice.check_weights(encoder)
+    return encoder, reference
 
 
 def _scored(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import random
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 
 from salmu_core.benchmark import evaluation_locked
 from salmu_core.data.cache import DataCache
@@ -24,8 +22,8 @@ from salmu_core.errors import DamagedFile, Diverged, OutputError, SalmuError
 from salmu_core.files.seals import read_json
 from salmu_core.files.writing import check_writable, write_json, write_sealed_json
 from salmu_core.method import FitOptions, UnlearningMethod
-from salmu_core.models.adapters import ADAPTER_FILE, Added, apply_added, write_adapter
-from salmu_core.models.dual_encoder import WEIGHTS_FILE, DualEncoder, Tower, load_model
+from salmu_core.models.dual_encoder import WEIGHTS_FILE, DualEncoder
+from salmu_core.models.loading import load_model
 from salmu_core.models.row_count import RowCount
 from salmu_core.plugins.calls import plugin_code
 from salmu_core.plugins.registry import Plugins
@@ -37,6 +35,7 @@ from salmu_core.runner.checkpoints import Checkpoints, disk_for_training
 from salmu_core.runner.context import UnlearnContext
 from salmu_core.runner.execution import carried_out
 from salmu_core.runner.handover import Handed, fresh_model
+from salmu_core.runner.made_model import changed_parameters, relative_change, save_made, take_back, trained_parameters
 from salmu_core.runner.opened_files import opened_files
 from salmu_core.runner.provenance import MemoryPeak
 from salmu_core.runner.settings import Settings
@@ -124,19 +123,67 @@ def _unlearn(
     start_fingerprint = model.fingerprint()
     method = resolved.new_method()
     _check_disk(model, method, folder)
+    checkpoints = Checkpoints(folder / "checkpoints", settings.checkpoint_seconds)
+    ctx = _context(method, model, resolved, accelerator, plugins, data, checkpoints, tell)
+    loaded, memory = time.perf_counter(), MemoryPeak(accelerator.device)
+    if settings.log_with:
+        accelerator.init_trackers("salmu", config=_flat(resolved.options))
+    who = f"The method {spec.method} ({resolved.method.origin})"
+    called = _call(method, ctx, resolved, settings, plugins, who)
+    seconds = {"load": loaded - started, "unlearn": time.perf_counter() - loaded + ctx.seconds_before_resume}
+
+    def fresh(weights: Mapping[str, torch.Tensor]) -> DualEncoder:
+        made_new = None if spec.method == "none" else fresh_model(lambda: where.load_model(which), weights)
+        return model if made_new is None else _on_device(made_new, resolved, accelerator)
+
+    made = take_back(handed, ctx.model, fresh, accelerator, who, called.status, called.error)
+    facts = {
+        "status": made.status,
+        "error": made.error,
+        "finite": made.usable,
+        "warnings": list(dict.fromkeys([*called.warnings, *made.warnings])),
+        "seconds": seconds,
+        "allowed": benchmark.budget().times(spec.budget),
+        **_seen(ctx),
+        "encoded": called.encoded,
+        "execution": called.execution,
+        "trainable_parameters": trained_parameters(ctx, sizes, changed_parameters(handed.weights, made.weights)),
+        "total_parameters": sum(sizes.values()),
+        "peak_memory_bytes": memory.bytes(),
+        "weight_change": relative_change(handed.weights, made.weights) if made.usable else None,
+        "start_fingerprint": start_fingerprint,
+        "model_fingerprint": made.fingerprint,
+    }
+    if accelerator.is_main_process and made.status != "failed":
+        if spec.method != "none":
+            tell("save", 0, 0)
+            save_made(folder, made, handed, ctx.added, start_fingerprint)
+            write_json(folder / HISTORY_FILE, ctx.history)
+        write_sealed_json(folder / UNLEARNED_FILE, facts)
+        checkpoints.clear()
+    accelerator.wait_for_everyone()
+    return Unlearned(made.model, facts, made.error)
+
+
+def _context(
+    method: UnlearningMethod,
+    model: DualEncoder,
+    resolved: Resolved,
+    accelerator: Accelerator,
+    plugins: Plugins,
+    data: DataCache,
+    checkpoints: Checkpoints,
+    tell: Callable[..., None],
+) -> UnlearnContext:
+    """What the method is handed: the model, the splits that it reads, and the budget."""
+    spec, benchmark = resolved.spec, resolved.benchmark
     stores = {
         role: PairStore(benchmark.split_for(role), model.processor, accelerator.device, data) for role in method.reads()
     }
-    allowed = benchmark.budget().times(spec.budget)
-    loaded = time.perf_counter()
-    memory = MemoryPeak(accelerator.device)
-    if settings.log_with:
-        accelerator.init_trackers("salmu", config=_flat(resolved.options))
-    checkpoints = Checkpoints(folder / "checkpoints", settings.checkpoint_seconds)
-    ctx = UnlearnContext(
+    return UnlearnContext(
         model,
         stores,
-        SampleMeter(allowed, spec.method),
+        SampleMeter(benchmark.budget().times(spec.budget), spec.method),
         accelerator,
         spec.seed,
         method,
@@ -145,99 +192,46 @@ def _unlearn(
         clean=(lambda: benchmark.load_model("clean")) if method.oracle else None,
         make_method=lambda name, options: make_method(name, options, plugins),
     )
-    who = f"The method {spec.method} ({resolved.method.origin})"
+
+
+@dataclass
+class _Called:
+    """How the call of a method ended."""
+
+    status: Status
+    error: str | None
+    execution: dict[str, Any]
+    warnings: list[str]
+    encoded: dict[str, int]
+
+
+def _call(
+    method: UnlearningMethod, ctx: UnlearnContext, resolved: Resolved, settings: Settings, plugins: Plugins, who: str
+) -> _Called:
+    """Call the method while rows that pass the encoders are counted and opened files are watched."""
+    name, benchmark = resolved.spec.method, resolved.benchmark
     warnings: list[str] = []
     methods = {entry.cls.__module__.partition(".")[0] for entry in plugins.methods.values()}
-    model.rows_encoded = encoded = RowCount(rows_to_encode(allowed), f"The method {spec.method}")
+    rows = rows_to_encode(benchmark.budget().times(resolved.spec.budget))
+    model = ctx.model
+    model.rows_encoded = encoded = RowCount(rows, f"The method {name}")
     with opened_files(benchmark, settings.cache_folder, methods) as opened:
         status, error, in_force = _let_unlearn(method, ctx, settings, who, warnings)
     model.rows_encoded = None
-    warnings += opened.warnings(who)
-    seconds = time.perf_counter() - loaded + ctx.seconds_before_resume
-    weights: Mapping[str, torch.Tensor] = {}
-    fingerprint: Mapping[Tower, str] = {}
-    odd: list[str] = []
-    if status != "failed":
-        try:
-            weights = handed.taken_back(ctx.model)
-            warnings += handed.warnings(who, weights)
-            odd = [name for name, t in weights.items() if t.is_floating_point() and not torch.isfinite(t).all()]
-            if spec.method != "none":
-                model = _on_device(fresh_model(lambda: where.load_model(which), weights), resolved, accelerator)
-            fingerprint = model.fingerprint()
-            _same_on_all_processes(fingerprint, accelerator)
-        except Exception as problem:  # whatever the method made of the model
-            status, error = "failed", f"{who} left a model that cannot be scored. {problem}"
-    if odd and status == "ok":
-        status, error = "diverged", f"{who} left weights that are not finite: {', '.join(odd[:3])}."
-    usable = status != "failed" and not odd
-    facts = {
-        "status": status,
-        "error": error,
-        "finite": usable,
-        "warnings": list(dict.fromkeys(warnings)),
-        "seconds": {"load": loaded - started, "unlearn": seconds},
+    counted = {"image": encoded.image, "text": encoded.text}
+    return _Called(status, error, in_force, [*warnings, *opened.warnings(who)], counted)
+
+
+def _seen(ctx: UnlearnContext) -> dict[str, Any]:
+    """What the method looked at and how long it trained."""
+    return {
         "samples": dict(ctx.samples),
         "captions": dict(ctx.captions_read),
-        "encoded": {"image": encoded.image, "text": encoded.text},
         "columns": {role: list(names) for role, names in ctx.columns_read.items()},
         "undeclared": list(ctx.undeclared_columns),
-        "allowed": allowed,
         "steps": ctx.steps,
         "global_batch": ctx.global_batch,
-        "execution": in_force,
-        "trainable_parameters": _trained_parameters(ctx, sizes, _changed(handed.weights, weights)),
-        "total_parameters": sum(sizes.values()),
-        "peak_memory_bytes": memory.bytes(),
-        "weight_change": _relative_change(handed.weights, weights) if usable else None,
-        "start_fingerprint": start_fingerprint,
-        "model_fingerprint": fingerprint,
     }
-    if accelerator.is_main_process and status != "failed" and resolved.spec.method != "none":
-        tell("save", 0, 0)
-        if usable:
-            model.save(folder)
-            save_adapter(folder, handed.weights, ctx.added, model, start_fingerprint)
-        write_json(folder / HISTORY_FILE, ctx.history)
-    if accelerator.is_main_process and status != "failed":
-        write_sealed_json(folder / UNLEARNED_FILE, facts)
-        checkpoints.clear()
-    accelerator.wait_for_everyone()
-    return Unlearned(model, facts, error)
-
-
-def _changed(before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tensor]) -> set[str]:
-    """Names of the parameters that have other values now."""
-    return {f"clip.{name}" for name, tensor in after.items() if not torch.equal(tensor.detach().cpu(), before[name].cpu())}
-
-
-def _trained_parameters(ctx: UnlearnContext, weights: Mapping[str, int], changed: Set[str]) -> int:
-    """How many numbers training could change or something else changed. Of a weight that had an adapter, those of the adapter
-    count.
-
-    Args:
-        weights: name -> numbers of each parameter, before the method.
-    """
-    factors: dict[str, int] = {}
-    for stage in ctx.added:
-        for name, (up, down, _) in stage.items():
-            factors[f"clip.{name}"] = factors.get(f"clip.{name}", 0) + up.numel() + down.numel()
-    return sum(min(weights[name], factors.get(name, weights[name])) for name in (ctx.trained | changed) & set(weights))
-
-
-def save_adapter(
-    folder: Path,
-    start: Mapping[str, torch.Tensor],
-    stages: Sequence[Added],
-    model: DualEncoder,
-    fingerprint: Mapping[Tower, str],
-) -> None:
-    """Keep what adapters added as a file of its own, where it is all that the run changed."""
-    if not stages:
-        return
-    made, weights = apply_added(start, stages), model.weights()
-    if all(torch.equal(tensor, weights[name].cpu()) for name, tensor in made.items()):
-        write_adapter(folder / ADAPTER_FILE, stages, fingerprint)
 
 
 def _let_unlearn(
@@ -249,7 +243,7 @@ def _let_unlearn(
         How it ended, why where it did not end well, and how the encoders were carried out.
 
     Raises:
-        KeyboardInterrupt: somebody pressed it.
+        KeyboardInterrupt: Ctrl-C was pressed.
     """
     in_force: dict[str, Any] = {}
     try:
@@ -275,27 +269,6 @@ def _seed_global_generators(seed: int) -> None:
     random.seed(own)
     np.random.seed(own % 2**32)
     torch.manual_seed(own)
-
-
-def _relative_change(before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tensor]) -> float:
-    """L2 norm of the change of all weights over the L2 norm of the start weights; 0.0 exactly when nothing changed."""
-    change = total = 0.0
-    for name, tensor in after.items():
-        if tensor.is_floating_point():
-            old = before[name].double()
-            change += float((tensor.detach().cpu().double() - old).square().sum())
-            total += float(old.square().sum())
-    return (change / total) ** 0.5 if total else 0.0
-
-
-def _same_on_all_processes(fingerprint: Mapping[Tower, str], accelerator: Accelerator) -> None:
-    if accelerator.num_processes > 1:
-        found = gather_object([json.dumps(fingerprint, sort_keys=True)])
-        if len(set(found)) > 1:
-            raise SalmuError(
-                "The processes ended with different weights.",
-                "A method must not draw from unseeded randomness or depend on the process it runs in.",
-            )
 
 
 def _flat(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,8 @@ from salmu_core.errors import BadCheckpoint, BadRecord, DamagedFile, OutputError
 from salmu_core.evaluation.embed import EmbeddingCache
 from salmu_core.files.seals import check_folder, check_tensors, folder_checksums, read_json
 from salmu_core.files.writing import write_sealed_json, write_tensors
-from salmu_core.models.dual_encoder import DualEncoder, load_model
+from salmu_core.models.dual_encoder import DualEncoder
+from salmu_core.models.loading import load_model
 from salmu_core.models.processor import Processor
 from salmu_core.records.attacks import AUDITS_FILE, AuditResult, read_attacks, write_attacks
 from salmu_core.records.exhibits import Exhibits, Similarities, read_exhibits, write_exhibit

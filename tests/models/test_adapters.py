@@ -12,11 +12,11 @@ from salmu_core.builtin.toy import Toy
 from salmu_core.errors import BadCheckpoint, BadOptions
 from salmu_core.losses import contrastive_loss, pair_cosine
 from salmu_core.models.adapters import ADAPTER_FILE, Factors, LowRank, adapted_names, apply_adapter, apply_added, installed
-from salmu_core.models.dual_encoder import load_model
+from salmu_core.models.loading import load_model
 from salmu_core.records.schema import RunSpec
 from salmu_core.runner.checkpoints import Checkpoints
+from salmu_core.runner.made_model import save_adapter
 from salmu_core.runner.run import Settings, run
-from salmu_core.runner.unlearning import save_adapter
 from salmu_core.spec.resolve import resolve
 from toy_methods import toy_plugins
 

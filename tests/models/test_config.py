@@ -13,9 +13,11 @@ from safetensors.torch import save_file
 
 from salmu_core.errors import BadCheckpoint
 from salmu_core.models.config import check_config, known_names, read_config
-from salmu_core.models.dual_encoder import DualEncoder, ModelConfig, load_model, read_weights
+from salmu_core.models.dual_encoder import DualEncoder, ModelConfig
 from salmu_core.models.folder_tokenizer import SETTINGS, TOKENIZER
+from salmu_core.models.loading import load_model
 from salmu_core.models.processor import Processor
+from salmu_core.models.weights import read_weights
 
 SMALL = {
     "embed_dim": 16,

@@ -17,7 +17,7 @@ from salmu_core.benchmark import Agreement, Budget, BuildStep, Download, Report,
 from salmu_core.errors import BadData, BadOptions, DamagedFile, NotBuilt
 from salmu_core.files.seals import check_folder, folder_checksums, read_json
 from salmu_core.files.writing import check_writable, write_json, write_sealed_json
-from salmu_core.models.dual_encoder import load_model
+from salmu_core.models.loading import load_model
 from salmu_core.spec.presets import read_presets
 from salmu_mini import shipped
 from salmu_mini.agreement import compare_instances

@@ -24,7 +24,8 @@ from salmu_core.data.pairs import Batch
 from salmu_core.data.pixels import PairStore
 from salmu_core.data.splits import Split, join_splits
 from salmu_core.losses import contrastive_loss
-from salmu_core.models.dual_encoder import DualEncoder, load_model
+from salmu_core.models.dual_encoder import DualEncoder
+from salmu_core.models.loading import load_model
 from salmu_core.runner.accelerate_setup import open_accelerator
 from salmu_core.runner.budget import SampleMeter
 from salmu_core.runner.checkpoints import Checkpoints

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from salmu_core.benchmark import BuildStep, Report
 from salmu_core.errors import SalmuError
 from salmu_core.layout import Finding
-from salmu_core.models.dual_encoder import load_model
+from salmu_core.models.loading import load_model
 from salmubench import hub, layout
 from salmubench.snapshot import Snapshot
 

@@ -15,7 +15,8 @@ from salmu_core.benchmark import Download, Report
 from salmu_core.errors import BadCheckpoint, NotBuilt
 from salmu_core.files.digests import FileDigests
 from salmu_core.models import hub as core_hub
-from salmu_core.models.dual_encoder import CONFIG_FILE, DualEncoder, ModelConfig, load_model
+from salmu_core.models.dual_encoder import CONFIG_FILE, DualEncoder, ModelConfig
+from salmu_core.models.loading import load_model
 from salmu_core.models.weights import weight_files
 from salmubench import hub
 

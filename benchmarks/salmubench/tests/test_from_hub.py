@@ -12,7 +12,8 @@ from click.testing import CliRunner
 from hub_stub import running_hub
 from salmu_core.cli.main import cli
 from salmu_core.errors import HubError, NotBuilt
-from salmu_core.models.dual_encoder import CONFIG_FILE, read_weights
+from salmu_core.models.dual_encoder import CONFIG_FILE
+from salmu_core.models.weights import read_weights
 from salmu_core.options import parse_options
 from salmubench import Salmubench, SalmubenchOptions, hub
 

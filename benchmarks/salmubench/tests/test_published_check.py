@@ -70,7 +70,7 @@ def test_a_model_file_is_held_against_the_published_checksum(
 ) -> None:
     folder = snapshot / "compromised"
     [weights] = folder.glob("*.safetensors")
-    from salmu_core.models.dual_encoder import load_model
+    from salmu_core.models.loading import load_model
 
     model = load_model(folder)
     import torch

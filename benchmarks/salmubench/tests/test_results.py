@@ -222,7 +222,7 @@ def test_rows_of_the_file_are_those_of_the_split(folder: Path) -> None:
     benchmark = Small(cache=folder / "cache")
     split = benchmark.split("holdout_identity")
     from salmu_core.data.pixels import decode_image
-    from salmu_core.models.dual_encoder import load_model
+    from salmu_core.models.loading import load_model
 
     model = load_model(run_folder)
     picture = model.processor.pixels(decode_image(split.images, 5, split.name))

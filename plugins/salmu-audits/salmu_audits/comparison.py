@@ -11,7 +11,7 @@ from salmu_core.audit import Audit
 from salmu_core.benchmark import Benchmark
 from salmu_core.data.processes import process_count
 from salmu_core.errors import SalmuError
-from salmu_core.models.dual_encoder import load_model
+from salmu_core.models.loading import load_model
 from salmu_core.plugins.registry import Plugins
 from salmu_core.records.store import read_record
 from salmu_core.runner.accelerate_setup import open_accelerator

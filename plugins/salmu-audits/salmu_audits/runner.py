@@ -21,7 +21,8 @@ from salmu_core.errors import DamagedFile, PluginFailure, SalmuError
 from salmu_core.files.seals import read_json
 from salmu_core.files.writing import check_writable, write_sealed_json
 from salmu_core.metric import NotMeasurable
-from salmu_core.models.dual_encoder import DualEncoder, load_model
+from salmu_core.models.dual_encoder import DualEncoder
+from salmu_core.models.loading import load_model
 from salmu_core.options import parse_options
 from salmu_core.plugins.calls import plugin_code
 from salmu_core.plugins.registry import PluginProblem, Plugins, load_plugins

@@ -16,7 +16,8 @@ from salmu_core.data.processes import process_index
 from salmu_core.errors import BadData, BadOptions, OutputError
 from salmu_core.files.writing import is_leftover, scratch_beside, write_sealed_json, write_text
 from salmu_core.layout import Finding
-from salmu_core.models.dual_encoder import DualEncoder, load_model
+from salmu_core.models.dual_encoder import DualEncoder
+from salmu_core.models.loading import load_model
 from salmu_core.options import parse_options
 from salmu_core.plugins.registry import Plugins, load_plugins
 from salmu_core.records.references import REFERENCES

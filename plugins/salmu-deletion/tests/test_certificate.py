@@ -13,7 +13,7 @@ from salmu_core.builtin.toy import Toy
 from salmu_core.cli.main import cli
 from salmu_core.errors import BadCheckpoint, BadRecord, SalmuError
 from salmu_core.files.writing import write_json
-from salmu_core.models.dual_encoder import load_model
+from salmu_core.models.loading import load_model
 from salmu_core.runner.run import Settings, run
 from salmu_deletion.certificate.content import certificate_content, row_hash
 from salmu_deletion.certificate.lettering import Lettering

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from own_data import make_model, make_picture, make_rows, ordinary_rows, write_csv
 from salmu_core.cli.main import cli
 from salmu_core.errors import BadData, BadOptions, OutputError
-from salmu_core.models.dual_encoder import load_model
+from salmu_core.models.loading import load_model
 from salmu_deletion.own_data.find import Candidate, find_by_face, find_by_words, joined
 from salmu_deletion.own_data.tables import read_table
 

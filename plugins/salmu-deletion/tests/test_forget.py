@@ -11,7 +11,7 @@ from deletion_plugins import toy_plugins
 from own_data import make_model, make_rows, ordinary_rows, write_csv
 from salmu_core.cli.main import cli, main
 from salmu_core.errors import BadData, BadOptions, OutputError
-from salmu_core.models.dual_encoder import load_model
+from salmu_core.models.loading import load_model
 from salmu_core.records.store import read_record
 from salmu_core.runner.run import Settings
 from salmu_deletion.forget import forget, own_data, plan, settings_for

@@ -9,8 +9,9 @@ from PIL import Image
 
 from salmu_core.builtin.toy import TOY_MODEL
 from salmu_core.errors import BadCheckpoint
-from salmu_core.models.dual_encoder import DualEncoder, ModelConfig, load_model
+from salmu_core.models.dual_encoder import DualEncoder, ModelConfig
 from salmu_core.models.hf_layout import from_hf_weights
+from salmu_core.models.loading import load_model
 from salmu_deletion.forget import difference_to_transformers
 from salmu_deletion.hf_folder import hf_refusal, to_hf_weights, write_hf_folder
 

@@ -13,7 +13,7 @@ from own_data import make_model, make_rows, ordinary_rows, write_csv
 from salmu_core.cli.main import cli
 from salmu_core.data.pairs import View
 from salmu_core.errors import BadCheckpoint, BadData, BadOptions, BadRecord, UnknownName
-from salmu_core.models.dual_encoder import load_model
+from salmu_core.models.loading import load_model
 from salmu_core.plugins.registry import add_plugin
 from salmu_core.records.schema import Package
 from salmu_core.runner.run import Settings, run

@@ -19,7 +19,7 @@ from salmu_core.cli.main import cli
 from salmu_core.errors import BadOptions, BadRecord, OutputError
 from salmu_core.files.seals import file_checksum, read_json
 from salmu_core.files.writing import read_tensors, write_sealed_json, write_tensors
-from salmu_core.models.dual_encoder import load_model
+from salmu_core.models.loading import load_model
 from salmu_core.plugins.registry import add_plugin
 from salmu_core.records.attacks import AUDITS_FILE, AuditResult, read_attacks, write_attacks
 from salmu_core.records.schema import Package, RunSpec

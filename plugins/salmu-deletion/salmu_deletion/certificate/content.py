@@ -13,7 +13,7 @@ from salmu_core.comparison.explain import VERDICTS
 from salmu_core.comparison.statements import recovered_words, statements, verdict_of
 from salmu_core.data.splits import Split
 from salmu_core.errors import BadCheckpoint, BadRecord
-from salmu_core.models.dual_encoder import load_model
+from salmu_core.models.loading import load_model
 from salmu_core.plugins.registry import Plugins, load_plugins
 from salmu_core.records.attacks import Attacked, read_attacks
 from salmu_core.records.redact import public_record

@@ -156,7 +156,8 @@ def _faces(
     quiet: bool,
 ) -> list[Candidate]:
     from salmu_core.cli.progress import ProgressDisplay
-    from salmu_core.models.dual_encoder import ModelConfig, load_model
+    from salmu_core.models.dual_encoder import ModelConfig
+    from salmu_core.models.loading import load_model
     from salmu_core.runner.accelerate_setup import open_accelerator
     from salmu_core.runner.progress import Progress
     from salmu_deletion.own_data.find import find_by_face

@@ -15,7 +15,8 @@ from salmu_core.comparison.statements import recovered_words
 from salmu_core.data.cache import DataCache
 from salmu_core.errors import BadCheckpoint, BadOptions, BadRecord, SalmuError
 from salmu_core.evaluation.plan import plan_evaluation
-from salmu_core.models.dual_encoder import DualEncoder, load_model
+from salmu_core.models.dual_encoder import DualEncoder
+from salmu_core.models.loading import load_model
 from salmu_core.plugins.registry import Plugins, load_plugins
 from salmu_core.records.attacks import read_attacks
 from salmu_core.records.schema import RunRecord

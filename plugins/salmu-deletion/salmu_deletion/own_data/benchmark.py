@@ -21,8 +21,9 @@ from salmu_core.evaluation.retrieval import RetainRetrieval
 from salmu_core.files.digests import FileDigests
 from salmu_core.files.writing import default_cache
 from salmu_core.metric import Metric
-from salmu_core.models.dual_encoder import CONFIG_FILE, DualEncoder, ModelConfig, load_model
+from salmu_core.models.dual_encoder import CONFIG_FILE, DualEncoder, ModelConfig
 from salmu_core.models.hf_settings import HF_CONFIG, is_hf_clip, read_hf_config, usual_pictures
+from salmu_core.models.loading import load_model
 from salmu_core.models.processor import Processor
 from salmu_core.models.weights import weight_files
 from salmu_core.options import AnyOptions, Field, Options

@@ -18,7 +18,8 @@ from salmu_core.data.cache import digest_of
 from salmu_core.errors import DamagedFile, SalmuError
 from salmu_core.files.seals import json_checksum, read_json
 from salmu_core.files.writing import write_sealed_json
-from salmu_core.models.dual_encoder import WEIGHTS_FILE, DualEncoder, load_model
+from salmu_core.models.dual_encoder import WEIGHTS_FILE, DualEncoder
+from salmu_core.models.loading import load_model
 from salmu_core.plugins.registry import Plugins
 from salmu_core.records.attacks import AUDITS_FILE, read_attacks
 from salmu_core.records.rows import check_rows

@@ -18,7 +18,8 @@ from salmu_core.comparison.leaderboard import Comparison
 from salmu_core.errors import BadOptions, BadRecord, OutputError, SalmuError
 from salmu_core.files.seals import file_checksum, sealed_json
 from salmu_core.files.writing import default_cache, write_text
-from salmu_core.models.dual_encoder import WEIGHTS_FILE, load_model
+from salmu_core.models.dual_encoder import WEIGHTS_FILE
+from salmu_core.models.loading import load_model
 from salmu_core.plugins.own_packages import is_own
 from salmu_core.plugins.registry import Plugins, load_plugins
 from salmu_core.records.attacks import AUDITS_FILE, read_attacks

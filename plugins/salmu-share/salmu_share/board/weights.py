@@ -10,7 +10,8 @@ from torch import Tensor
 
 from salmu_core.errors import BadCheckpoint
 from salmu_core.files.writing import read_tensors, write_tensors
-from salmu_core.models.dual_encoder import WEIGHTS_FILE, DualEncoder, load_model
+from salmu_core.models.dual_encoder import WEIGHTS_FILE, DualEncoder
+from salmu_core.models.loading import load_model
 from salmu_share.board.submission import DELTA_FILE, HUB, SubmittedRun
 
 
