@@ -11,7 +11,7 @@ import sys
 
 
 def processes_asked_for() -> int:
-    """`--num_processes` of the `accelerate launch` that started this process alone; 1 when there is none."""
+    """`--num_processes` of the `accelerate launch` that started this process alone; 1 without a launcher."""
     if "WORLD_SIZE" in os.environ or "ACCELERATE_MIXED_PRECISION" not in os.environ:
         return 1  # already one of several, or not started by Accelerate
     import psutil

@@ -103,7 +103,7 @@ class Download:
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """Numbers that somebody else measured, shown beside a benchmark's own rows and never ranked.
+    """Numbers that others measured, shown beside a benchmark's own rows and never ranked.
 
     Args:
         title: what was measured, e.g. "CLIPErase 5x".
@@ -124,7 +124,7 @@ class PublishedRow:
 
 @dataclass(frozen=True)
 class Terms:
-    """Conditions under which somebody gives out a model or data. What is made from it carries them on.
+    """Conditions under which a model or data are given out. Whatever is made from them carries the conditions on.
 
     Args:
         what: e.g. "model OWNER/NAME".
@@ -195,7 +195,7 @@ class Benchmark(ABC):
     version: ClassVar[str]  # results of different versions never share a table
     summary: ClassVar[str]  # one sentence for listings
     paper: ClassVar[str | None] = None  # address of the paper
-    #: Rows are somebody's own: commands that only look at them keep nothing derived from them in the user's cache.
+    #: Rows belong to a user: commands that only look at them keep nothing derived from them in the user's cache.
     private: ClassVar[bool] = False
     #: Commands mean it where no benchmark is named. One installed benchmark declares that.
     standard: ClassVar[bool] = False
@@ -309,7 +309,7 @@ class Benchmark(ABC):
 
     def pretraining_rate(self) -> float | None:
         """The largest learning rate that the models were trained at, where it is known. `salmu tune` tries no larger `lr`: such steps
-        do not unlearn, they train anew."""
+        do not unlearn, they train again."""
         return None
 
     def metrics(self) -> Sequence[Metric]:

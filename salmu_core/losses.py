@@ -43,7 +43,7 @@ def pair_losses(
 
     Args:
         same: candidates that are the row's own pair. But for the pair itself they are left out of both softmaxes: a
-            paraphrase is no alternative.
+            paraphrase is not an alternative.
     """
     own = torch.eye(len(image), dtype=torch.bool, device=image.device)
     logits = (scale * image @ text.T).masked_fill(same & ~own, -torch.inf)

@@ -60,7 +60,7 @@ class Metric(ABC):
     )
     scored: ClassVar[bool] = True  # may count in the overall score; others are shown beside it
     #: Convention -> options that it sets: "official" for a benchmark's official evaluator, "official-fp16" for what it does besides
-    #: where its encoders compute in half precision. Options that somebody sets win.
+    #: where its encoders compute in half precision. Options that the user sets win.
     conventions: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     Options: ClassVar[type[Options]] = Options  # a subclass of Options, with a default for every option
     origin: str = ""  # package and version, set by whoever makes it from the registry

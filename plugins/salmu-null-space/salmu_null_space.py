@@ -90,7 +90,7 @@ def final_projection(model: DualEncoder, tower: Tower) -> Projection:
     """The last linear map of an encoder, whose results are normalised and nothing else.
 
     Raises:
-        SalmuError: there is none.
+        SalmuError: the encoder has no such projection.
     """
     for place in _PLACES[tower]:
         found: object = model.clip

@@ -182,7 +182,7 @@ class Razor(UnlearningMethod):
 def ranked_layers(
     matrices: Mapping[str, Tensor], forget: Mapping[str, Tensor], retain: Mapping[str, Tensor], alpha: float
 ) -> list[str]:
-    """Layers by falling score; those without a forget gradient are none.
+    """Layers by falling score. Layers without a forget gradient are left out.
 
     Raises:
         SalmuError: not one has a gradient.

@@ -208,7 +208,7 @@ class Slug(UnlearningMethod):
         forget: Mapping[str, Tensor],
         retain: Mapping[str, Tensor],
     ) -> list[str]:
-        """The most important tensors of the Pareto set of each encoder; those without a gradient are none.
+        """The most important tensors of the Pareto set of each encoder. Tensors without a gradient are left out.
 
         Raises:
             SalmuError: no tensor has a gradient.

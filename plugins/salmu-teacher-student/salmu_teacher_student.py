@@ -42,7 +42,7 @@ def row_divergence(
 
     A hidden candidate has no say in the value and gets no gradient.
     """
-    lowest = torch.finfo(student.dtype).min  # not minus infinity: 0 times that is no number
+    lowest = torch.finfo(student.dtype).min  # not minus infinity: 0 times that is not a number
     target = teacher.masked_fill(hidden, lowest).softmax(dim=1)
     return F.kl_div(student.masked_fill(hidden, lowest).log_softmax(dim=1), target, reduction="sum") / len(student)
 

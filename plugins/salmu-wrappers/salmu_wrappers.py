@@ -193,7 +193,7 @@ class MunbaOptions(SettlingOptions):
 
 
 class Munba(UnlearningMethod):
-    """Weigh forgetting and retaining anew at every step, at the point where both gain alike."""
+    """Choose the weights of forgetting and retaining at every step so that both gain alike."""
 
     name = "munba"
     summary = "Another method's forget and retain gradients, weighted at each step by Nash bargaining (MUNBa)."

@@ -65,7 +65,7 @@ def parse_numbers(text: str, flag: str, kind: type[int] | type[float]) -> list[A
     """Numbers separated by commas, without repetition.
 
     Raises:
-        BadOptions: something that is no such number, or none at all.
+        BadOptions: a part is not such a number, or the list is empty.
     """
     try:
         numbers = list(dict.fromkeys(kind(part) for part in text.split(",") if part.strip()))

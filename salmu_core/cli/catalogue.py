@@ -1,7 +1,7 @@
 """What is installed, in plain facts: names, summaries, options and cards. Listing then imports no plugin and no torch.
 
 The facts are kept in a file. It holds for exactly the packages that it was made from: its key is made of every distribution that
-plugs in, and of the size and time of every file in their modules. A changed, added or removed file makes it anew.
+plugs in, and of the size and time of every file in their modules. When a file is changed, added or removed, the catalogue is made again.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def read_catalogue(cache: Path | None = None) -> Catalogue:
     """
     place = (cache or default_cache()) / "catalogue.json"
     key = installed_key()
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # missing, damaged or of another version: made anew
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # missing, damaged or of another version: made again
         kept = json.loads(place.read_text(encoding="utf-8"))
         if kept["key"] == key and kept["digest"] == _digest(kept["content"]):
             return Catalogue(kept["content"])

@@ -29,8 +29,8 @@ Examples:
 def report_command(folders: tuple[Path, ...], out: Path | None, score_with: tuple[str, ...], **flags: Any) -> int:
     """Make the leaderboard and the HTML report again from the records below FOLDERS.
 
-    Instances of a benchmark that differ in their seed alone are pooled. Exit codes: 0, 1 when something cannot be used, 2 for flags
-    that are none, 3 when a --require or --fail-if condition is broken.
+    Instances of a benchmark that differ in their seed alone are pooled. Exit codes: 0, 1 when something cannot be used, 2 for unknown
+    flags, 3 when a --require or --fail-if condition is broken.
     """
     from salmu_core.cli import render
     from salmu_core.comparison.compare import compare_records

@@ -252,7 +252,7 @@ def _columns(
     published: Sequence[PublishedResult],
     instances: Sequence[Instance],
 ) -> tuple[MetricColumn, ...]:
-    """Every metric that somebody measured, in the order in which metrics are registered."""
+    """Every metric that was measured, in the order in which metrics are registered."""
     found = {name: score for result in published for name, score in result.scores.items()}
     found |= {name: score for record in reversed(records) for name, score in record.scores.items()}
     compromised = instances[0].scores("compromised")

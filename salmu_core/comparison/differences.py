@@ -124,7 +124,7 @@ def _described(
 
     Args:
         tests: float [4, pairs, 1 + metrics], see `paired_differences`.
-        identities: lower and upper ends of the interval over identities alone, float [pairs]; NaN where there is none.
+        identities: lower and upper ends of the interval over identities alone, float [pairs]; NaN where it is unknown.
     """
     corrected = holm(tests[3, :, 0])
     measured = ~np.isnan(tests[3, :, 1:])

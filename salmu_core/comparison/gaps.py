@@ -79,7 +79,7 @@ def _scale(kind: ScoreRecord, clean: Values, compromised: Values) -> Values:
 
 
 def _overlap(one: ScoreRecord, other: ScoreRecord) -> bool:
-    """Do the intervals meet? Where there are none, nothing says so."""
+    """Say whether the intervals meet. Without intervals the answer is no."""
     if one.low is None or one.high is None or other.low is None or other.high is None:
         return False
     return one.low <= other.high and other.low <= one.high

@@ -123,7 +123,7 @@ class Row(_Frozen):
 
     @property
     def place(self) -> str:
-        """The rank as tables show it: "2", "=1" where it is shared, "" where there is none."""
+        """The rank as tables show it: "2", "=1" where it is shared, "" for rows without a rank."""
         return "" if self.rank is None else f"={self.rank}" if self.tied > 1 else str(self.rank)
 
 

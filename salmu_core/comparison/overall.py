@@ -122,7 +122,7 @@ def parts_between(
     kinds: Scores,
     weights: Mapping[str, float],
 ) -> Parts | None:
-    """The parts for values, or arrays of them. A part that no metric measures (somebody's own data may lack holdouts, say) is left
+    """The parts for values, or arrays of them. A part that no metric measures (a user's data may lack holdouts, say) is left
     out of the product. None where a metric that counts is missing, where nothing measures forgetting, or nothing what is kept.
 
     Args:

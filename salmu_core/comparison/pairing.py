@@ -16,7 +16,7 @@ from salmu_core.records.attacks import Attacked
 from salmu_core.records.rows import ClusterSums, resampled_scores
 from salmu_core.records.schema import RunRecord, ScoreRecord, Target
 
-#: Reads the per-row values of a run when they are needed; empty where there are none.
+#: Reads the per-row values of a run when they are needed; empty where they are missing.
 Clusters = Callable[[], Mapping[str, ClusterSums]]
 #: The runs of one row that are compared with those of another, those of one instance together.
 Runs = tuple[tuple[int, ...], ...]

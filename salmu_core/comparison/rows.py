@@ -156,7 +156,7 @@ def row_of(title: str, group: Sequence[JudgedRun], bench_seeds: Sequence[int]) -
     found = recovery([(run.instance.name, run.attacked) for run in group])
     most = found.most
     steady = is_deterministic([(run.instance.name, run.record) for run in group])
-    # Seeds that change nothing are no spread; instances are.
+    # Seeds that change nothing do not count as spread; instances are.
     spread = len(overall) > 1 or not steady
     return Row(
         title=title,

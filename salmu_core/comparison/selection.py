@@ -78,7 +78,7 @@ def parse_condition(text: str, flag: str, metrics: Sequence[str], rows: Sequence
     try:
         return Condition(text, row, field, sign, float(value))
     except ValueError:
-        raise BadOptions(f"{flag} '{text}': {field} is a number, '{value}' is none.") from None
+        raise BadOptions(f"{flag} '{text}': {field} is a number and '{value}' is not.") from None
 
 
 def _parsed(text: str, flag: str, comparison: Comparison) -> Condition:

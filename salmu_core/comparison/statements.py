@@ -1,4 +1,4 @@
-"""What a run did, in sentences for somebody who knows no metric. From records alone."""
+"""Sentences that say what a run did to readers who know no metrics. From records alone."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def statements(record: RunRecord, clean: Scores, compromised: Scores) -> list[St
     """One for each aspect, by its primary metric; what was not measured is said.
 
     Args:
-        clean, compromised: scores of the reference rows; empty where there is none.
+        clean, compromised: scores of the reference rows; empty where the reference is missing.
     """
     found = []
     at = Thresholds()

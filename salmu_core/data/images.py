@@ -188,7 +188,7 @@ def read_encoded(images: ImageRows, row: int, split: str = "") -> bytes:
             WHERE_IT_LIES,
         ) from error
     if not isinstance(encoded, bytes | bytearray | memoryview):
-        raise BadData(f"{where} is no encoded image but a {type(encoded).__name__}.", WHERE_IT_LIES)
+        raise BadData(f"{where} is not an encoded image but a {type(encoded).__name__}.", WHERE_IT_LIES)
     return bytes(encoded)
 
 

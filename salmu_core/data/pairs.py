@@ -79,7 +79,7 @@ class Pairs:
 
     @property
     def columns(self) -> Mapping[str, Int[Tensor, " batch"]]:
-        """Integer codes per row: `identity`, `association` (identity and field; -1 where there is none), `caption`.
+        """Integer codes per row: `identity`, `association` (identity and field; -1 where either is unknown), `caption`.
 
         Rows that share a code share the thing: two paraphrases of one association have the same `association`.
         """

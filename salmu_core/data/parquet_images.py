@@ -152,4 +152,4 @@ def open_parquet(path: Path, again: str = "Fetch or build the data again.") -> A
     try:
         return pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
-        raise BadData(f"'{path}' is no readable parquet file: {str(error).rstrip('.')}.", again) from error
+        raise BadData(f"'{path}' is not a readable parquet file: {str(error).rstrip('.')}.", again) from error

@@ -68,10 +68,10 @@ class PixelFile:
     A row is marked after its pixels have reached the disk, so nothing is lost or wrong when a process is killed. Two
     processes that write the same row write the same bytes, so there are no locks. Marks and pixels are one file: whoever
     holds it sees marks of those very pixels, whatever happens to the name. Nothing is mapped into memory: a full disk, or a file
-    that somebody cuts short meanwhile, is then an error and not a signal that kills.
+    that is cut short meanwhile, is then an error and not a signal that kills.
 
     Args:
-        path: made when it is missing, and made anew when its size is not that of `rows` rows.
+        path: made when it is missing, and made again when its size is not that of `rows` rows.
 
     Raises:
         OutputError: the place cannot be written.

@@ -53,7 +53,7 @@ def open_picture(encoded: bytes) -> Image.Image:
             they would all become black or white. Or colours of 16 bits that use fewer, as cameras of 10 to 14 bits leave them:
             of those the upper eight bits are read, which are nearly 0. Or one side more than 500 times the other: resized by the
             shorter one, it would fill the memory.
-        OSError, SyntaxError, ValueError, DecompressionBombError: bytes that are no image or are cut short.
+        OSError, SyntaxError, ValueError, DecompressionBombError: bytes that are not an image or are cut short.
     """
     image = Image.open(io.BytesIO(encoded))
     if max(image.size) > _LONGEST * min(image.size):
@@ -82,7 +82,7 @@ def decode_image(images: ImageRows, row: int, split: str) -> Image.Image:
     """One decoded RGB image.
 
     Raises:
-        BadData: bytes that are no image, are cut short, or do not fit into 8 bits; names split, file and row.
+        BadData: bytes that are not an image, are cut short, or do not fit into 8 bits; names split, file and row.
     """
     try:
         return open_picture(read_encoded(images, row, split)).convert("RGB")
@@ -96,7 +96,7 @@ def decode_image(images: ImageRows, row: int, split: str) -> Image.Image:
         )  # whose words are an address
         raise BadData(
             f"An image of split '{split}' cannot be decoded: {images.where(row)}: {cause}.",
-            "The file is cut short or is no image. Fetch or build the data again.",
+            "The file is cut short or is not an image. Fetch or build the data again.",
         ) from error
 
 

@@ -16,7 +16,7 @@ from salmu_core.seeding import numpy_generator
 class Split:
     """Rows of a benchmark. A split may have images, texts, or both, and any number of columns of the same length.
 
-    Columns every SALMU-style split carries: `identity_id` (None where there is none), `file_name`; on sensitive splits also
+    Columns every SALMU-style split carries: `identity_id` (None where the person is unknown), `file_name`; on sensitive splits also
     `data_field`, `name`, `value`. An association is the pair (identity_id, data_field).
 
     Args:

@@ -1,4 +1,4 @@
-"""What a file really is, told from its first bytes: the usual reasons why something is no checkpoint, table or archive."""
+"""What a file really is, told from its first bytes: the usual reasons why something is not a checkpoint, table or archive."""
 
 from __future__ import annotations
 

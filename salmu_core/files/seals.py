@@ -1,7 +1,7 @@
 """Checksums within the files that numbers come from, so that a byte that changed on a disk is noticed and changes no score.
 
 A safetensors file holds the xxh3 of all its other bytes in its metadata, a JSON file that of its content. They find damage and
-careless edits. They are no signatures: whoever wants to deceive can make a new one.
+careless edits. They are not signatures: whoever wants to deceive can make a new one.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ def read_hf_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         _check_tokenizer(tokens)
         return _model_cfg(content, vision, text), preprocess
     except (KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
-        raise BadCheckpoint(f"'{folder}' is no readable model in transformers' layout: {error}.") from error
+        raise BadCheckpoint(f"'{folder}' is not a readable model in transformers' layout: {error}.") from error
     except (BadCheckpoint, DamagedFile) as error:
         hint = error.hint or "Convert it to open_clip where you can check the result."
         raise BadCheckpoint(f"'{folder}' cannot be read as open_clip's: {error.message}", hint) from error

@@ -33,7 +33,7 @@ def explained(repository: Repository) -> Iterator[None]:
 
 
 def explain(error: BaseException, repository: Repository) -> HubError | None:
-    """The `HubError` for what huggingface_hub raised; None for what is none of its errors."""
+    """Translate an exception of huggingface_hub into a `HubError`; None for any other exception."""
     from huggingface_hub import constants, get_token
     from huggingface_hub.errors import (  # type: ignore[attr-defined]
         EntryNotFoundError,
@@ -60,7 +60,7 @@ def explain(error: BaseException, repository: Repository) -> HubError | None:
         case OfflineModeIsEnabled():
             return offline_error(repository)
         case HFValidationError():
-            return HubError(f"'{repository.name}' is no name of a repository: {error}", "A name looks like OWNER/NAME.")
+            return HubError(f"'{repository.name}' is not a name of a repository: {error}", "A name looks like OWNER/NAME.")
         case GatedRepoError():
             page = f"{constants.ENDPOINT}/{'datasets/' if repository.kind == 'dataset' else ''}{repository.name}"
             account = "with the account of your token" if logged_in else "and log in with `hf auth login` or set HF_TOKEN"

@@ -57,7 +57,7 @@ def weight_files(place: Path) -> tuple[Path, ...]:
         place: a folder, a file, or the index of shards.
 
     Raises:
-        BadCheckpoint: there are none, several sets that cannot be told apart, or a shard is missing.
+        BadCheckpoint: no file, several sets that cannot be told apart, or a shard is missing.
     """
     if not place.is_dir():
         return _shards_of_index(place) if place.name.endswith(INDEX) else (place,)
@@ -214,7 +214,7 @@ def _check_beside(weights: Path, metadata: Mapping[str, str]) -> None:
         saved = json.loads(metadata.get(BESIDE, "{}"))
         pairs = [(weights.with_name(Path(name).name), str(checksum)) for name, checksum in saved.items()]
     except (ValueError, AttributeError, TypeError):
-        return  # somebody else's metadata
+        return  # metadata of another program
     for path, checksum in pairs:
         if path.is_file() and file_checksum(path) != checksum:
             raise DamagedFile(f"'{path}' was changed after it was saved with '{weights.name}'.")

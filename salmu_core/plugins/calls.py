@@ -44,8 +44,8 @@ def plugin_code(
         passing: exceptions that go through as they are, being the caller's own.
 
     Raises:
-        PluginFailure: it called `sys.exit` or `os._exit`, or raised KeyboardInterrupt or another exception that is no `Exception`.
-        KeyboardInterrupt: somebody pressed it.
+        PluginFailure: it called `sys.exit` or `os._exit`, or raised KeyboardInterrupt or another exception outside `Exception`.
+        KeyboardInterrupt: Ctrl-C was pressed.
     """
 
     from salmu_core.plugins.process_state import ProcessState

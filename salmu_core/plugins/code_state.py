@@ -39,7 +39,7 @@ _LIBRARIES = (
     "torch.optim.adamw",
     "torch.optim.optimizer",
 )
-#: NumPy's functions are no functions to Python: ufuncs, dispatchers and what Cython made.
+#: NumPy's functions are not Python functions to Python: ufuncs, dispatchers and what Cython made.
 _CODE = frozenset(
     {FunctionType, BuiltinFunctionType, classmethod, staticmethod, property}
     | {type(functools.cache(len)), np.ufunc, type(np.mean), type(np.random.default_rng), type(np.random.rand)}

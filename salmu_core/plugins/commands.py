@@ -1,7 +1,7 @@
 """Commands of the command line, core's own and those of plugins: found without importing a method, a model or torch.
 
 A command plugin is a module named by an entry point of the group `salmu.commands`. It is imported whenever salmu starts, so it only
-says which commands there are; the module that a command leads to is imported when somebody calls the command.
+says which commands there are; the module that a command leads to is imported when the command is called.
 """
 
 from __future__ import annotations

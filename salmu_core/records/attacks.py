@@ -94,13 +94,13 @@ class Attacked:
 
 
 def read_attacks(record: RunRecord, folder: Path | None) -> Attacked:
-    """The attacks that lie beside a record; none where there are none, or where they are of another model or on other data."""
+    """The attacks beside a record. Attacks on another model or on other data do not count."""
     provenance = record.provenance
     return Attacked() if folder is None else attacks_of(provenance.model_fingerprint, folder, provenance.data_fingerprint)
 
 
 def attacks_of(fingerprint: Mapping[str, str], folder: Path, data: str = "") -> Attacked:
-    """The attacks in a folder on the model with this fingerprint; none where there are none, or where they are about something else.
+    """The attacks in a folder on the model with this fingerprint. Others do not count.
 
     Args:
         data: fingerprint of the benchmark's data; empty: any, as where the file names none.

@@ -157,7 +157,7 @@ def write_exhibit(path: Path, content: Exhibits | Scene) -> None:
 
 
 def read_exhibits(path: Path) -> Exhibits | None:
-    """A model's exhibits; None where there are none.
+    """A model's exhibits; None where the file is missing.
 
     Raises:
         BadRecord: the file is damaged, of a newer version or far too large.
@@ -167,7 +167,7 @@ def read_exhibits(path: Path) -> Exhibits | None:
 
 
 def read_scene(path: Path) -> Scene | None:
-    """The scene beside a record; None where there is none.
+    """The scene beside a record; None where the file is missing.
 
     Raises:
         BadRecord: the file is damaged, of a newer version or far too large.

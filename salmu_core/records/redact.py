@@ -9,7 +9,7 @@ from typing import Any
 
 from salmu_core.records.schema import RunRecord
 
-# A path inside a sentence or a traceback: from the root, the home folder or a drive on. Addresses (https://...) are none.
+# A path inside a sentence or a traceback: from the root, the home folder or a drive on. An address (https://...) is not a path.
 _INSIDE = re.compile(r"""(?:(?<=[\s'"=(])|^)(?:~|[A-Za-z]:[\\/]|/)[^\s'"<>|]*[\\/][^\s'"<>|\\/]+""")
 
 

@@ -95,7 +95,7 @@ class ScoreRecord(_Frozen):
 
 
 class PublishedResult(_Frozen):
-    """Scores of one model that somebody else measured on the same benchmark and published."""
+    """Scores of one model that others measured on the same benchmark and published."""
 
     title: str
     source: str = Field("", description="who measured, and where it stands; gaps are taken within one source")

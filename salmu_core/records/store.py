@@ -100,7 +100,7 @@ def _checked(content: dict[str, Any], named: str) -> RunRecord:
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"])
         raise BadRecord(f"The record '{named}' is damaged: {where}: {problem['msg']}.", "Run the run again.") from None
-    except TypeError as error:  # names that are no names of fields
+    except TypeError as error:  # names that are not names of fields
         raise BadRecord(f"The record '{named}' is damaged: {error}.", "Run the run again.") from None
 
 

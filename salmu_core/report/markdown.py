@@ -118,6 +118,6 @@ def _parts(row: Row) -> str:
 def _escape(text: str) -> str:
     """Text that reads as it is, whatever it holds: neither a tag, nor an entity, a link, emphasis, code or the end of a cell."""
     text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    text = re.sub(r"[\\`*|]|~(?=~)|(?<=~)~|\](?=[(\[:])", r"\\\g<0>", text)  # [1] alone is no link
-    # An underscore between letters is no emphasis: names and options stay as they are typed.
+    text = re.sub(r"[\\`*|]|~(?=~)|(?<=~)~|\](?=[(\[:])", r"\\\g<0>", text)  # [1] alone is not a link
+    # An underscore between letters is not emphasis: names and options stay as they are typed.
     return re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)

@@ -223,7 +223,7 @@ def _name(comparison: Comparison, row: Row) -> Text:
 
 
 def mark(row: Row) -> str:
-    """What stands behind the title of a row that is no proposal, that no seed changes, or that stands for others."""
+    """Mark the title of a row: controls, rows that no seed changes, and rows that stand for others."""
     words = ["oracle"] if row.oracle else ["control"] if row.control else []
     words += ["deterministic"] if row.deterministic else []
     words += [f"the same: {', '.join(row.same_as)}"] if row.same_as else []

@@ -133,7 +133,7 @@ class AuditContext:
 
 
 class _OneSplit:
-    """The part of a benchmark that the embedding pass needs, for rows that are no split of one."""
+    """The part of a benchmark that the embedding pass needs, for rows that are not a split of one."""
 
     def __init__(self, split: Split) -> None:
         self._split = split

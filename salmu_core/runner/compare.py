@@ -48,7 +48,7 @@ def compare(
     Args:
         study: a `Study`, or the methods of one (default: all that are installed but `none`) with `parts`.
         settings: how runs are carried out; default: as the study says.
-        planned: what `plan_comparison` gave for this study, where somebody has looked at it before.
+        planned: the result of `plan_comparison` for this study, where it is known already.
         text: the study's file as it was written, to be kept with the results.
         parts: where `study` is a list of methods: `benchmark`, `benchmark_options`, `bench_seeds`, `seeds`, `budgets`, `options`
             (method name -> options), `preset` (see `run`), `precision`, `protocol`, `workers` (runs at a time, each in a process

@@ -1,4 +1,4 @@
-"""Score a model that some run or somebody else made."""
+"""Score a model, whoever made it."""
 
 from __future__ import annotations
 

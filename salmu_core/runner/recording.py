@@ -132,13 +132,13 @@ def write_result_files(benchmark: Benchmark, record: RunRecord, evaluation: Eval
         ) from error
     for name, content in files.items():
         if Path(name).name != name:
-            raise PluginFailure(f"The benchmark {benchmark.name} wants to write '{name}', which is no plain file name.")
+            raise PluginFailure(f"The benchmark {benchmark.name} wants to write '{name}', which is not a plain file name.")
         write_json(folder / name, content)
     return record.model_copy(update={"files": tuple(files)})
 
 
 def without_scores(evaluation: Evaluation, status: Status, error: str | None) -> tuple[Status, str | None]:
-    """Status and error of what was evaluated: where every metric failed there is nothing to compare, and that is no result."""
+    """Status and error of an evaluation. When every metric failed, nothing can be compared, so the run has failed."""
     if not evaluation.broken or evaluation.scores:
         return status, error
     found = "; ".join(f"{name}: {problem}" for name, problem in evaluation.broken.items())

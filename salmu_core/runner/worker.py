@@ -28,7 +28,7 @@ from salmu_core.runner.settings import Settings
 from salmu_core.spec.resolve import Resolved, resolve
 from salmu_core.spec.study import AuditChoice
 
-STOPPED = 130  # exit code of a program that somebody stopped with a key
+STOPPED = 130  # exit code of a program stopped with Ctrl-C
 
 
 @dataclass(frozen=True)

@@ -232,7 +232,7 @@ class _Pool:
         """A run that its process did not bring to an end.
 
         Raises:
-            KeyboardInterrupt: somebody pressed it, in the terminal that both sides share.
+            KeyboardInterrupt: Ctrl-C in the terminal that both processes share.
         """
         if worker.process.exitcode in (STOPPED, -signal.SIGINT):
             raise KeyboardInterrupt

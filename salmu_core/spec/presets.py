@@ -19,14 +19,14 @@ def read_preset(path: Path) -> dict[str, Any]:
     """The content of a preset file.
 
     Raises:
-        BadOptions: it cannot be read, or is none.
+        BadOptions: it cannot be read, or is not a preset.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BadOptions(f"The preset '{path}' cannot be read: {error}.") from None
     if not isinstance(content, dict) or not isinstance(content.get("options"), dict) or "method" not in content:
-        raise BadOptions(f"'{path}' is no preset: it has no method and options.", "salmu tune writes presets.")
+        raise BadOptions(f"'{path}' is not a preset: it has no method and options.", "salmu tune writes presets.")
     return content
 
 

@@ -237,7 +237,7 @@ def write_study(folder: Path, study: Study, text: str | None = None) -> Path:
     """Leave a study beside its results, atomically.
 
     Args:
-        text: the file as somebody wrote it, comments included; None: made from the study.
+        text: the file as written by hand, comments included; None: made from the study.
     """
     path = folder / STUDY_FILE
     head = "# Made by `salmu compare`; `salmu study` with this file repeats it.\n"

@@ -82,7 +82,7 @@ def test_conditions_name_the_rows_that_break_them(comparison):
         ({"where": ["verdict!=catastrofic"]}, "Did you mean catastrophic"),
         ({"where": ["GenKnow"]}, "FIELD<VALUE"),
         ({"where": ["GenKnwo>1"]}, "Did you mean GenKnow"),
-        ({"where": ["GenKnow>much"]}, "'much' is none"),
+        ({"where": ["GenKnow>much"]}, "'much' is not"),
         ({"where": ["verdict>selective"]}, "only = and !="),
         ({"where": ["neer:rank=1"]}, "Did you mean near"),
         ({"sort": "GenKno"}, "Did you mean GenKnow"),

@@ -25,7 +25,7 @@ def alone(path: Path, tell: Report) -> Iterator[None]:
 
     Args:
         path: of the lock, which may stay behind and means nothing on its own.
-        tell: told once when there is somebody to wait for.
+        tell: told once when another process must be waited for.
 
     Raises:
         OutputError: the place cannot be written.

@@ -256,7 +256,7 @@ class _TarEntries:
         shard, start, size, _ = self.entries[row]
         _require_unchanged(shard, self._stamps[shard])
         try:
-            with shard.open("rb") as file:  # opened anew: readers in several threads and processes share nothing
+            with shard.open("rb") as file:  # opened again: readers in several threads and processes share nothing
                 file.seek(start)
                 data = file.read(size)
         except OSError as error:
@@ -323,7 +323,7 @@ def _samples(shard: Path) -> Iterator[tuple[str, _Sample]]:
                     found = _label(content.read(), suffix, f"'{shard}', entry {member.name}")
                     sample.label = sample.label if found is None else found
     except (tarfile.TarError, OSError) as error:
-        raise BadData(f"'{shard}' is no readable tar file: {error}.", "Fetch the shard again.") from error
+        raise BadData(f"'{shard}' is not a readable tar file: {error}.", "Fetch the shard again.") from error
     yield from samples.items()
 
 
@@ -351,7 +351,7 @@ def _read_parquets(shards: Sequence[Path]) -> _Rows:
                 raise BadData(f"'{shard}' lacks the column {' and '.join(missing)}.", f"It has: {', '.join(names)}.")
             values = file.read(columns=["label"]).column("label").to_pylist()
         except (pa.ArrowInvalid, OSError) as error:
-            raise BadData(f"'{shard}' is no readable parquet file: {error}.", "Fetch it again.") from error
+            raise BadData(f"'{shard}' is not a readable parquet file: {error}.", "Fetch it again.") from error
         empty = next((row for row, value in enumerate(values) if not isinstance(value, int)), None)
         if empty is not None:
             raise BadData(f"'{shard}', row {empty}: the label {values[empty]!r} is no whole number.")

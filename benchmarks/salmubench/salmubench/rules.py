@@ -101,7 +101,7 @@ def fragile_findings(fragile: Sequence[str], disjoint: Sequence[str]) -> Iterato
     for file_name in fragile:
         if file_name not in known:
             yield _error(
-                f"{layout.FRAGILE_IDS} names '{file_name}', which is no row of split 'retain_disjoint' (the rows of"
+                f"{layout.FRAGILE_IDS} names '{file_name}', which is not a row of split 'retain_disjoint' (the rows of"
                 " retain_synth without identity_id).",
                 rule="fragile ids",
             )

@@ -41,7 +41,7 @@ class Snapshot:
         """Rows of a table, from the ends of its files.
 
         Raises:
-            BadData: a shard that is no parquet file.
+            BadData: a shard that is not a parquet file.
         """
         return sum(len(ParquetImages(shard)) for shard in self.shards(split))
 
@@ -78,7 +78,7 @@ class Snapshot:
         """Every column of a table but the pictures. Identities are texts, also where the table holds numbers.
 
         Raises:
-            BadData: no shard or some missing, a shard that is no parquet file, or a column missing.
+            BadData: no shard or some missing, a shard that is not a parquet file, or a column missing.
         """
         shards = self.shards(split)
         if not shards:
@@ -187,7 +187,7 @@ def _read_columns(shard: Path, split: str) -> dict[str, list[Any]]:
         columns: dict[str, list[Any]] = file.read(columns=[name for name in names if name != "image"]).to_pydict()
         return columns
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-        raise BadData(f"'{shard}' of split '{split}' is no readable parquet file: {error}.", "Fetch it again.") from error
+        raise BadData(f"'{shard}' of split '{split}' is not a readable parquet file: {error}.", "Fetch it again.") from error
 
 
 def _identity(value: Any) -> Any:

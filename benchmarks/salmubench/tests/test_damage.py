@@ -101,7 +101,7 @@ _ERRORS: list[tuple[str, Damage, str, str]] = [
         "split 'holdout_identity' has no file",
     ),
     ("shard", _more_shards, "forget", "split 'forget' lacks 2 of its shards: forget-00001-of-00003.parquet"),
-    ("parquet", lambda folder: _shard(folder, "forget").write_bytes(b"PAR1"), "forget", "is no readable parquet file"),
+    ("parquet", lambda folder: _shard(folder, "forget").write_bytes(b"PAR1"), "forget", "is not a readable parquet file"),
     ("null identity", _set("forget", "identity_id", 0, None), "forget", f"{_FORGET_0}: identity_id is null"),
     ("null caption", _set("forget", "text", 0, None), "forget", f"{_FORGET_0}: text is None, and every row needs a caption"),
     (
@@ -154,7 +154,7 @@ _ERRORS: list[tuple[str, Damage, str, str]] = [
         "fragile id",
         _json("fragile_set_ids.json", lambda content: content.append("00000000_name_0.png")),
         "fragile_set",
-        "fragile_set_ids.json names '00000000_name_0.png', which is no row of split 'retain_disjoint'",
+        "fragile_set_ids.json names '00000000_name_0.png', which is not a row of split 'retain_disjoint'",
     ),
 ]
 

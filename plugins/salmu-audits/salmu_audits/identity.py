@@ -42,7 +42,7 @@ def majority(votes: Int[Tensor, "prompts photos"]) -> Int[Tensor, " prompts"]:
 
 
 def other_names(known: Sequence[str], taken: Sequence[str], count: int, generator: torch.Generator) -> list[str]:
-    """Up to `count` names that nobody in `taken` has: known ones, then first and last words of known ones put together anew."""
+    """Up to `count` names that nobody in `taken` has: known ones, then new combinations of first and last words of known ones."""
     found = [name for name in dict.fromkeys(known) if name not in set(taken)][:count]
     parts = [name.split() for name in known if len(name.split()) == 2]
     first, last = (list(dict.fromkeys(part[side] for part in parts)) for side in (0, 1))

@@ -13,7 +13,7 @@ def text_projection(model: DualEncoder) -> nn.Parameter | nn.Linear:
     """The last map of the text encoder: a matrix (inputs, outputs), or a layer.
 
     Raises:
-        SalmuError: there is none.
+        SalmuError: the encoder has no such map.
     """
     for module in (model.clip, getattr(model.clip, "text", None)):
         found = getattr(module, "text_projection", None)

@@ -149,7 +149,7 @@ class PartitionedDampening(UnlearningMethod):
         return None
 
     def _neighbours(self, ctx: UnlearnContext, passes: Mapping[Split, Pass]) -> tuple[Tensor, float]:
-        """Which rows of retain are neighbours (those that are not looked at are none), and gamma."""
+        """Which rows of retain are neighbours, and gamma. Rows that are not read do not count as neighbours."""
         image, text, forget = embedded(ctx, passes["forget"])
         identity = torch.cat([pairs.columns["identity"].cpu() for pairs in forget])
         centres = prototypes(nn.functional.normalize(image + text, dim=1), identity)

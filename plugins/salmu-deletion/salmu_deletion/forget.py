@@ -1,4 +1,4 @@
-"""Make somebody's own model forget pairs of theirs: check, references, the run, and the model in the layouts people load."""
+"""Make a user's own model forget some of their pairs: check, references, the run, and the model in the layouts people load."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Forgotten:
 
 
 def own_data(settings: Settings, **options: Any) -> OwnData:
-    """The benchmark of somebody's data.
+    """The benchmark of a user's data.
 
     Args:
         options: see `OwnDataOptions`. With `after` the model is that run's.
@@ -135,7 +135,7 @@ def forget(
     settings: Settings,
     plugins: Plugins | None = None,
 ) -> Forgotten:
-    """Carry out a run on somebody's own data. A run that was cut goes on; one that is done is read back.
+    """Carry out a run on a user's own data. A run that was cut goes on; one that is done is read back.
 
     Args:
         benchmark, resolved: see `own_data` and `plan`.
@@ -222,7 +222,7 @@ def _request(
 
 
 def _require_own(folder: Path) -> None:
-    """Nothing that is no run is written into."""
+    """Refuse to write into a folder that is not a run."""
     if folder.is_dir() and any(folder.iterdir()) and not (folder / SPEC_FILE).is_file():
         known = {REFERENCES, CACHE_FOLDER}  # of a run that was cut before it began
         strange = sorted(entry.name for entry in folder.iterdir() if entry.name not in known and not is_leftover(entry.name))

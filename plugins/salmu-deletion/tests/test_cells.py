@@ -65,7 +65,7 @@ def test_what_is_no_text_is_an_error_that_names_rows_and_no_text(part, value, fa
     assert fault in found.message
     assert "2 cells of 't.parquet', column 'c', hold" in found.message
     assert "row 2, row 3" in found.message
-    assert found.rule == f"{part} is no text"
+    assert found.rule == f"{part} is not text"
 
 
 def test_whole_numbers_beyond_what_their_type_tells_apart_are_refused():

@@ -98,7 +98,7 @@ def test_pairs_to_forget_are_read_and_known_again_where_those_to_keep_are_gone(p
 )
 def test_captions_that_are_no_text_are_errors_and_never_run(parquet, captions):
     table = read_table(parquet(caption=captions), {})
-    assert _rules(table)["caption is no text"].severity == "error"
+    assert _rules(table)["caption is not text"].severity == "error"
     with pytest.raises(BadData, match="column 'caption'"):
         table.require_good()
 
@@ -164,8 +164,8 @@ def test_a_caption_column_that_differs_from_the_one_taken_is_told(parquet):
         ("<!DOCTYPE html><html>Sign in</html>", "is a web page"),
         ("image;caption, if any;identity\na.png;x;p\n", "is separated by ';'"),
         ("sep=,\nimage,caption\na.png,x\n", "begins with a line for Excel"),
-        ('image,caption\na.png,"x\nb.png,y\n', r"is no readable CSV: .*\n.*end with one"),
-        ('image,caption\na.png,"x"y\n', r"is no readable CSV: .*line 2"),
+        ('image,caption\na.png,"x\nb.png,y\n', r"is not a readable CSV: .*\n.*end with one"),
+        ('image,caption\na.png,"x"y\n', r"is not a readable CSV: .*line 2"),
         ("image,caption\na.png,x\0y\n", "NUL characters, first in line 2"),
         ("PK\x03\x04", "is a zip archive"),
         ("PAR1", "is a parquet file"),
@@ -211,7 +211,7 @@ def test_headings_and_paths_of_other_programs_are_read(tmp_path):
     table = read_table(tmp_path / "t.csv", {})
     assert table.images.read(0) == (tmp_path / "photos" / "a.png").read_bytes()
     assert list(table.captions) == ["x", "z"]
-    with pytest.raises(BadData, match="There is no image"):  # a name that is too long is no name
+    with pytest.raises(BadData, match="There is no image"):  # a name that is too long is not a name
         table.images.read(1)
 
 
@@ -274,7 +274,7 @@ def test_texts_of_a_sample_that_cannot_be_read_are_refused(tar, picture, name, c
 def test_cells_of_a_tar_are_read_as_those_of_a_parquet_file(tar, picture):
     content = json.dumps({"caption": ["one", "two"], "identity": 1.0, "name": float("nan")})
     table = read_table(tar(("a.png", picture), ("a.json", content)), {})
-    assert "hold lists" in _rules(table)["caption is no text"].message
+    assert "hold lists" in _rules(table)["caption is not text"].message
     assert list(table.identities) == ["1"]
     assert list(table.names) == [None]
 

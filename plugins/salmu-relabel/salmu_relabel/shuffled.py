@@ -24,7 +24,7 @@ from salmu_relabel.losses import grouped_contrastive_loss
 
 
 class ShuffledCaptions(LossMethod):
-    """Minimise CLIP's loss on forget images with the captions of other associations, drawn anew for every batch."""
+    """Minimise CLIP's loss on forget images with the captions of other associations, drawn afresh for every batch."""
 
     name = "shuffled-captions"
     summary = "Train forget images on with the captions of other associations."

@@ -80,7 +80,7 @@ def check_name(repository: str) -> None:
     try:
         validate_repo_id(repository)
     except HFValidationError as error:
-        raise HubError(f"'{repository}' is no name of a repository: {error}", "A name looks like OWNER/NAME.") from error
+        raise HubError(f"'{repository}' is not a name of a repository: {error}", "A name looks like OWNER/NAME.") from error
     if "/" not in repository:
         raise HubError(f"'{repository}' has no owner.", "A name looks like OWNER/NAME: your user name or an organisation.")
 

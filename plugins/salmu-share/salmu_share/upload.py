@@ -110,7 +110,7 @@ def prepare(
     if is_results(folder):
         return prepare_results(folder, repository, license=license, rows=rows)
     if folder.is_file() or not folder.is_dir():
-        raise BadRecord(f"'{folder}' is no run directory.", "Give the folder that `salmu run` wrote.")
+        raise BadRecord(f"'{folder}' is not a run directory.", "Give the folder that `salmu run` wrote.")
     record = read_record(folder)
     weights = weights_of(record, folder, force=force)
     plugins = plugins or load_plugins()

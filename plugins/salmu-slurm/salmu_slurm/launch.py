@@ -234,7 +234,7 @@ class _Submitter:
         self.folder = folder
         self._local = LocalJobs()
         self._submitit = submitit
-        # A job that starts again must go on and not begin anew; and it must find the cache wherever it runs.
+        # A job that starts again must go on where it stopped; and it must find the cache wherever it runs.
         self._settings = replace(settings, overwrite=False, cache=settings.cache_folder.absolute())
         options = dict(launcher.options)
         self._parallel = _whole_number(options.pop("parallel", 1), "parallel") if self.kind == "local" else None

@@ -395,5 +395,5 @@ def test_presets_give_way_to_what_is_asked_for(tmp_path):
     with pytest.raises(BadOptions, match="is for delete, not for other"):
         with_preset("other", {}, benchmark, path)
     path.write_text("{}")
-    with pytest.raises(BadOptions, match="is no preset"):
+    with pytest.raises(BadOptions, match="is not a preset"):
         with_preset("delete", {}, benchmark, path)

@@ -39,14 +39,14 @@ class LiveFolder:
         return digest.hexdigest()[:16]
 
     def page(self) -> str:
-        """The report, or what is awaited. Made anew only when something changed."""
+        """The report, or a page that says what is awaited. Made again only when something changed."""
         return self._once("page", lambda version: self._page(Live(version, self._going())))
 
     def leaderboard(self) -> str:
         """The comparison as JSON.
 
         Raises:
-            BadRecord: there is none yet, or the records cannot share a table.
+            BadRecord: no run has ended yet, or the records cannot share a table.
         """
 
         def made(version: str) -> str:

@@ -76,7 +76,7 @@ def _one(folder: Path, settings: Settings, plugins: Plugins) -> Rescored:
     why_not = {**evaluation.skipped, **evaluation.broken}
     if not added:
         return Rescored(folder, (), {name: str(why_not.get(name, "not measured")) for name in missing})
-    # All rows anew and under another name: whose rows belong together is numbered over all metrics, and until the record names
+    # Write all rows again under another name: whose rows belong together is numbered over all metrics, and until the record names
     # the new file the old one is whole.
     rows_file = f"rows-{len(record.scores) + len(added)}.safetensors"
     write_tensors(folder / rows_file, {name: torch.from_numpy(rows.copy()) for name, rows in evaluation.rows.items()})

@@ -114,7 +114,7 @@ class CheckReport:
         }
 
     def raise_failures(self) -> None:
-        """Raise one AssertionError that lists every failure; nothing when there is none."""
+        """Raise one AssertionError that lists every failure, if any."""
         failed = self.of("failed")
         if failed:
             lines = [f"{self.kind} {self.name}: {len(failed)} of {len(self.results)} checks failed."]

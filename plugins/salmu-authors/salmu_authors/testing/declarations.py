@@ -111,7 +111,7 @@ def add_declaration_checks(checks: Checks) -> None:
 
 
 def own_module(cls: type) -> str:
-    """The source file of a class; empty where there is none."""
+    """The source file of a class; empty where it is unknown."""
     try:
         return inspect.getfile(cls)
     except (TypeError, OSError):

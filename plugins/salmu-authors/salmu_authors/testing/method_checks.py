@@ -28,7 +28,7 @@ check = METHOD_CHECKS.add
 @check("family", "`family` is one of those that reports group methods by.")
 def family(trial: MethodTrial) -> None:
     known = get_args(Family)
-    assert trial.cls.family in known, f"family = {trial.cls.family!r} is none of: {', '.join(known)}."
+    assert trial.cls.family in known, f"family = {trial.cls.family!r} is not one of: {', '.join(known)}."
 
 
 @check("data", "`data` names forget, retain or both, each once.")
@@ -342,13 +342,13 @@ def resumes(trial: MethodTrial) -> None:
 @check("trained-parameters", "What it trains is known to the run's record.")
 def trained_parameters(trial: MethodTrial) -> None:
     if not issubclass(trial.cls, LossMethod):
-        raise NotApplicable("It is no LossMethod.")
+        raise NotApplicable("It is not a LossMethod.")
     method = trial.new()
     own = {id(parameter) for parameter in trial.finished.model.parameters()}
     given = list(method.trainable(trial.finished.model))  # type: ignore[attr-defined]
     assert given, "trainable() gives no parameter."
     foreign = [item for item in given if not isinstance(item, nn.Parameter) or id(item) not in own]
-    assert not foreign, "trainable() gives something that is no parameter of the model: the loop would train nothing of it."
+    assert not foreign, "trainable() gives something that is not a parameter of the model: the loop would not train it."
 
 
 @check("record", "The runner makes a record of it that can be read back.")

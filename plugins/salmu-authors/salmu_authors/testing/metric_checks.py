@@ -99,7 +99,7 @@ class MetricTrial:
         """Its score of the Compromised model.
 
         Raises:
-            NotReached: there is none.
+            NotReached: it was not measured.
         """
         views = _copied(self.views)
         own = self.cls.__module__.partition(".")[0]
@@ -148,7 +148,7 @@ def target(trial: MetricTrial) -> None:
 @check("aspect", "`aspect` is what the verdict files it under, and `primary` is true or false.")
 def aspect(trial: MetricTrial) -> None:
     known = get_args(Aspect)
-    assert trial.cls.aspect in known, f"aspect = {trial.cls.aspect!r} is none of: {', '.join(known)}."
+    assert trial.cls.aspect in known, f"aspect = {trial.cls.aspect!r} is not one of: {', '.join(known)}."
     assert isinstance(trial.cls.primary, bool), f"primary = {trial.cls.primary!r}: give True or False."
     expected = "clean" if trial.cls.aspect == "forgetting" else "compromised"
     assert trial.cls.target == expected, (

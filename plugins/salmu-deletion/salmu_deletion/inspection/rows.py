@@ -94,7 +94,7 @@ def find_association(rows: Sequence[Row], asked: str) -> list[Row]:
     """The rows of one association, given as IDENTITY/FIELD, or as a file name for rows of nobody.
 
     Raises:
-        UnknownName: there is none; near matches are listed.
+        UnknownName: no row has that name; near matches are listed.
     """
     own = [row for row in rows if row.association == asked]
     if not own:

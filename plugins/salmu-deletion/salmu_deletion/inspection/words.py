@@ -1,4 +1,4 @@
-"""An inspection in sentences, for somebody who decides on a deletion request and knows no metric."""
+"""An inspection in sentences, for a reader who decides on a deletion request and knows no metrics."""
 
 from __future__ import annotations
 

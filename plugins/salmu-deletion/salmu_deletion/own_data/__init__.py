@@ -1,1 +1,1 @@
-"""A benchmark made of somebody's own model and tables of pairs."""
+"""A benchmark made of a user's own model and tables of pairs."""

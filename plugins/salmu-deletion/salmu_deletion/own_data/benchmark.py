@@ -1,4 +1,4 @@
-"""The benchmark `own-data`: somebody's model, the pairs it is to forget, and pairs it is to keep."""
+"""The benchmark `own-data`: a user's model, the pairs it is to forget, and pairs it is to keep."""
 
 from __future__ import annotations
 

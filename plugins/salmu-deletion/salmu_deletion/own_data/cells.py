@@ -1,4 +1,4 @@
-"""Cells of somebody's table as text: one reader for CSV, parquet and tar. What is no text is told by row, not turned into some."""
+"""Cells of a user's table as text: one reader for CSV, parquet and tar. Cells that are not text are reported by row, not converted."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def read_texts(
         exact: whole numbers below this are told apart by the column's type.
 
     Returns:
-        Per row its text, None where there is none; and errors about cells that are no text, whose rows are None too.
+        Per row its text, or None for an empty cell; and errors about cells that are not text, whose rows are None too.
     """
     texts: list[str | None] = []
     faults: dict[str, list[int]] = {}
@@ -52,7 +52,7 @@ def read_texts(
             "error",
             f"{len(rows)} {'cells' if len(rows) > 1 else 'cell'} of {where} hold {fault}: {named_rows(rows)}.",
             f"The {part} has to be {wanted}. Save the column as text.",
-            f"{part} is no text",
+            f"{part} is not text",
         )
         for fault, rows in faults.items()
     ]

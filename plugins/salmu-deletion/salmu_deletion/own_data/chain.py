@@ -44,7 +44,7 @@ class Earlier:
     Attributes:
         folder: its run directory.
         data: its pairs; None where they are gone or not as they were.
-        why: why there are none.
+        why: why they are missing.
     """
 
     folder: Path
@@ -106,7 +106,7 @@ def read_request(folder: Path) -> dict[str, Any]:
 
 
 def earlier_split(requests: Sequence[Earlier]) -> Split | None:
-    """All pairs of earlier requests that are still here; None where there are none."""
+    """All pairs of earlier requests that are still here; None where no earlier request is known."""
     splits = []
     for request in requests:
         if request.data is not None:

@@ -1,4 +1,4 @@
-"""Everything that can be wrong with somebody's tables of pairs, told at once and before hours are spent."""
+"""Find everything that is wrong with a user's tables of pairs, and report it at once, before hours are spent."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PICTURES: Mapping[str, tuple[str, str, str]] = {
     "unreadable": (
         "error",
         "pictures cannot be decoded",
-        "The files are cut short, are no pictures, or are of a kind that is not read (HEIC, SVG). Mend them or take the rows out.",
+        "The files are cut short, are not pictures, or are of a kind that is not read (HEIC, SVG). Mend them or take the rows out.",
     ),
     "pointer": ("error", "pictures are Git LFS pointers: the files were not fetched", "Fetch them with `git lfs pull`."),
     "long": (
@@ -175,7 +175,7 @@ def _pictures(seen: _Seen) -> list[Finding]:
 def _captions(seen: _Seen) -> list[Finding]:
     name, table, reading = seen.name, seen.table, seen.reading
     findings = []
-    faulty = any(finding.rule == "caption is no text" for finding in table.findings)
+    faulty = any(finding.rule == "caption is not text" for finding in table.findings)
     empty = [row for row, key in enumerate(reading.keys) if key is None]
     if empty and not faulty:
         left = " or leave nothing for the model to read" if any(table.captions[row] for row in empty) else ""

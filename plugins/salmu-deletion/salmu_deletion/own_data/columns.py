@@ -1,4 +1,4 @@
-"""Which column of somebody's table plays which part."""
+"""Find out which column of a user's table plays which part."""
 
 from __future__ import annotations
 

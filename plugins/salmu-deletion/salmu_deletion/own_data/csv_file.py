@@ -29,7 +29,7 @@ def read_csv(path: Path, columns: Mapping[str, str], optional: frozenset[str]) -
         raise BadData(f"'{path}' is not UTF-8: {_encoding(path, error)}.", "Save it as UTF-8.") from None
     except csv.Error as error:
         raise BadData(
-            f"'{path}' is no readable CSV: {error}, line {reader.line_num}.",
+            f"'{path}' is not a readable CSV: {error}, line {reader.line_num}.",
             "Cells that begin with a quote end with one, and a quote inside of them is written twice.",
         ) from None
     _check_separator(path, headings, delimiter, columns)
@@ -63,7 +63,7 @@ def _refuse_binary(path: Path) -> None:
 
 
 def _without_nul(lines: Iterable[str], path: Path) -> Iterator[str]:
-    """The lines of a text. One with NUL is none: it was padded, or written in UTF-16."""
+    """The lines of a text. A text with NUL is refused: it was padded, or written in UTF-16."""
     for number, line in enumerate(lines, 1):
         if "\0" in line:
             raise BadData(

@@ -90,7 +90,7 @@ def find_by_face(
 ) -> list[Candidate]:
     """The rows whose pictures are nearest to a picture, by the model's own image encoder, nearest first. Nothing is kept.
 
-    It finds what this model takes for alike, which need not be the same person: somebody has to look at what it finds.
+    It finds what this model takes for alike, which need not be the same person: a person has to look at what it finds.
 
     Args:
         picture: a file.

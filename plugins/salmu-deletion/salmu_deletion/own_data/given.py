@@ -1,4 +1,4 @@
-"""The two tables that somebody gave, read once and with the same people written alike."""
+"""The two tables of a user, read once and with the same people spelled alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""May vectors that were stored before a deletion stay, or has an index to be made anew?"""
+"""Decide whether vectors stored before a deletion may stay, or the index must be rebuilt."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class SideReport:
     Attributes:
         unchanged: the encoder's weights are what they were, so each stored vector is what it would be now.
         cosine: of old and new vectors of the same row: mean, lowest hundredth, smallest.
-        kept: share of the nearest neighbours in an index made anew that the old one also finds, by what is asked for: a picture's
+        kept: share of the nearest neighbours in a new index that the old one also finds, by what is asked for: a picture's
             or a caption's new vector. A picture is not its own neighbour.
         advice: see `advise`.
     """
@@ -157,7 +157,7 @@ def _sentence(report: SideReport, what: str, neighbours: int) -> str:
         return f"Yes: the encoder of {what}s was not changed, so every stored vector is what it would be now."
     facts = (
         f"on {report.rows:,} retain rows old and new {what} vectors have a cosine of {report.cosine['mean']:.4f} on average"
-        f" ({report.cosine['smallest']:.4f} at least), and of the {neighbours} nearest neighbours that an index made anew"
+        f" ({report.cosine['smallest']:.4f} at least), and of the {neighbours} nearest neighbours that a new index"
         f" finds, the old one finds {report.kept['image']:.0%} for a picture and {report.kept['text']:.0%} for a caption."
     )
     words = {

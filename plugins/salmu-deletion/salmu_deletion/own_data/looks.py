@@ -1,4 +1,4 @@
-"""What the model sees of somebody's rows: what comes out of the picture pipeline and of the tokenizer, and not what lies in files."""
+"""Show what the model sees of a user's rows: the output of the picture pipeline and of the tokenizer, not the bytes of files."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def read_parquet(path: Path, columns: Mapping[str, str], folder: Path, optional:
         else:
             images, names = _pictures(path, file, pictures, kind, folder)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise BadData(f"'{path}' is no readable parquet file: {error}.", _AGAIN) from error
+        raise BadData(f"'{path}' is not a readable parquet file: {error}.", _AGAIN) from error
     exact = {name: EXACT[str(schema.field(name).type)] for name in wanted if str(schema.field(name).type) in EXACT}
     return RawTable(
         path,

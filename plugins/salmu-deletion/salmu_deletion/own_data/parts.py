@@ -1,4 +1,4 @@
-"""Which rows of somebody's tables play which split."""
+"""Assign the rows of a user's tables to splits."""
 
 from __future__ import annotations
 

@@ -26,11 +26,11 @@ _OPTIONAL = {"identity": "identities", "field": "fields", "name": "names", "valu
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of somebody's table.
+    """Rows of a user's table.
 
     Attributes:
         images: one per row.
-        captions: one per row, as they stand; empty where there is none.
+        captions: one per row, as they stand; empty where the cell is empty.
         file_names: how a person finds the row again.
         identities, fields, names, values: None where the table has no such column, else one entry per row, None where empty.
         findings: what was noticed on reading. With errors among them the rows are not what the table says.
@@ -56,7 +56,7 @@ class Table:
         """The table itself, where it could be read as it stands.
 
         Raises:
-            BadData: cells that are no text.
+            BadData: cells that are not text.
         """
         bad = next((finding for finding in self.findings if finding.severity == "error"), None)
         if bad is not None:

@@ -38,7 +38,7 @@ def read_tar(path: Path, columns: Mapping[str, str], optional: frozenset[str]) -
             facts = [_facts(tar, path, key, sample) for key, sample in samples.items()]
             whole = _has_end(path, tar.offset)
     except (tarfile.TarError, OSError) as error:
-        raise BadData(f"'{path}' is no readable tar file: {error}.", "Fetch it again.") from None
+        raise BadData(f"'{path}' is not a readable tar file: {error}.", "Fetch it again.") from None
     chosen, unused = _pictures(path, samples, columns.get("image"))
     keys = list(dict.fromkeys(name for fact in facts for name in fact))
     found = match_columns(
@@ -88,7 +88,7 @@ def _samples(path: Path, tar: tarfile.TarFile) -> _Samples:
             what, how = (
                 ("link", " with --dereference --hard-dereference") if member.islnk() or member.issym() else ("device", "")
             )
-            raise BadData(f"'{path}': {_shown(member.name)} is a {what} and no file.", f"Pack the files anew{how}.")
+            raise BadData(f"'{path}': {_shown(member.name)} is a {what} and not a file.", f"Pack the files anew{how}.")
         if member.issparse():
             raise BadData(f"'{path}': {_shown(member.name)} is a sparse member.", "Pack the files anew without --sparse.")
         folder = posixpath.normpath(folder) if folder else ""  # ./a.png and a.png are one file

@@ -135,7 +135,7 @@ def submit(
 
 def _usable(folder: Path) -> RunRecord:
     if not folder.is_dir():
-        raise BadRecord(f"'{folder}' is no run directory.", "Give the folder that `salmu run` wrote.")
+        raise BadRecord(f"'{folder}' is not a run directory.", "Give the folder that `salmu run` wrote.")
     record = read_record(folder)
     check_rows(record, folder)
     if record.rows_file is None or not (folder / record.rows_file).is_file():
