@@ -1,7 +1,7 @@
 """What is installed, in plain facts: names, summaries, options and cards. Listing then imports no plugin and no torch.
 
 The facts are kept in a file. It holds for exactly the packages that it was made from: its key is made of every distribution that
-plugs in, and of the size and time of every file in their modules. When a file is changed, added or removed, the catalogue is made again.
+plugs in, and of the size and time of every file in their modules. A changed, added or removed file makes it new.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class ClusterSums:
 
 
 def read_cluster_sums(record: RunRecord, folder: Path | None) -> dict[str, ClusterSums]:
-    """What the sidecar of a record holds, by metric. Empty where the sidecar is missing or was written before clusters were (0.1): then
+    """What the sidecar of a record holds, by metric. Empty where it is missing or was written before clusters were (0.1): then
     identities are not resampled.
 
     Raises:
