@@ -25,6 +25,25 @@ def test_diagrams_are_current(site_scripts):
         assert (ROOT / "docs" / "images" / file).read_text(encoding="utf-8") == draw(), "run docs/site/diagrams.py"
 
 
+def test_the_picture_of_core_is_current(monkeypatch):
+    pytest.importorskip("grimp")
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    picture = importlib.import_module("picture_of_core")
+    assert (ROOT / "docs" / "images" / "core.svg").read_text(encoding="utf-8") == picture.core(), (
+        "run docs/picture_of_core.py"
+    )
+
+
+def test_boxes_that_import_each_other_are_drawn_as_one_and_detours_not_at_all(monkeypatch):
+    pytest.importorskip("grimp")
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    picture = importlib.import_module("picture_of_core")
+    together = picture.joined({"a": {"b", "c"}, "b": {"c"}, "c": {"b", "d"}, "d": set()})
+    assert together == {"a": {"b, c"}, "b, c": {"d"}, "d": set()}
+    assert picture.without_detours({"a": {"b", "d"}, "b": {"d"}, "d": set()}) == {"a": {"b"}, "b": {"d"}, "d": set()}
+    assert picture.levels(together) == {"a": 0, "b, c": 1, "d": 2}
+
+
 def test_the_notebook_is_current(site_scripts):
     pytest.importorskip("jupytext")
     made = site_scripts("notebook")
