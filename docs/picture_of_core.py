@@ -1,7 +1,8 @@
 """Draws the house: `uv run python docs/picture_of_core.py` writes `docs/images/core.svg` from the imports of `salmu_core`.
 
 A box is a folder, or a group of files at the top. An arrow leads from a folder to one that it imports; arrows that follow from others
-are left out, and so are imports for type checking only. Folders that import each other share a box. A test says when the picture is stale.
+are left out, and so are imports for type checking only. Folders that import each other share a box. A test says when the picture
+is stale.
 """
 
 from __future__ import annotations

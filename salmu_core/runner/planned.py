@@ -144,10 +144,6 @@ def plan_comparison(
     planned: list[PlannedRun] = []
     for seed in [{"seed": seed} for seed in study.bench_seeds] or [{}]:
         shared = make_benchmark(name, {**study.benchmark_options, **seed}, plugins, settings.cache_folder)
-        if not (plugins.metrics or shared.metrics()):
-            raise SalmuError(
-                "No metric is installed, so there is nothing to compare by.", "Install a package that registers metrics."
-            )
         for spec in _specs(study, name, shared, plugins):
             resolved = resolve(spec, plugins, settings.cache_folder, shared)
             folder = resolved.folder_in(study.folder.absolute() / RUNS_FOLDER)  # a plugin may go elsewhere

@@ -10,6 +10,7 @@ from typing import Any
 
 from salmu_core.benchmark import Benchmark
 from salmu_core.errors import BadData, BadOptions, BadRecord, NotBuilt, PluginFailure, SalmuError
+from salmu_core.evaluation.pair_cosine import PairCosine
 from salmu_core.method import UnlearningMethod
 from salmu_core.metric import Metric
 from salmu_core.options import parse_options
@@ -222,7 +223,7 @@ def make_metrics(
     benchmark: Benchmark | None = None,
     spec: RunSpec | None = None,
 ) -> list[Metric]:
-    """Every installed metric, in the order of registration, then the benchmark's own.
+    """Every installed metric, in the order of registration, then the benchmark's own; core's `PairCosine` where neither has any.
 
     Args:
         options: metric name -> options, for installed metrics.
@@ -244,7 +245,7 @@ def make_metrics(
             ) from error
         metric.name, metric.origin = name, entry.origin
         installed.append(metric)
-    return [*installed, *(benchmark.metrics() if benchmark is not None else ())]
+    return [*installed, *(benchmark.metrics() if benchmark is not None else ())] or [PairCosine()]
 
 
 def conventions_of(spec: RunSpec) -> tuple[str, ...]:

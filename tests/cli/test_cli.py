@@ -97,12 +97,6 @@ def test_a_run_ends_with_the_verdict_and_stands_between_its_references(tmp_path,
     assert f"salmu audit {tmp_path / 'run'}" in result.stderr
 
 
-def test_comparing_without_any_metric_says_so(tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        main(["compare", "none", "--benchmark", "toy", "--out", str(tmp_path)])
-    assert "No metric is installed" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
