@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from salmu_core.method import UnlearningMethod
     from salmu_core.metric import Metric
     from salmu_core.plugins.commands import CommandInfo
-    from salmu_core.plugins.registry import Plugins
+    from salmu_core.plugins.loading import Plugins
     from salmu_core.records.schema import RunRecord, RunSpec
     from salmu_core.runner.jobs import Launched
     from salmu_core.runner.planned import PlannedRun

@@ -9,7 +9,7 @@ import pytest
 
 from salmu_core.cli import catalogue
 from salmu_core.cli.catalogue import facts_of, installed_key, read_catalogue
-from salmu_core.plugins.registry import load_plugins
+from salmu_core.plugins.loading import load_plugins
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_reading_kept_facts_imports_neither_torch_nor_a_plugin(cache):
     code = (
         "import sys; from pathlib import Path; from salmu_core.cli.catalogue import read_catalogue;"
         f"assert read_catalogue(Path({str(cache)!r})).find('none');"
-        "print([name for name in ('torch', 'open_clip', 'salmu_core.plugins.registry') if name in sys.modules])"
+        "print([name for name in ('torch', 'open_clip', 'salmu_core.plugins.loading') if name in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

@@ -3,7 +3,7 @@
 import pytest
 
 from salmu_core import Between
-from salmu_core.plugins.registry import load_plugins
+from salmu_core.plugins.loading import load_plugins
 
 #: Method and the values that papers or released code give for options that are searched; sources stand in the methods' cards.
 PUBLISHED = [

@@ -43,7 +43,7 @@ from salmu_core.evaluation.evaluate import Evaluation, evaluate_model
 from salmu_core.evaluation.plan import plan_evaluation
 from salmu_core.metric import NotMeasurable
 from salmu_core.models.dual_encoder import DualEncoder, ModelConfig
-from salmu_core.plugins.registry import load_plugins
+from salmu_core.plugins.loading import load_plugins
 from salmu_core.runner.accelerate_setup import AUTOCAST
 from salmu_core.runner.provenance import MemoryPeak, device_name, git_commit, package_versions
 from salmu_core.spec.resolve import make_benchmark, make_metrics

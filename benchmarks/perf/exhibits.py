@@ -23,9 +23,9 @@ from salmu_core.builtin.toy import Toy
 from salmu_core.data.images import EncodedImages
 from salmu_core.data.pairs import View
 from salmu_core.data.splits import Split
-from salmu_core.evaluation.exhibits import make_exhibits, make_scene, pair_splits
 from salmu_core.evaluation.plan import EvaluationPlan
-from salmu_core.plugins.registry import load_plugins
+from salmu_core.evaluation.report_data import make_exhibits, make_scene, pair_splits
+from salmu_core.plugins.loading import load_plugins
 from salmu_core.spec.resolve import make_metrics
 
 _Made = TypeVar("_Made")

@@ -26,7 +26,7 @@ import numpy as np
 
 from records import record
 from salmu_core.files.writing import write_tensors
-from salmu_core.records.exhibits import EXHIBITS_FILE, write_exhibit
+from salmu_core.records.report_data import EXHIBITS_FILE, write_exhibit
 from salmu_core.records.schema import RunRecord, ScoreRecord
 from salmu_core.records.store import write_record
 from showings import make_exhibits

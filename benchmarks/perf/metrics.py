@@ -23,7 +23,7 @@ import torch
 
 from salmu_core import Embedded, Metric, Score, View
 from salmu_core.evaluation.bootstrap import clustered_interval
-from salmu_core.plugins.registry import load_plugins
+from salmu_core.plugins.loading import load_plugins
 from salmu_core.runner.provenance import MemoryPeak
 from salmu_core.spec.resolve import make_metrics
 from salmu_metrics import association_consistency

@@ -21,7 +21,7 @@ from salmu_core.builtin.toy import Toy
 from salmu_core.data.splits import Split
 from salmu_core.hookspecs import hookimpl
 from salmu_core.models.dual_encoder import DualEncoder, ModelConfig
-from salmu_core.plugins.registry import add_plugin, load_plugins
+from salmu_core.plugins.loading import add_plugin, load_plugins
 from salmu_core.records.schema import Package, RunSpec, Target
 from salmu_core.runner.checkpoints import Checkpoints
 from salmu_core.runner.planning import plan_run

@@ -51,7 +51,7 @@ def build_command(
     from salmu_core.cli import render
     from salmu_core.cli.progress import ProgressDisplay
     from salmu_core.errors import BadOptions
-    from salmu_core.plugins.registry import load_plugins
+    from salmu_core.plugins.loading import load_plugins
     from salmu_core.runner.progress import Progress
     from salmu_core.spec.resolve import make_benchmark
 

@@ -125,7 +125,7 @@ def _digest(content: Any) -> str:
 
 def _collect() -> dict[str, Any]:
     """Load the plugins and write down the facts."""
-    from salmu_core.plugins.registry import load_plugins
+    from salmu_core.plugins.loading import load_plugins
 
     plugins = load_plugins()
     entries = {kind: {name: facts_of(entry, plugins) for name, entry in sorted(plugins.of(kind).items())} for kind in KINDS}  # type: ignore[arg-type]

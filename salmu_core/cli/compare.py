@@ -23,7 +23,7 @@ from salmu_core.cli.arguments import (
     protocol_choice,
     run_settings,
 )
-from salmu_core.cli.showing import Showing, showing
+from salmu_core.cli.shown_rows import Showing, showing
 from salmu_core.errors import BadOptions
 
 if TYPE_CHECKING:

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from salmu_core.cli.showing import Showing
+from salmu_core.cli.shown_rows import Showing
 from salmu_core.errors import BadOptions
 
 if TYPE_CHECKING:
-    from salmu_core.plugins.registry import Plugins
+    from salmu_core.plugins.loading import Plugins
     from salmu_core.runner.planned import ComparisonResult, PlannedRun
     from salmu_core.runner.run import Settings
     from salmu_core.spec.study import Study
@@ -38,7 +38,7 @@ def carry_out(
     from salmu_core.cli import render
     from salmu_core.cli.progress import ProgressDisplay
     from salmu_core.data.processes import process_index
-    from salmu_core.plugins.registry import load_plugins
+    from salmu_core.plugins.loading import load_plugins
     from salmu_core.runner.compare import compare
     from salmu_core.runner.planned import plan_comparison, settings_of, with_options
     from salmu_core.spec.resolve import make_metrics

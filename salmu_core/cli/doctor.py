@@ -13,7 +13,7 @@ def doctor_command(as_json: bool) -> int:
     """Show versions, devices, plugins and their problems, and cache sizes. Exit code 1 when a plugin has a problem."""
     from salmu_core.cli import render
     from salmu_core.cli.command_group import installed_commands
-    from salmu_core.plugins.registry import load_plugins
+    from salmu_core.plugins.loading import load_plugins
     from salmu_core.runner.doctor import diagnose
 
     found = diagnose(load_plugins(), installed_commands())

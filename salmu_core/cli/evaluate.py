@@ -65,7 +65,7 @@ def evaluate_command(
     from salmu_core.cli.progress import ProgressDisplay
     from salmu_core.data.processes import process_index
     from salmu_core.files.writing import check_writable
-    from salmu_core.plugins.registry import load_plugins
+    from salmu_core.plugins.loading import load_plugins
     from salmu_core.runner.evaluate import evaluate
     from salmu_core.runner.run import Settings
 

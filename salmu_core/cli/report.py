@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from salmu_core.cli.showing import Showing, showing
+from salmu_core.cli.shown_rows import Showing, showing
 
 _EXAMPLES = """\b
 Examples:

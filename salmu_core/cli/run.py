@@ -83,7 +83,7 @@ def run_command(
     from salmu_core.cli import render
     from salmu_core.cli.progress import ProgressDisplay
     from salmu_core.data.processes import process_count, process_index
-    from salmu_core.plugins.registry import load_plugins
+    from salmu_core.plugins.loading import load_plugins
     from salmu_core.records.schema import RunSpec
     from salmu_core.runner.planning import plan_run
     from salmu_core.runner.standing import standing

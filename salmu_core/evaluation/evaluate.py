@@ -13,14 +13,14 @@ from salmu_core.data.cache import DataCache
 from salmu_core.data.processes import process_index
 from salmu_core.errors import PluginFailure
 from salmu_core.evaluation.embed import EmbeddingCache, Tell, embed_views
-from salmu_core.evaluation.exhibits import make_exhibits
 from salmu_core.evaluation.measure import described as described
 from salmu_core.evaluation.measure import measure, read_only
 from salmu_core.evaluation.plan import plan_evaluation
+from salmu_core.evaluation.report_data import make_exhibits
 from salmu_core.metric import Metric, NotMeasurable
 from salmu_core.models.dual_encoder import DualEncoder, Tower
 from salmu_core.plugins.process_state import ProcessState
-from salmu_core.records.exhibits import Exhibits
+from salmu_core.records.report_data import Exhibits
 from salmu_core.records.rows import CLUSTER
 from salmu_core.records.schema import ScoreRecord
 

@@ -7,7 +7,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-from salmu_core.plugins.registry import Entry
+from salmu_core.plugins.loading import Entry
 
 
 def card_of(entry: Entry[Any]) -> str | None:

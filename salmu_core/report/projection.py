@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from salmu_core.records.exhibits import Vectors
+from salmu_core.records.report_data import Vectors
 
 
 @dataclass(frozen=True)

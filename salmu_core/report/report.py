@@ -23,6 +23,7 @@ from salmu_core.comparison.leaderboard import Comparison
 from salmu_core.comparison.ranks import section
 from salmu_core.files.writing import write_text
 from salmu_core.records.schema import RunRecord
+from salmu_core.report.beside_records import Evidence, gather
 from salmu_core.report.charts import (
     costs,
     stays_forgotten,
@@ -32,11 +33,10 @@ from salmu_core.report.charts import (
     trade_off,
     trade_off_table,
 )
-from salmu_core.report.evidence import Evidence, gather
 from salmu_core.report.html import decimals, html_template
 from salmu_core.report.markdown import render_markdown
+from salmu_core.report.run_data import up_close
 from salmu_core.report.table import counts
-from salmu_core.report.up_close import up_close
 
 _ASPECTS = {
     "forgetting": "Forgetting efficacy: are the requested associations gone? The target is Clean.",

@@ -11,7 +11,7 @@ from salmu_core.comparison.compare import compare_records
 from salmu_core.data.processes import process_index
 from salmu_core.errors import PluginFailure, SalmuError
 from salmu_core.files.writing import check_writable
-from salmu_core.plugins.registry import Plugins, load_plugins
+from salmu_core.plugins.loading import Plugins, load_plugins
 from salmu_core.records.schema import RunRecord
 from salmu_core.records.store import RECORD_FILE
 from salmu_core.report.report import write_reports

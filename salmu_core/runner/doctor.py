@@ -10,7 +10,7 @@ import torch
 
 from salmu_core.files.writing import default_cache, folder_bytes
 from salmu_core.plugins.commands import Commands, failing_commands
-from salmu_core.plugins.registry import Plugins
+from salmu_core.plugins.loading import Plugins
 from salmu_core.runner.provenance import package_versions
 
 

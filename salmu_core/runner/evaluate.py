@@ -18,7 +18,7 @@ from salmu_core.files.writing import write_tensors
 from salmu_core.metric import Metric
 from salmu_core.models.dual_encoder import DualEncoder, Tower
 from salmu_core.models.loading import load_model
-from salmu_core.plugins.registry import Plugins, load_plugins
+from salmu_core.plugins.loading import Plugins, load_plugins
 from salmu_core.records.schema import Protocol, RunRecord, RunSpec, ScoreRecord, Target
 from salmu_core.records.store import RECORD_FILE, write_record
 from salmu_core.runner.accelerate_setup import AUTOCAST, open_accelerator

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from salmu_core.errors import SalmuError
-from salmu_core.plugins.registry import Plugins
+from salmu_core.plugins.loading import Plugins
 from salmu_core.runner.planned import ComparisonResult, PlannedRun
 from salmu_core.runner.run import Settings
 from salmu_core.spec.study import StudyLauncher

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from salmu_core.benchmark import Benchmark
 from salmu_core.comparison.leaderboard import Comparison
 from salmu_core.errors import SalmuError
-from salmu_core.plugins.registry import Plugins, load_plugins
+from salmu_core.plugins.loading import Plugins, load_plugins
 from salmu_core.records.schema import RunRecord, RunSpec
 from salmu_core.runner.run import Settings, finished_record
 from salmu_core.spec.presets import with_preset

@@ -11,7 +11,7 @@ from salmu_core.data.processes import process_count
 from salmu_core.evaluation.plan import plan_evaluation
 from salmu_core.files.writing import check_writable
 from salmu_core.method import FitOptions
-from salmu_core.plugins.registry import Plugins
+from salmu_core.plugins.loading import Plugins
 from salmu_core.runner.budget import SampleMeter
 from salmu_core.runner.checkpoints import disk_for_training
 from salmu_core.runner.memory import ModelCost, model_cost, training_bytes

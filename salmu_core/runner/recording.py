@@ -12,14 +12,14 @@ from accelerate import Accelerator
 from salmu_core.benchmark import Benchmark
 from salmu_core.errors import PluginFailure
 from salmu_core.evaluation.evaluate import Evaluation, described
-from salmu_core.evaluation.exhibits import make_scene
 from salmu_core.evaluation.plan import plan_evaluation
+from salmu_core.evaluation.report_data import make_scene
 from salmu_core.files.writing import write_json
 from salmu_core.metric import Metric
 from salmu_core.models.dual_encoder import WEIGHTS_FILE
-from salmu_core.plugins.registry import Plugins
+from salmu_core.plugins.loading import Plugins
 from salmu_core.records.commands import run_command
-from salmu_core.records.exhibits import EXHIBITS_FILE, SCENE_FILE, beside, write_exhibit
+from salmu_core.records.report_data import EXHIBITS_FILE, SCENE_FILE, beside, write_exhibit
 from salmu_core.records.schema import Cost, Provenance, PublishedResult, RunRecord, ScoreRecord, Status
 from salmu_core.runner.provenance import device_name, git_commit, package_versions
 from salmu_core.runner.settings import Settings

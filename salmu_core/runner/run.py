@@ -18,11 +18,11 @@ from salmu_core.evaluation.evaluate import Evaluation, evaluate_model
 from salmu_core.files.writing import check_writable, remove_leftovers, write_sealed_json, write_tensors
 from salmu_core.method import UnlearningMethod
 from salmu_core.models.dual_encoder import WEIGHTS_FILE
-from salmu_core.plugins.registry import Plugins, load_plugins
-from salmu_core.records.exhibits import EXHIBITS_FILE, SCENE_FILE
+from salmu_core.plugins.loading import Plugins, load_plugins
+from salmu_core.records.report_data import EXHIBITS_FILE, SCENE_FILE
 from salmu_core.records.schema import Protocol, RunRecord, RunSpec, Status
 from salmu_core.records.store import RECORD_FILE, read_record, write_record
-from salmu_core.report.evidence import HISTORY_FILE
+from salmu_core.report.beside_records import HISTORY_FILE
 from salmu_core.runner.accelerate_setup import open_accelerator
 from salmu_core.runner.budget import SampleMeter
 from salmu_core.runner.checkpoints import Checkpoints

@@ -10,7 +10,7 @@ from typing import Any
 from salmu_core.data.cache import DataCache
 from salmu_core.evaluation.embed import EmbeddingCache
 from salmu_core.files.writing import default_cache
-from salmu_core.plugins.registry import Plugins
+from salmu_core.plugins.loading import Plugins
 from salmu_core.runner.progress import Progress
 from salmu_core.spec.execution import Execution
 

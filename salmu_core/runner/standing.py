@@ -6,7 +6,7 @@ from pathlib import Path
 
 from salmu_core.comparison.compare import compare_records
 from salmu_core.comparison.leaderboard import Row
-from salmu_core.plugins.registry import Plugins
+from salmu_core.plugins.loading import Plugins
 from salmu_core.records.schema import RunRecord
 from salmu_core.runner.planned import reference_specs
 from salmu_core.runner.run import Settings, run_resolved

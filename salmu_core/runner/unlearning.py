@@ -26,9 +26,9 @@ from salmu_core.models.dual_encoder import WEIGHTS_FILE, DualEncoder
 from salmu_core.models.loading import load_model
 from salmu_core.models.row_count import RowCount
 from salmu_core.plugins.calls import plugin_code
-from salmu_core.plugins.registry import Plugins
+from salmu_core.plugins.loading import Plugins
 from salmu_core.records.schema import Status
-from salmu_core.report.evidence import HISTORY_FILE
+from salmu_core.report.beside_records import HISTORY_FILE
 from salmu_core.runner.accelerate_setup import AUTOCAST
 from salmu_core.runner.budget import SampleMeter, rows_to_encode
 from salmu_core.runner.checkpoints import Checkpoints, disk_for_training

@@ -20,7 +20,7 @@ import torch
 
 from salmu_core.benchmark import Benchmark
 from salmu_core.errors import PluginFailure, SalmuError, UnknownName
-from salmu_core.plugins.registry import Plugins, load_plugins
+from salmu_core.plugins.loading import Plugins, load_plugins
 from salmu_core.records.schema import RunSpec
 from salmu_core.runner.parent import die_with_parent
 from salmu_core.runner.run import run_resolved

@@ -29,8 +29,8 @@ from salmu_core import errors
 from salmu_core.data.processes import process_count
 from salmu_core.errors import BadRecord, SalmuError
 from salmu_core.evaluation.evaluate import Evaluation
+from salmu_core.plugins.loading import Plugins, new_manager
 from salmu_core.plugins.own_packages import is_own
-from salmu_core.plugins.registry import Plugins, new_manager
 from salmu_core.records.schema import RunRecord
 from salmu_core.records.store import RECORD_FILE, read_record, write_record
 from salmu_core.runner.progress import Progress

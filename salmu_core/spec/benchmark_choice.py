@@ -11,7 +11,7 @@ from typing import Any
 from salmu_core.benchmark import Benchmark
 from salmu_core.errors import BadData, BadRecord
 from salmu_core.models.dual_encoder import DualEncoder
-from salmu_core.plugins.registry import Plugins
+from salmu_core.plugins.loading import Plugins
 from salmu_core.records.schema import RunRecord
 from salmu_core.records.store import RECORD_FILE, read_record
 from salmu_core.spec.resolve import check_data, standard_benchmark

@@ -14,7 +14,7 @@ from salmu_core.evaluation.pair_cosine import PairCosine
 from salmu_core.method import UnlearningMethod
 from salmu_core.metric import Metric
 from salmu_core.options import parse_options
-from salmu_core.plugins.registry import Entry, PluginProblem, Plugins
+from salmu_core.plugins.loading import Entry, PluginProblem, Plugins
 from salmu_core.records.schema import RunRecord, RunSpec
 from salmu_core.records.store import RECORD_FILE, read_record
 from salmu_core.spec.presets import with_preset

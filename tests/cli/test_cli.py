@@ -68,7 +68,7 @@ def test_run_and_evaluate(tmp_path):
 
 
 def test_compare_skips_what_is_done_and_report_reads_it_again(tmp_path, monkeypatch):
-    monkeypatch.setattr("salmu_core.plugins.registry.load_plugins", toy_plugins)
+    monkeypatch.setattr("salmu_core.plugins.loading.load_plugins", toy_plugins)
     folder = tmp_path / "all"
     arguments = ["compare", "weight-edit", "raises", "--benchmark", "toy", "--out", str(folder), "--cpu", "--workers", "1"]
     first = CliRunner().invoke(cli, [*arguments, "--json"], standalone_mode=False)
@@ -82,7 +82,7 @@ def test_compare_skips_what_is_done_and_report_reads_it_again(tmp_path, monkeypa
 
 
 def test_a_run_ends_with_the_verdict_and_stands_between_its_references(tmp_path, monkeypatch):
-    monkeypatch.setattr("salmu_core.plugins.registry.load_plugins", toy_plugins)
+    monkeypatch.setattr("salmu_core.plugins.loading.load_plugins", toy_plugins)
     monkeypatch.setenv("SALMU_CACHE", str(tmp_path / "cache"))
     result = _salmu("run", "weight-edit", "--benchmark", "toy", "--out", str(tmp_path / "run"), "--cpu")
     assert result.exit_code == 0

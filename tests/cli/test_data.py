@@ -16,7 +16,7 @@ from salmu_core.cli.main import cli, main
 from salmu_core.errors import BadOptions
 from salmu_core.hookspecs import hookimpl
 from salmu_core.layout import Finding, Layout
-from salmu_core.plugins.registry import add_plugin, load_plugins
+from salmu_core.plugins.loading import add_plugin, load_plugins
 from salmu_core.records.schema import Package
 from salmu_core.spec.study import results_folder
 
@@ -81,7 +81,7 @@ def with_layout(monkeypatch):
         assert not plugins.problems
         return plugins
 
-    monkeypatch.setattr("salmu_core.plugins.registry.load_plugins", load)
+    monkeypatch.setattr("salmu_core.plugins.loading.load_plugins", load)
 
 
 def _data(*arguments: str):

@@ -64,7 +64,7 @@ def test_a_wrong_command_line_is_noticed(paths_need_not_exist):
 
 
 def test_methods_in_command_lines_exist(paths_need_not_exist):
-    from salmu_core.plugins.registry import load_plugins
+    from salmu_core.plugins.loading import load_plugins
 
     pytest.importorskip("salmu_slug")
     plugins = load_plugins()

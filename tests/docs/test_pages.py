@@ -8,7 +8,7 @@ import pytest
 
 from salmu_authors.testing import check_method
 from salmu_core import __all__ as public
-from salmu_core.plugins.registry import add_plugin
+from salmu_core.plugins.loading import add_plugin
 from salmu_core.records.schema import Package
 from toy_methods import toy_plugins
 

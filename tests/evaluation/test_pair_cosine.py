@@ -7,7 +7,7 @@ import torch
 from salmu_core.builtin.toy import Toy
 from salmu_core.data.pairs import Embedded
 from salmu_core.evaluation.pair_cosine import PairCosine
-from salmu_core.plugins.registry import load_plugins
+from salmu_core.plugins.loading import load_plugins
 from salmu_core.spec.resolve import make_metrics
 from toy_methods import toy_plugins
 

@@ -31,7 +31,7 @@ from salmu_core.models.dual_encoder import DualEncoder
 from salmu_core.models.loading import load_model
 from salmu_core.models.processor import Processor
 from salmu_core.records.attacks import AUDITS_FILE, AuditResult, read_attacks, write_attacks
-from salmu_core.records.exhibits import Exhibits, Similarities, read_exhibits, write_exhibit
+from salmu_core.records.report_data import Exhibits, Similarities, read_exhibits, write_exhibit
 from salmu_core.records.rows import check_rows, read_cluster_sums
 from salmu_core.records.store import read_record, write_record
 from salmu_core.runner.checkpoints import Checkpoints

@@ -169,7 +169,7 @@ def test_help_completion_and_hints_import_neither_torch_nor_a_method_plugin():
         "cli.main(['--help'], standalone_mode=False)\n"
         "assert cli.shell_complete(click.Context(cli), 'co')\n"
         "with contextlib.suppress(click.UsageError): cli.main(['comapre'], standalone_mode=False)\n"
-        "heavy = {'torch', 'salmu_core.plugins.registry', 'salmu_core.method', 'plotly', 'pydantic', 'numpy'} & set(sys.modules)\n"
+        "heavy = {'torch', 'salmu_core.plugins.loading', 'salmu_core.method', 'plotly', 'pydantic', 'numpy'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
         "from importlib.metadata import entry_points\n"
         "methods = {point.module.split('.')[0] for point in entry_points(group='salmu')} & set(sys.modules)\n"

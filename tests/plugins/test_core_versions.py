@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from salmu_core import __version__
 from salmu_core.cli.main import cli
 from salmu_core.plugins.core_versions import core_requirements, unsupported
-from salmu_core.plugins.registry import load_plugins
+from salmu_core.plugins.loading import load_plugins
 from toy_methods import Ascent, as_plugin
 
 
@@ -59,7 +59,7 @@ def test_a_plugin_for_another_salmu_is_a_problem_with_advice_and_is_not_imported
 
 @pytest.mark.parametrize("command", ["list-methods", "doctor"])
 def test_the_command_line_names_it_and_goes_on(command, monkeypatch):
-    monkeypatch.setattr("salmu_core.plugins.registry.importlib.metadata.entry_points", lambda group: [_entry(["salmu>=99"])])
+    monkeypatch.setattr("salmu_core.plugins.loading.importlib.metadata.entry_points", lambda group: [_entry(["salmu>=99"])])
     monkeypatch.setattr("salmu_core.cli.render.err.width", 300)
     result = CliRunner().invoke(cli, [command], catch_exceptions=False, standalone_mode=False)
     assert "it works with salmu >=99" in result.output + result.stderr

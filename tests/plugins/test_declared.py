@@ -9,7 +9,7 @@ from salmu_core.benchmark import Counted
 from salmu_core.builtin.toy import Toy
 from salmu_core.errors import BadOptions
 from salmu_core.plugins.declared import allowed_values, declared_types
-from salmu_core.plugins.registry import Plugins, add_plugin, new_manager
+from salmu_core.plugins.loading import Plugins, add_plugin, new_manager
 from salmu_core.records.schema import Package
 from toy_methods import METHODS, Ascent, Hooks, MeanCosine, toy_plugins
 

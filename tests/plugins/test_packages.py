@@ -12,7 +12,7 @@ import pytest
 from salmu_authors.testing import check_command
 from salmu_core.cli import core_commands
 from salmu_core.plugins.commands import COMMAND_GROUP, load_commands
-from salmu_core.plugins.registry import GROUP, load_plugins
+from salmu_core.plugins.loading import GROUP, load_plugins
 
 ROOT = Path(__file__).parents[2]
 #: Package -> the commands that it adds.

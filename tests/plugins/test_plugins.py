@@ -11,7 +11,7 @@ import torch
 from records import record as make_record
 from salmu_core import hookimpl
 from salmu_core.errors import AmbiguousName, UnknownName
-from salmu_core.plugins.registry import add_plugin, load_plugins
+from salmu_core.plugins.loading import add_plugin, load_plugins
 from salmu_core.records.schema import Package, RunSpec
 from salmu_core.records.store import write_record
 from salmu_core.spec.resolve import resolve

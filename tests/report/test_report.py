@@ -197,7 +197,7 @@ def test_reports_are_made_without_torch_or_plugins(tmp_path, comparison):
         write_record(tmp_path / str(number), item)
     code = (
         "import sys; from salmu_core.cli.main import cli; cli.main(['report', sys.argv[1]], standalone_mode=False);"
-        "heavy = {'torch', 'open_clip', 'accelerate', 'salmu_core.plugins.registry'} & set(sys.modules); assert not heavy, heavy"
+        "heavy = {'torch', 'open_clip', 'accelerate', 'salmu_core.plugins.loading'} & set(sys.modules); assert not heavy, heavy"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

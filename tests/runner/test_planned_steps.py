@@ -12,7 +12,7 @@ from salmu_authors.testing.context import toy_context
 from salmu_core import Batch, Budget, FitOptions, LossMethod, Pairs
 from salmu_core.builtin.toy import Toy
 from salmu_core.errors import BadData, BudgetExceeded, SalmuError
-from salmu_core.plugins.registry import load_plugins
+from salmu_core.plugins.loading import load_plugins
 from salmu_core.records.schema import RunSpec
 from salmu_core.runner import context
 from salmu_core.runner.budget import SampleMeter

@@ -70,7 +70,7 @@ def test_a_disk_without_room_for_checkpoints_is_found_before_training(tmp_path, 
 
 
 def test_a_dry_run_of_a_comparison_lists_its_runs_and_starts_none(tmp_path, monkeypatch):
-    monkeypatch.setattr("salmu_core.plugins.registry.load_plugins", toy_plugins)
+    monkeypatch.setattr("salmu_core.plugins.loading.load_plugins", toy_plugins)
     command = ["compare", "ascent", "weight-edit", "--benchmark", "toy", "--cpu", "--seeds", "0,1", "--out", str(tmp_path)]
     CliRunner().invoke(cli, [*command[:1], "none", *command[3:]], catch_exceptions=False, standalone_mode=False)
     done = CliRunner().invoke(cli, [*command, "--dry-run", "--json"], catch_exceptions=False, standalone_mode=False)

@@ -35,7 +35,7 @@ from plugin_faults import (
 from salmu_core import compare, load_model
 from salmu_core.builtin.toy import Toy
 from salmu_core.evaluation.evaluate import evaluate_model
-from salmu_core.plugins.registry import Plugins, add_plugin
+from salmu_core.plugins.loading import Plugins, add_plugin
 from salmu_core.records.schema import Package, RunRecord
 from salmu_core.records.store import read_record
 from salmu_core.runner.run import Settings, run

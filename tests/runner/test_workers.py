@@ -12,8 +12,8 @@ import psutil
 import pytest
 
 from salmu_core import compare
+from salmu_core.plugins.loading import load_plugins
 from salmu_core.plugins.own_packages import is_own, own_packages
-from salmu_core.plugins.registry import load_plugins
 from salmu_core.records.attacks import read_attacks
 from salmu_core.records.schema import RunSpec
 from salmu_core.records.store import read_record

@@ -25,7 +25,7 @@ workers = 1
 
 @pytest.fixture(autouse=True)
 def toys(monkeypatch):
-    monkeypatch.setattr("salmu_core.plugins.registry.load_plugins", toy_plugins)
+    monkeypatch.setattr("salmu_core.plugins.loading.load_plugins", toy_plugins)
 
 
 def _salmu(*arguments):

@@ -15,7 +15,7 @@ with install_import_hook(
 ):
     pass
 
-from salmu_core.plugins.registry import Plugins
+from salmu_core.plugins.loading import Plugins
 from toy_methods import toy_plugins
 
 

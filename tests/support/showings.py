@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from salmu_core.records.exhibits import (
+from salmu_core.records.report_data import (
     BINS,
     EXHIBITS_FILE,
     SCENE_FILE,

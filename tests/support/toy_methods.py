@@ -23,7 +23,7 @@ from salmu_core import (
     hookimpl,
 )
 from salmu_core.losses import contrastive_loss, pair_cosine
-from salmu_core.plugins.registry import Plugins, add_plugin, new_manager
+from salmu_core.plugins.loading import Plugins, add_plugin, new_manager
 from salmu_core.records.schema import Package
 from salmu_core.runner.context import UnlearnContext
 

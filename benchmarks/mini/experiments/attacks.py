@@ -34,7 +34,7 @@ from salmu_core.comparison.falls import fall_tests
 from salmu_core.comparison.verdict import judge
 from salmu_core.files.writing import write_json, write_text
 from salmu_core.models.dual_encoder import WEIGHTS_FILE
-from salmu_core.plugins.registry import Plugins, load_plugins
+from salmu_core.plugins.loading import Plugins, load_plugins
 from salmu_core.records.attacks import read_attacks
 from salmu_core.records.store import read_record
 from salmu_core.runner.compare import PlannedRun, plan_comparison

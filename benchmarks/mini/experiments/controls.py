@@ -24,7 +24,7 @@ from salmu_core.comparison.compare import compare_records
 from salmu_core.comparison.leaderboard import CONTROL, Comparison, Row
 from salmu_core.comparison.overall import INDISCRIMINATE
 from salmu_core.files.writing import write_json, write_text
-from salmu_core.plugins.registry import load_plugins
+from salmu_core.plugins.loading import load_plugins
 from salmu_core.records.schema import RunRecord
 from salmu_core.records.store import read_record
 from salmu_core.report.table import leaderboard_renderables

@@ -28,7 +28,7 @@ from planned import carry_out
 
 from salmu_core.files.writing import write_json
 from salmu_core.options import Between
-from salmu_core.plugins.registry import Plugins, load_plugins
+from salmu_core.plugins.loading import Plugins, load_plugins
 from salmu_core.records.schema import RunRecord
 from salmu_core.runner.compare import MethodChoice, PlannedRun, plan_comparison
 from salmu_core.runner.run import Settings

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from planned import carry_out
 
 from salmu_core.files.writing import write_json
-from salmu_core.plugins.registry import load_plugins
+from salmu_core.plugins.loading import load_plugins
 from salmu_core.records.schema import RunRecord
 from salmu_core.runner.compare import PlannedRun, plan_comparison
 from salmu_core.runner.run import Settings

@@ -27,7 +27,7 @@ from planned import carry_out
 
 from salmu_core.comparison.overall import basis
 from salmu_core.files.writing import write_json, write_text
-from salmu_core.plugins.registry import load_plugins
+from salmu_core.plugins.loading import load_plugins
 from salmu_core.records.schema import RunRecord, ScoreRecord
 from salmu_core.runner.compare import MethodChoice, PlannedRun, plan_comparison
 from salmu_core.runner.run import Settings

@@ -27,7 +27,7 @@ import torch
 
 from salmu_core.files.writing import write_text
 from salmu_core.method import LossMethod
-from salmu_core.plugins.registry import Plugins, load_plugins
+from salmu_core.plugins.loading import Plugins, load_plugins
 from salmu_core.runner.run import Settings
 from salmu_core.spec.presets import preset_file
 from salmu_tune.search import Trial, make_grounds, tune

@@ -119,7 +119,7 @@ class Measured:
 
 def measure(benchmark: Mini) -> Measured:
     """All metrics that count on `mini` and are installed, and the cosines and shares of the requirements."""
-    from salmu_core.plugins.registry import load_plugins
+    from salmu_core.plugins.loading import load_plugins
     from salmu_core.spec.resolve import make_metrics
 
     metrics = [metric for metric in make_metrics(load_plugins()) if metric.name in (benchmark.scoring or {})]

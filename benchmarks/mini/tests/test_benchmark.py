@@ -15,7 +15,7 @@ from salmu_authors.testing import check_benchmark
 from salmu_core import DualEncoder, SalmuError, Split
 from salmu_core.errors import BadData, NotBuilt
 from salmu_core.options import parse_options
-from salmu_core.plugins.registry import load_plugins
+from salmu_core.plugins.loading import load_plugins
 from salmu_core.runner.fit_job import Fit
 from salmu_core.spec.presets import preset_file
 from salmu_mini import Mini, shipped

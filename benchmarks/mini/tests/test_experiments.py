@@ -17,7 +17,7 @@ from curves_report import Curve, Point, at_level, curves_of, page
 from old_and_new import DOCS, RESULTS, docs, rows_of, title_of
 
 from salmu_core.options import Between
-from salmu_core.plugins.registry import load_plugins
+from salmu_core.plugins.loading import load_plugins
 from salmu_core.runner.run import Settings
 
 pytest.importorskip("salmu_audits")

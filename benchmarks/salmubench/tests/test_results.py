@@ -19,7 +19,7 @@ from salmu_core.builtin.toy import TOY_MODEL
 from salmu_core.comparison.compare import compare_records
 from salmu_core.errors import BadRecord
 from salmu_core.models.dual_encoder import DualEncoder
-from salmu_core.plugins.registry import Plugins, add_plugin
+from salmu_core.plugins.loading import Plugins, add_plugin
 from salmu_core.records.schema import Package, RunRecord, RunSpec
 from salmu_core.records.store import read_record
 from salmu_core.runner.compare import compare

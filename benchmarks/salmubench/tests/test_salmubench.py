@@ -16,7 +16,7 @@ from salmu_core.errors import BadCheckpoint, BadData, BadOptions
 from salmu_core.files.writing import write_json, write_tensors
 from salmu_core.models.dual_encoder import DualEncoder, ModelConfig
 from salmu_core.options import parse_options
-from salmu_core.plugins.registry import Plugins, load_plugins
+from salmu_core.plugins.loading import Plugins, load_plugins
 from salmu_core.records.schema import RunSpec
 from salmu_core.runner.run import Settings, run
 from salmu_core.spec.resolve import resolve

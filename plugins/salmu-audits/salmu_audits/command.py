@@ -49,7 +49,7 @@ def audit_command(
     from salmu_core.cli import render
     from salmu_core.cli.progress import ProgressDisplay
     from salmu_core.data.processes import process_index
-    from salmu_core.plugins.registry import load_plugins
+    from salmu_core.plugins.loading import load_plugins
     from salmu_core.runner.run import Settings
 
     options: dict[str, dict[str, str]] = {}

@@ -12,7 +12,7 @@ from salmu_core.benchmark import Benchmark
 from salmu_core.data.processes import process_count
 from salmu_core.errors import SalmuError
 from salmu_core.models.loading import load_model
-from salmu_core.plugins.registry import Plugins
+from salmu_core.plugins.loading import Plugins
 from salmu_core.records.store import read_record
 from salmu_core.runner.accelerate_setup import open_accelerator
 from salmu_core.runner.run import Settings

@@ -25,7 +25,7 @@ from salmu_core.models.dual_encoder import DualEncoder
 from salmu_core.models.loading import load_model
 from salmu_core.options import parse_options
 from salmu_core.plugins.calls import plugin_code
-from salmu_core.plugins.registry import PluginProblem, Plugins, load_plugins
+from salmu_core.plugins.loading import PluginProblem, Plugins, load_plugins
 from salmu_core.records.attacks import AUDITS_FILE as AUDITS_FILE
 from salmu_core.records.attacks import AuditResult as AuditResult
 from salmu_core.records.attacks import attacks_of, merged, read_attacks, write_attacks

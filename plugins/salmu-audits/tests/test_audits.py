@@ -17,7 +17,7 @@ from salmu_core import Leak, SalmuError
 from salmu_core.builtin.toy import Toy
 from salmu_core.data.splits import Split
 from salmu_core.metric import NotMeasurable
-from salmu_core.plugins.registry import load_plugins
+from salmu_core.plugins.loading import load_plugins
 from salmu_core.records.attacks import attacks_of
 from salmu_core.runner.accelerate_setup import open_accelerator
 from salmu_core.runner.audit_context import AuditContext

@@ -13,7 +13,7 @@ from salmu_core import Audit, Field, Leak, Options, compare
 from salmu_core.builtin.toy import Toy
 from salmu_core.errors import UnknownName
 from salmu_core.files.writing import write_sealed_json
-from salmu_core.plugins.registry import add_plugin
+from salmu_core.plugins.loading import add_plugin
 from salmu_core.records.attacks import AUDITS_FILE, AuditResult, read_attacks
 from salmu_core.records.schema import Package
 from salmu_core.records.store import read_record

@@ -25,7 +25,7 @@ from salmu_core.files.writing import write_text
 from salmu_core.method import FitOptions
 from salmu_core.options import describe_options
 from salmu_core.plugins.commands import COMMAND_GROUP, Commands
-from salmu_core.plugins.registry import GROUP, Kind, Plugins
+from salmu_core.plugins.loading import GROUP, Kind, Plugins
 
 PluginKind = Literal["loss", "multi-stage", "weights", "metric", "benchmark", "command"]
 _REGISTERED: Mapping[PluginKind, Kind | Literal["command"]] = {

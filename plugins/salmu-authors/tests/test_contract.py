@@ -239,7 +239,7 @@ def test_pytest_offers_the_fixtures_and_imports_nothing_heavy_for_them(tmp_path)
     (tmp_path / "test_elsewhere.py").write_text(
         "import sys\n"
         "def test_light():\n"
-        "    heavy = {'torch', 'open_clip', 'salmu_core.plugins.registry', 'salmu_authors.testing'} & set(sys.modules)\n"
+        "    heavy = {'torch', 'open_clip', 'salmu_core.plugins.loading', 'salmu_authors.testing'} & set(sys.modules)\n"
         "    assert not heavy, heavy\n"
         "def test_heavy(toy_benchmark, tiny_dual_encoder, toy_views, toy_run):\n"
         "    assert toy_benchmark.name == 'toy'\n"

@@ -64,7 +64,7 @@ def tried(written):
     tests = [str(written / kind / "tests") for kind in KINDS]
     code = (
         "import json, sys, torch; torch.set_num_threads(1)\n"
-        "from salmu_core.plugins.registry import load_plugins\n"
+        "from salmu_core.plugins.loading import load_plugins\n"
         "from salmu_core.cli.command_group import installed_commands\n"
         "from salmu_authors.testing import report_named\n"
         "plugins = load_plugins()\n"

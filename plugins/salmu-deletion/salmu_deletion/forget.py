@@ -19,7 +19,7 @@ from salmu_core.layout import Finding
 from salmu_core.models.dual_encoder import DualEncoder
 from salmu_core.models.loading import load_model
 from salmu_core.options import parse_options
-from salmu_core.plugins.registry import Plugins, load_plugins
+from salmu_core.plugins.loading import Plugins, load_plugins
 from salmu_core.records.references import REFERENCES
 from salmu_core.records.schema import RunRecord, RunSpec, Target
 from salmu_core.runner.progress import Progress

@@ -15,7 +15,7 @@ from salmu_core.evaluation.evaluate import evaluate_model
 from salmu_core.evaluation.retrieval import RetainRetrieval
 from salmu_core.models.dual_encoder import DualEncoder
 from salmu_core.models.loading import load_model
-from salmu_core.plugins.registry import Plugins
+from salmu_core.plugins.loading import Plugins
 from salmu_core.records.schema import RunRecord, Target
 from salmu_core.runner.accelerate_setup import AUTOCAST, open_accelerator
 from salmu_core.runner.run import Settings

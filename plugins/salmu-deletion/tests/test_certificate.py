@@ -234,7 +234,7 @@ def test_audits_count_only_where_they_are_of_this_model(folder):
 
 
 def test_the_command_writes_verifies_and_overwrites_nothing(folder, monkeypatch, capsys):
-    monkeypatch.setattr("salmu_core.plugins.registry.load_plugins", toy_plugins)
+    monkeypatch.setattr("salmu_core.plugins.loading.load_plugins", toy_plugins)
     done = CliRunner().invoke(cli, ["certificate", str(folder)], standalone_mode=False)
     assert done.return_value == 0, done.output
     assert "Not signed" in done.output

@@ -160,7 +160,7 @@ def test_the_command_says_it_at_80_columns_and_ends_with_3_over_budget(given, fi
     monkeypatch.setenv("COLUMNS", "80")
     words = ["forget", "--after", str(first.folder), "--forget", str(tmp_path / "second.csv"), "--retain", given["retain"]]
     words += ["--columns", "image=photo,caption=text,identity=person_id", "--method", "none", "--cpu"]
-    from salmu_core.plugins.registry import load_plugins
+    from salmu_core.plugins.loading import load_plugins
 
     assert load_plugins().methods
     done = CliRunner().invoke(

@@ -141,7 +141,7 @@ def test_the_command_checks_only_when_asked_and_says_by_its_exit_code(given, tmp
 
 
 def test_the_command_runs_and_speaks_in_sentences(given, tmp_path, monkeypatch):
-    monkeypatch.setattr("salmu_core.plugins.registry.load_plugins", toy_plugins)
+    monkeypatch.setattr("salmu_core.plugins.loading.load_plugins", toy_plugins)
     out = tmp_path / "out"
     arguments = ["forget", "--model", given["model"], "--forget", given["forget"], "--retain", given["retain"], "--cpu"]
     arguments += ["--columns", "image=photo,caption=text,identity=person_id", "--method", "weight-edit", "--out", str(out)]

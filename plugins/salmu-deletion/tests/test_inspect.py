@@ -14,7 +14,7 @@ from salmu_core.cli.main import cli
 from salmu_core.data.pairs import View
 from salmu_core.errors import BadCheckpoint, BadData, BadOptions, BadRecord, UnknownName
 from salmu_core.models.loading import load_model
-from salmu_core.plugins.registry import add_plugin
+from salmu_core.plugins.loading import add_plugin
 from salmu_core.records.schema import Package
 from salmu_core.runner.run import Settings, run
 from salmu_deletion.forget import forget, own_data, plan, settings_for
@@ -155,7 +155,7 @@ def test_people_and_facts_are_listed_by_where_they_stand(opened):
 
 
 def test_the_command_prints_json_and_a_page(opened, tmp_path, monkeypatch):
-    monkeypatch.setattr("salmu_core.plugins.registry.load_plugins", _plugins)
+    monkeypatch.setattr("salmu_core.plugins.loading.load_plugins", _plugins)
     page = tmp_path / "page.html"
     arguments = ["inspect", str(opened.folder), "--identity", "00000003", "--cpu"]
     done = CliRunner().invoke(cli, [*arguments, "--json", "--html", str(page)], catch_exceptions=False)

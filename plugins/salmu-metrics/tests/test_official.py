@@ -10,7 +10,7 @@ import torch
 
 from salmu_core import NotMeasurable
 from salmu_core.errors import BadOptions
-from salmu_core.plugins.registry import Plugins, add_plugin, new_manager
+from salmu_core.plugins.loading import Plugins, add_plugin, new_manager
 from salmu_core.records.schema import Package, RunSpec
 from salmu_core.spec.resolve import make_metrics
 from salmu_metrics import ACS, AssocStr, CoreAssoc, IdZSC, PrivPref, RetFail, held_out_verdicts, official_shuffle

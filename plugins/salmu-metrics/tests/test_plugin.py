@@ -14,7 +14,7 @@ from salmu_authors.testing import check_metric
 from salmu_core import Metric, NotMeasurable
 from salmu_core.builtin.toy import Toy
 from salmu_core.evaluation.evaluate import evaluate_model
-from salmu_core.plugins.registry import Plugins, add_plugin, new_manager
+from salmu_core.plugins.loading import Plugins, add_plugin, new_manager
 from salmu_core.records.schema import Package
 
 FOLDER = Path(__file__).resolve().parents[1]

@@ -20,7 +20,7 @@ from salmu_core.errors import BadOptions, BadRecord, OutputError
 from salmu_core.files.seals import file_checksum, read_json
 from salmu_core.files.writing import read_tensors, write_sealed_json, write_tensors
 from salmu_core.models.loading import load_model
-from salmu_core.plugins.registry import add_plugin
+from salmu_core.plugins.loading import add_plugin
 from salmu_core.records.attacks import AUDITS_FILE, AuditResult, read_attacks, write_attacks
 from salmu_core.records.schema import Package, RunSpec
 from salmu_core.records.store import read_record, write_record
@@ -356,7 +356,7 @@ def test_a_submission_is_replaced_when_asked(root, place):
 
 
 def test_the_commands_say_what_came_of_each_submission(root, place, monkeypatch):
-    monkeypatch.setattr("salmu_core.plugins.registry.load_plugins", plugins)
+    monkeypatch.setattr("salmu_core.plugins.loading.load_plugins", plugins)
     monkeypatch.setenv("SALMU_CACHE", str(root / "cache"))
     arguments = ["board", str(place), "--cpu", "--kept", str(place / "kept")]
     found = CliRunner().invoke(cli, [*arguments, "--site", str(place / "site")], catch_exceptions=False)

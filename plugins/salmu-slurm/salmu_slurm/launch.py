@@ -24,7 +24,7 @@ from salmu_core.data.processes import process_count
 from salmu_core.errors import BadOptions, SalmuError
 from salmu_core.files.writing import check_writable, write_json
 from salmu_core.hookspecs import hookimpl
-from salmu_core.plugins.registry import Plugins, load_plugins
+from salmu_core.plugins.loading import Plugins, load_plugins
 from salmu_core.records.schema import RunRecord, RunSpec
 from salmu_core.records.store import RECORD_FILE, read_record
 from salmu_core.runner.accelerate_setup import leave_process_group

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from salmu_core import hookimpl
-from salmu_core.plugins.registry import Plugins
+from salmu_core.plugins.loading import Plugins
 from salmu_core.runner.jobs import Launched
 from salmu_core.runner.planned import PlannedRun
 from salmu_core.runner.run import Settings

@@ -71,7 +71,7 @@ def tune_command(
     from salmu_core.cli import render
     from salmu_core.cli.progress import ProgressDisplay
     from salmu_core.errors import BadOptions
-    from salmu_core.plugins.registry import load_plugins
+    from salmu_core.plugins.loading import load_plugins
     from salmu_core.spec.resolve import standard_benchmark
     from salmu_core.spec.study import results_folder
     from salmu_tune.search import Trial, tune

@@ -12,7 +12,7 @@ from salmu_core.errors import BadOptions
 from salmu_core.files.writing import check_writable, write_json
 from salmu_core.method import UnlearningMethod
 from salmu_core.models.dual_encoder import WEIGHTS_FILE
-from salmu_core.plugins.registry import Entry, Plugins, load_plugins
+from salmu_core.plugins.loading import Entry, Plugins, load_plugins
 from salmu_core.records.schema import RunRecord, RunSpec
 from salmu_core.runner.provenance import package_versions
 from salmu_core.runner.run import ROWS_FILE, Settings, run_resolved

@@ -172,7 +172,7 @@ class Validation(Benchmark):
 
     def __init__(self, options: AnyOptions | None = None, cache: Path | None = None) -> None:
         super().__init__(options, cache)
-        from salmu_core.plugins.registry import load_plugins
+        from salmu_core.plugins.loading import load_plugins
         from salmu_core.spec.resolve import make_benchmark
 
         if self.options.base == self.name:

@@ -12,7 +12,7 @@ from salmu_core.builtin.toy import Toy
 from salmu_core.errors import BadOptions
 from salmu_core.evaluation.mismatch import mismatch
 from salmu_core.losses import pair_cosine
-from salmu_core.plugins.registry import add_plugin
+from salmu_core.plugins.loading import add_plugin
 from salmu_core.records.schema import Package, ScoreRecord
 from salmu_core.runner.run import Settings
 from salmu_core.spec.presets import preset_file, with_preset

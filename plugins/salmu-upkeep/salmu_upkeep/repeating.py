@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from salmu_core.errors import BadRecord
-from salmu_core.plugins.registry import Plugins, load_plugins
+from salmu_core.plugins.loading import Plugins, load_plugins
 from salmu_core.records.schema import RunRecord
 from salmu_core.records.store import read_record
 from salmu_core.runner.run import Settings, run

@@ -13,7 +13,7 @@ from salmu_core.evaluation.evaluate import Evaluation, evaluate_model
 from salmu_core.files.writing import write_tensors
 from salmu_core.metric import Metric
 from salmu_core.models.loading import load_model
-from salmu_core.plugins.registry import Plugins, load_plugins
+from salmu_core.plugins.loading import Plugins, load_plugins
 from salmu_core.records.schema import RunRecord
 from salmu_core.records.store import RECORD_FILE, read_record, write_record
 from salmu_core.runner.run import Settings

@@ -182,7 +182,7 @@ def test_the_command_says_where_and_ends_cleanly_at_ctrl_c_without_torch(folder)
         "import signal, sys; from salmu_core.cli.main import main\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs ignore it
         "try:\n    main(['serve', sys.argv[1], '--port', '0'])\n"
-        "finally:\n    heavy = {'torch', 'salmu_core.plugins.registry'} & set(sys.modules); print('heavy', heavy, flush=True)"
+        "finally:\n    heavy = {'torch', 'salmu_core.plugins.loading'} & set(sys.modules); print('heavy', heavy, flush=True)"
     )
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(

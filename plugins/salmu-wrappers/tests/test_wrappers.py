@@ -98,7 +98,7 @@ def test_a_full_mask_holds_what_no_forget_pair_reaches_though_retain_pairs_would
 
 
 def METHODS_OF_OTHERS():  # noqa: N802
-    from salmu_core.plugins.registry import load_plugins
+    from salmu_core.plugins.loading import load_plugins
 
     return load_plugins().methods
 

@@ -46,7 +46,7 @@ def check_command(name: str, settings: tuple[str, ...], only: tuple[str, ...], q
     from salmu_core.cli import render
     from salmu_core.cli.command_group import installed_commands
     from salmu_core.errors import BadOptions
-    from salmu_core.plugins.registry import load_plugins
+    from salmu_core.plugins.loading import load_plugins
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the toy's tensors are too small to share out

@@ -47,7 +47,7 @@ def new_plugin_command(name: str, kind: Any, out: Path | None, as_json: bool) ->
     from salmu_authors.scaffold import new_plugin
     from salmu_core.cli import render
     from salmu_core.cli.command_group import installed_commands
-    from salmu_core.plugins.registry import load_plugins
+    from salmu_core.plugins.loading import load_plugins
 
     plugin, folder, written = new_plugin(name, kind, out, load_plugins(), installed_commands())
     if as_json:

@@ -20,8 +20,8 @@ from salmu_core.errors import EvaluationLocked, SalmuError
 from salmu_core.metric import Metric
 from salmu_core.models.dual_encoder import DualEncoder
 from salmu_core.plugins.calls import plugin_code
+from salmu_core.plugins.loading import Entry
 from salmu_core.plugins.process_state import ProcessState
-from salmu_core.plugins.registry import Entry
 from salmu_core.records.schema import Target
 
 BENCHMARK_CHECKS = Checks()

@@ -18,7 +18,7 @@ from salmu_core.method import UnlearningMethod
 from salmu_core.metric import Metric
 from salmu_core.options import parse_options
 from salmu_core.plugins.commands import CommandEntry, CommandInfo, Commands
-from salmu_core.plugins.registry import Entry, Kind, Plugins, require_class
+from salmu_core.plugins.loading import Entry, Kind, Plugins, require_class
 
 #: Kinds that can be checked, in the order in which a name is looked up.
 KINDS: tuple[Kind, ...] = ("method", "metric", "benchmark")

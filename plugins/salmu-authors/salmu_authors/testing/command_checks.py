@@ -20,7 +20,7 @@ check = COMMAND_CHECKS.add
 
 _LONGEST_SUMMARY = 80
 #: What takes long to import. A command imports these inside its function.
-_HEAVY = ("torch", "open_clip", "accelerate", "transformers", "pandas", "scipy", "plotly", "salmu_core.plugins.registry")
+_HEAVY = ("torch", "open_clip", "accelerate", "transformers", "pandas", "scipy", "plotly", "salmu_core.plugins.loading")
 
 
 class CommandTrial:

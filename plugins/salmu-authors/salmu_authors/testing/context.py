@@ -10,7 +10,7 @@ from salmu_core.benchmark import Benchmark, evaluation_locked
 from salmu_core.builtin.toy import Toy
 from salmu_core.data.pixels import PairStore
 from salmu_core.method import UnlearningMethod
-from salmu_core.plugins.registry import load_plugins
+from salmu_core.plugins.loading import load_plugins
 from salmu_core.runner.accelerate_setup import open_accelerator
 from salmu_core.runner.budget import SampleMeter
 from salmu_core.runner.context import UnlearnContext

@@ -10,7 +10,7 @@ from salmu_authors.testing.contract import Checks, NotApplicable
 from salmu_authors.testing.package import requirement_fault
 from salmu_core.errors import BadOptions, PluginFailure
 from salmu_core.options import describe_options, parse_options
-from salmu_core.plugins.registry import require_class
+from salmu_core.plugins.loading import require_class
 
 _LONGEST_SUMMARY = 160
 

@@ -32,8 +32,8 @@ from salmu_core.models.dual_encoder import DualEncoder
 from salmu_core.models.processor import Processor
 from salmu_core.options import OneOf
 from salmu_core.plugins.calls import plugin_code
+from salmu_core.plugins.loading import Entry
 from salmu_core.plugins.process_state import ProcessState
-from salmu_core.plugins.registry import Entry
 from salmu_core.records.schema import RunRecord
 from salmu_core.runner.accelerate_setup import open_accelerator
 from salmu_core.runner.budget import SampleMeter

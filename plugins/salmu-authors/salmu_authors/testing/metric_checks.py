@@ -24,8 +24,8 @@ from salmu_core.evaluation.evaluate import evaluate_model
 from salmu_core.evaluation.plan import plan_evaluation
 from salmu_core.metric import Metric, NotMeasurable, Score
 from salmu_core.plugins.calls import plugin_code
+from salmu_core.plugins.loading import Entry
 from salmu_core.plugins.process_state import ProcessState
-from salmu_core.plugins.registry import Entry
 from salmu_core.records.schema import Aspect, ScoreRecord, Target
 
 METRIC_CHECKS = Checks()

@@ -20,7 +20,7 @@ from salmu_core.options import parse_options
 from salmu_core.plugins.cards import card_of, package_text
 from salmu_core.plugins.commands import COMMAND_GROUP, CommandEntry, CommandInfo
 from salmu_core.plugins.core_versions import core_requirements, unsupported
-from salmu_core.plugins.registry import GROUP, Entry
+from salmu_core.plugins.loading import GROUP, Entry
 
 #: Headings of a method's card, in order.
 CARD_HEADINGS = ("Idea", "Objective", "Data it sees", "Options", "When it fails", "Cost", "Paper", "Departures", "Use")

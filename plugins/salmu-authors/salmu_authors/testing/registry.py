@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from salmu_core.method import UnlearningMethod
-from salmu_core.plugins.registry import Entry, Kind, Plugins, load_plugins, new_manager
+from salmu_core.plugins.loading import Entry, Kind, Plugins, load_plugins, new_manager
 from salmu_core.records.schema import Package
 from salmu_core.spec.resolve import make_method
 

@@ -14,7 +14,7 @@ from salmu_core.comparison.statements import recovered_words, statements, verdic
 from salmu_core.data.splits import Split
 from salmu_core.errors import BadCheckpoint, BadRecord
 from salmu_core.models.loading import load_model
-from salmu_core.plugins.registry import Plugins, load_plugins
+from salmu_core.plugins.loading import Plugins, load_plugins
 from salmu_core.records.attacks import Attacked, read_attacks
 from salmu_core.records.redact import public_record
 from salmu_core.records.references import find_references, reference

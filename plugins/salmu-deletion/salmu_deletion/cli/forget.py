@@ -109,7 +109,7 @@ def forget_command(
     from salmu_core.cli.progress import ProgressDisplay
     from salmu_core.data.processes import process_index
     from salmu_core.errors import BadOptions
-    from salmu_core.plugins.registry import load_plugins
+    from salmu_core.plugins.loading import load_plugins
     from salmu_deletion.forget import check, forget, own_data, plan, settings_for
     from salmu_deletion.own_data.check import errors_of
     from salmu_deletion.own_data.columns import parse_columns

@@ -50,7 +50,7 @@ def inspect_command(
     from salmu_core.cli.progress import ProgressDisplay
     from salmu_core.errors import BadOptions, OutputError
     from salmu_core.files.writing import write_text
-    from salmu_core.plugins.registry import load_plugins
+    from salmu_core.plugins.loading import load_plugins
     from salmu_core.runner.run import Settings
     from salmu_deletion.inspection.inspect import inspect, open_run, people
 

@@ -17,7 +17,7 @@ from salmu_core.errors import BadCheckpoint, BadOptions, BadRecord, SalmuError
 from salmu_core.evaluation.plan import plan_evaluation
 from salmu_core.models.dual_encoder import DualEncoder
 from salmu_core.models.loading import load_model
-from salmu_core.plugins.registry import Plugins, load_plugins
+from salmu_core.plugins.loading import Plugins, load_plugins
 from salmu_core.records.attacks import read_attacks
 from salmu_core.records.schema import RunRecord
 from salmu_core.records.store import read_record

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from salmu_core.plugins.registry import Plugins, add_plugin
+from salmu_core.plugins.loading import Plugins, add_plugin
 from salmu_core.records.schema import Package
 from salmu_deletion import plugin
 from toy_methods import toy_plugins as core_plugins

@@ -20,7 +20,7 @@ from salmu_core.files.seals import json_checksum, read_json
 from salmu_core.files.writing import write_sealed_json
 from salmu_core.models.dual_encoder import WEIGHTS_FILE, DualEncoder
 from salmu_core.models.loading import load_model
-from salmu_core.plugins.registry import Plugins
+from salmu_core.plugins.loading import Plugins
 from salmu_core.records.attacks import AUDITS_FILE, read_attacks
 from salmu_core.records.rows import check_rows
 from salmu_core.records.schema import Package, RunRecord

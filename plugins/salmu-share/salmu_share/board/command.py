@@ -138,7 +138,7 @@ def board_command(
         return 0
     from salmu_core.cli.progress import ProgressDisplay
     from salmu_core.files.writing import default_cache
-    from salmu_core.plugins.registry import load_plugins
+    from salmu_core.plugins.loading import load_plugins
     from salmu_core.runner.run import Settings
     from salmu_share.board.check import Checks, Outcome
     from salmu_share.board.site import check_board

@@ -20,8 +20,8 @@ from salmu_core.files.seals import file_checksum, sealed_json
 from salmu_core.files.writing import default_cache, write_text
 from salmu_core.models.dual_encoder import WEIGHTS_FILE
 from salmu_core.models.loading import load_model
+from salmu_core.plugins.loading import Plugins, load_plugins
 from salmu_core.plugins.own_packages import is_own
-from salmu_core.plugins.registry import Plugins, load_plugins
 from salmu_core.records.attacks import AUDITS_FILE, read_attacks
 from salmu_core.records.redact import public_record
 from salmu_core.records.references import find_references

@@ -15,7 +15,7 @@ from salmu_core.cli.arguments import benchmark_options, complete_names, data_dir
 if TYPE_CHECKING:
     from salmu_core.benchmark import Download, Terms
     from salmu_core.layout import Finding, Layout
-    from salmu_core.plugins.registry import Plugins
+    from salmu_core.plugins.loading import Plugins
 
 _MARKS = {"error": "red", "warning": "yellow", "fact": "dim"}
 _bench_seed = click.option("--bench-seed", type=click.IntRange(min=0), help="The benchmark's seed.")
@@ -67,7 +67,7 @@ def pull_command(
     from salmu_core.benchmark import BuildStep
     from salmu_core.cli import render
     from salmu_core.cli.progress import ProgressDisplay
-    from salmu_core.plugins.registry import load_plugins
+    from salmu_core.plugins.loading import load_plugins
     from salmu_core.runner.progress import Progress
     from salmu_core.spec.resolve import make_benchmark
 
@@ -121,7 +121,7 @@ def check_command(folder: Path, layout_name: str | None, no_decode: bool, as_jso
     from salmu_core.cli import render
     from salmu_core.cli.progress import ProgressDisplay
     from salmu_core.errors import BadData
-    from salmu_core.plugins.registry import load_plugins
+    from salmu_core.plugins.loading import load_plugins
     from salmu_core.runner.progress import Progress
 
     plugins = load_plugins()
@@ -178,7 +178,7 @@ def export_command(
     from salmu_core.cli import render
     from salmu_core.cli.progress import ProgressDisplay
     from salmu_core.files.writing import folder_bytes
-    from salmu_core.plugins.registry import load_plugins
+    from salmu_core.plugins.loading import load_plugins
     from salmu_core.runner.progress import Progress
     from salmu_core.spec.resolve import make_benchmark
 

@@ -26,7 +26,7 @@ def replay_command(record: Path, tolerance: float, out: Path | None, cpu: bool, 
     from salmu_core.cli import render
     from salmu_core.cli.progress import ProgressDisplay
     from salmu_core.data.processes import process_index
-    from salmu_core.plugins.registry import load_plugins
+    from salmu_core.plugins.loading import load_plugins
     from salmu_core.runner.run import Settings
     from salmu_upkeep.repeating import replay
 

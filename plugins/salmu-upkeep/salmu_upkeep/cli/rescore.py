@@ -14,7 +14,7 @@ def rescore_command(folder: Path) -> int:
     once, or stays as it was. Exit code 1 when a record could not be looked at.
     """
     from salmu_core.cli import render
-    from salmu_core.plugins.registry import load_plugins
+    from salmu_core.plugins.loading import load_plugins
     from salmu_upkeep.rescoring import rescore
 
     plugins = load_plugins()

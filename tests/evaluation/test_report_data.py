@@ -14,9 +14,9 @@ from salmu_core.builtin.toy import Toy
 from salmu_core.data.pairs import Embedded
 from salmu_core.errors import EvaluationLocked
 from salmu_core.evaluation.embed import embed_views
-from salmu_core.evaluation.exhibits import NEAREST, ROWS, SHOWN, make_exhibits, make_scene, pair_splits
 from salmu_core.evaluation.plan import EvaluationPlan, plan_evaluation
-from salmu_core.records.exhibits import (
+from salmu_core.evaluation.report_data import NEAREST, ROWS, SHOWN, make_exhibits, make_scene, pair_splits
+from salmu_core.records.report_data import (
     BINS,
     EXHIBITS_FILE,
     LIMIT_BYTES,

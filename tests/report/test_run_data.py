@@ -10,11 +10,19 @@ import pytest
 from records import COMPROMISED, record, references
 from salmu_core.comparison.compare import compare_records
 from salmu_core.errors import BadRecord
-from salmu_core.records.exhibits import EXHIBITS_FILE, SCENE_FILE, Vectors, beside, read_exhibits, read_scene, write_exhibit
+from salmu_core.records.report_data import (
+    EXHIBITS_FILE,
+    SCENE_FILE,
+    Vectors,
+    beside,
+    read_exhibits,
+    read_scene,
+    write_exhibit,
+)
 from salmu_core.records.store import load_records
-from salmu_core.report.evidence import CURVE_POINTS, gather
+from salmu_core.report.beside_records import CURVE_POINTS, gather
 from salmu_core.report.projection import Projection
-from salmu_core.report.up_close import up_close
+from salmu_core.report.run_data import up_close
 from showings import ROWS, make_exhibits, make_scene, write_results
 
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from salmu_core.comparison.explain import explain
 from salmu_core.comparison.leaderboard import Comparison, Row
-from salmu_core.records.exhibits import Exhibits, Retrieval
-from salmu_core.report.evidence import Curve, Evidence
+from salmu_core.records.report_data import Exhibits, Retrieval
+from salmu_core.report.beside_records import Curve, Evidence
 from salmu_core.report.projection import Projection
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from salmu_core.errors import BadRecord, DamagedFile
 from salmu_core.files.seals import read_json
-from salmu_core.records.exhibits import EXHIBITS_FILE, SCENE_FILE, Exhibits, Scene, beside, read_exhibits, read_scene
+from salmu_core.records.report_data import EXHIBITS_FILE, SCENE_FILE, Exhibits, Scene, beside, read_exhibits, read_scene
 from salmu_core.records.schema import RunRecord
 from salmu_core.records.store import RECORD_FILE
 

@@ -23,7 +23,7 @@ from salmu_core.benchmark import Benchmark
 from salmu_core.data.pairs import Embedded, View
 from salmu_core.data.splits import Split
 from salmu_core.evaluation.plan import EvaluationPlan
-from salmu_core.records.exhibits import (
+from salmu_core.records.report_data import (
     BINS,
     LIMIT_BYTES,
     Exhibits,
