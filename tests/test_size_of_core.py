@@ -6,13 +6,12 @@ from pathlib import Path
 import pytest
 
 CORE = Path(__file__).parents[1] / "salmu_core"
-MOST_LINES, MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_FUNCTION, MOST_LONG_FUNCTIONS, MOST_FILES_ON_TOP = 21_500, 350, 60, 5, 12
+MOST_LINES, MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_FUNCTION, MOST_LONG_FUNCTIONS, MOST_FILES_ON_TOP = 21_000, 350, 60, 5, 12
 #: Functions that are longer, and why they are left whole.
 LONG = {
     "runner.fit.fit": "the training loop, which is to be read from top to bottom",
     "runner.recording.make_record": "one constructor: a line for each field of a record",
     "comparison.verdict.judge": "the rules of a verdict in the order in which they are checked",
-    "models.hub_errors.explain": "a table of causes, one branch for each answer of the hub",
 }
 #: Modules that name each other's types in annotations and import nothing when they run: the contract speaks of what is handed out
 #: by the parts that rest on it.

@@ -11,6 +11,7 @@ from salmu_core.models.config import CONFIG_FILE, ModelConfig, check_config, rea
 from salmu_core.models.dual_encoder import DualEncoder
 from salmu_core.models.hf_layout import from_hf_weights
 from salmu_core.models.hf_settings import is_hf_clip, other_architecture, read_hf_config
+from salmu_core.models.sources import fetched
 from salmu_core.models.weights import check_numbers, read_weights, without_constants
 
 
@@ -19,8 +20,8 @@ def load_model(source: str | Path, *, like: ModelConfig | None = None) -> DualEn
 
     Args:
         source: a directory with `open_clip_config.json` (a run directory is one), a `.safetensors`, `.pt`, `.pth` or `.bin`
-            file, an index of shards, a directory of `transformers.CLIPModel`, or an open_clip name starting with `hf-hub:`
-            (OWNER/NAME, perhaps @REVISION) or `local-dir:`.
+            file, an index of shards, a directory of `transformers.CLIPModel`, an open_clip name starting with `local-dir:`, or a
+            name of a source that a package offers: `hf-hub:OWNER/NAME`, perhaps with @REVISION.
         like: architecture of a checkpoint that has no `open_clip_config.json` beside it.
 
     Raises:
@@ -28,8 +29,9 @@ def load_model(source: str | Path, *, like: ModelConfig | None = None) -> DualEn
         HubError: a model on the hub that is not there, not for this user, or out of reach.
     """
     text = str(source)
-    if text.startswith("hf-hub:"):
-        return _load_from_hub(text)
+    if (files := fetched(text)) is not None:
+        config_path, weights = files
+        return _with_weights(read_config(config_path, online=True), read_weights(weights), text)
     path = Path(text.removeprefix("local-dir:"))
     if path.is_dir() and is_hf_clip(path):
         model_cfg, preprocess_cfg = read_hf_config(path)
@@ -81,12 +83,3 @@ def _with_weights(config: ModelConfig, weights: dict[str, Tensor], source: str) 
     check_numbers(weights, expected, source)
     model.clip.load_state_dict(weights)
     return model.float().eval()
-
-
-def _load_from_hub(name: str) -> DualEncoder:
-    """open_clip's `hf-hub:` names: fetch and check config and weights, then load as any checkpoint."""
-    from salmu_core.models.hub import fetch_model
-
-    repository, _, revision = name.removeprefix("hf-hub:").partition("@")
-    config_path, weights = fetch_model(repository, revision or None)
-    return _with_weights(read_config(config_path, online=True), read_weights(weights), name)

@@ -18,7 +18,7 @@ from salmu_core.benchmark import BuildStep, Download, Report, Terms
 from salmu_core.errors import BadData, BadOptions
 from salmu_core.files.seals import folder_checksums
 from salmu_core.files.writing import write_sealed_json
-from salmu_core.models import hub
+from salmu_hub import fetching as hub
 from salmu_mini.shipped import contents, copy_parts
 
 #: What a repository holds: instance -> SHA-256 of its files, and the terms of all.
@@ -70,7 +70,7 @@ class Source:
         """What the repository says of itself.
 
         Raises:
-            HubError: see `salmu_core.models.hub.fetch`.
+            HubError: see `salmu_hub.fetching.fetch`.
             BadData: it holds no instances of mini.
         """
         try:
@@ -125,7 +125,7 @@ class Source:
         Raises:
             BadOptions: it is not there.
             BadData: it is not what the index says.
-            HubError, OutputError: see `salmu_core.models.hub.fetch`.
+            HubError, OutputError: see `salmu_hub.fetching.fetch`.
         """
         expected = self.files_of(instance)
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from salmu_core.benchmark import BuildStep, Download, Report, Terms
 from salmu_core.errors import HubError
 from salmu_core.files.writing import visible
-from salmu_core.models import hub
+from salmu_hub import fetching as hub
 from salmubench import layout
 
 Which = Literal["clean", "compromised"]

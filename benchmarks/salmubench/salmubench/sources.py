@@ -14,10 +14,10 @@ from typing import Literal
 from salmu_core.benchmark import Download, Report
 from salmu_core.errors import BadCheckpoint, NotBuilt
 from salmu_core.files.digests import FileDigests
-from salmu_core.models import hub as core_hub
 from salmu_core.models.dual_encoder import CONFIG_FILE, DualEncoder, ModelConfig
 from salmu_core.models.loading import load_model
 from salmu_core.models.weights import weight_files
+from salmu_hub import fetching as core_hub
 from salmubench import hub
 
 _HUB = re.compile(r"hf-hub:[^/@\s]+/[^/@\s]+@[0-9a-f]{40}")
@@ -78,7 +78,7 @@ class ModelSource:
 
         Raises:
             BadCheckpoint: a path where nothing is.
-            HubError: see `salmu_core.models.hub.fetch`.
+            HubError: see `salmu_hub.fetching.fetch`.
         """
         if self.here() is not None:
             return

@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 from salmu_core.errors import BadCheckpoint, BadRecord
-from salmu_core.models.hub import OPEN_CLIP_CONFIG
 from salmu_core.models.loading import load_model
 from salmu_core.records.attacks import Attacked
 from salmu_core.records.schema import RunRecord
 from salmu_core.records.store import RECORD_FILE
+from salmu_hub.fetching import OPEN_CLIP_CONFIG
 
 
 def weights_of(record: RunRecord, folder: Path, *, force: bool = False) -> Path:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from salmu_core.models.hub_errors import explain as explain
+from salmu_hub.hub_errors import explain as explain
 
 
 def byte_counter(tell: Callable[[int], None]) -> type:

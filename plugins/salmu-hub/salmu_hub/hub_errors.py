@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from salmu_core.errors import HubError
-from salmu_core.models.hub_repository import Repository
+from salmu_hub.repository import Repository
 
 
 def offline_error(repository: Repository) -> HubError:

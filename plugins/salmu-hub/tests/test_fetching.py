@@ -9,9 +9,9 @@ import torch
 from hub_stub import TOKEN, HubStub, running_hub
 from salmu_core.builtin.toy import TOY_MODEL
 from salmu_core.errors import BadCheckpoint, BadData, HubError, OutputError
-from salmu_core.models import hub as reading
 from salmu_core.models.dual_encoder import DualEncoder
 from salmu_core.models.loading import load_model
+from salmu_hub import fetching as reading
 
 COMMIT = "b76aa3885a696969e51de4786c9f92e8064b4679"
 WANTED = reading.Repository("dataset", "owner/data", COMMIT, ("meta.json", "data/*.parquet"))

@@ -15,11 +15,11 @@ from typing import Any
 
 from salmu_core.errors import BadData, HubError, OutputError
 from salmu_core.files.writing import default_cache, write_json
-from salmu_core.models.hub_checksums import is_whole
-from salmu_core.models.hub_errors import explain as explain
-from salmu_core.models.hub_errors import explained, offline_error
-from salmu_core.models.hub_progress import byte_counter
-from salmu_core.models.hub_repository import HubFile, Listing, Repository
+from salmu_hub.checksums import is_whole
+from salmu_hub.hub_errors import explain as explain
+from salmu_hub.hub_errors import explained, offline_error
+from salmu_hub.progress import byte_counter
+from salmu_hub.repository import HubFile, Listing, Repository
 
 #: Told of every stretch of a download: stage, bytes done, bytes in all.
 Tell = Callable[[str, int, int], None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from salmu_core.models.hub_repository import HubFile
+from salmu_hub.repository import HubFile
 
 
 def is_whole(content: Path | bytes, file: HubFile) -> bool:
