@@ -192,7 +192,7 @@ class Slug(UnlearningMethod):
         )
 
     def planned_steps(self, rows: Mapping[Role, int], meter: SampleMeter, make_method: MakeMethod) -> int | None:
-        """There are no steps, but evaluations, which one pair each must do for at least."""
+        """None: it takes no optimiser steps. Check that the budget holds one pair for each evaluation."""
         options = self.options
         evaluations = options.candidates * options.evaluations * (2 if options.tower == "both" else 1)
         for split, fewest in (("forget", 1), ("retain", 2)):

@@ -1,4 +1,4 @@
-"""The processes of a job of this machine: how they find each other, and that none waits for one that died."""
+"""Connect the processes of one job on this machine, and stop them when one of them has died."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import torch.distributed as dist
 
-#: Processes of one job end within moments of each other; the one that still waits after this waits for a dead one.
+#: Processes of one job end within moments of each other. A process that waits longer than this waits for a dead one.
 SECONDS_TO_FOLLOW = 60.0
 
 
