@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from salmu_core.benchmark import Budget as Budget
     from salmu_core.benchmark import BuildStep as BuildStep
     from salmu_core.benchmark import Counted as Counted
-    from salmu_core.benchmark import Download as Download
     from salmu_core.benchmark import PublishedRow as PublishedRow
     from salmu_core.benchmark import Report as Report
     from salmu_core.benchmark import SplitInfo as SplitInfo
-    from salmu_core.benchmark import Terms as Terms
+    from salmu_core.data.downloads import Download as Download
+    from salmu_core.data.downloads import Terms as Terms
     from salmu_core.data.images import EncodedImages as EncodedImages
     from salmu_core.data.pairs import Batch as Batch
     from salmu_core.data.pairs import Embedded as Embedded
@@ -85,7 +85,7 @@ _HOMES = {
     "BuildStep": "benchmark",
     "CommandInfo": "plugins.commands",
     "Counted": "benchmark",
-    "Download": "benchmark",
+    "Download": "data.downloads",
     "DualEncoder": "models.dual_encoder",
     "Embedded": "data.pairs",
     "EncodedImages": "data.images",
@@ -114,7 +114,7 @@ _HOMES = {
     "Study": "spec.study",
     "StudyMethod": "spec.study",
     "Target": "records.schema",
-    "Terms": "benchmark",
+    "Terms": "data.downloads",
     "MakeMethod": "runner.context",
     "SampleMeter": "runner.budget",
     "UnlearnContext": "runner.context",

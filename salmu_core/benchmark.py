@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
+from salmu_core.data.downloads import Download as Download
+from salmu_core.data.downloads import Terms as Terms
 from salmu_core.data.pairs import Role, Side
 from salmu_core.data.splits import Split
 from salmu_core.errors import BadData, BadOptions, EvaluationLocked, UnknownName
@@ -87,21 +89,6 @@ Report = Callable[[BuildStep], None]
 
 
 @dataclass(frozen=True)
-class Download:
-    """Something that `build` would fetch.
-
-    Args:
-        what: in words, e.g. "dataset cvc-mmu/salmubench-512-redistributed at b76aa388".
-        size: bytes still to be fetched; None when that cannot be known now.
-        place: where it will be kept.
-    """
-
-    what: str
-    size: int | None
-    place: str
-
-
-@dataclass(frozen=True)
 class PublishedRow:
     """Numbers that others measured, shown beside a benchmark's own rows and never ranked.
 
@@ -120,25 +107,6 @@ class PublishedRow:
     source: str = ""
     note: str = ""
     reference: Target | None = None
-
-
-@dataclass(frozen=True)
-class Terms:
-    """Conditions under which a model or data are given out. Whatever is made from them carries the conditions on.
-
-    Args:
-        what: e.g. "model OWNER/NAME".
-        page: where they stand, and are accepted.
-        words: the conditions in a sentence or two, as far as they are known.
-        licence: as the page states it; empty where it states none.
-        gated: the page has to be visited and the terms accepted, before anything can be fetched.
-    """
-
-    what: str
-    page: str
-    words: str
-    licence: str = ""
-    gated: bool = False
 
 
 @dataclass(frozen=True)

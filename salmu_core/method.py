@@ -81,7 +81,7 @@ class UnlearningMethod(ABC):
     oracle: ClassVar[bool] = False  # True when it sees the Clean model: ranked apart
     fewest_rows: ClassVar[int] = 1  # forget rows below which its loss is the same whatever they are
     fewest_identities: ClassVar[int] = 1  # different ones in forget below which what it measures is not defined
-    former_package: ClassVar[str | None] = None  # that it was in before: its finished runs are found again
+    former_package: ClassVar[str | None] = None  # the package it was in before, so that finished runs are found
     search: ClassVar[SearchSpace] = {}  # what `salmu tune` tries; the option that matters most first
     Options: ClassVar[type[Options]] = Options  # a subclass of Options, with a default for every option
 

@@ -92,7 +92,7 @@ def members(cls: type) -> Iterator[Member]:
     for name, words in said.items():
         if name not in hints and name in _attributes(cls):
             yield Member(name, "", "", "", _cell(words))
-    for name, item in vars(cls).items():
+    for name, item in _own_members(cls):
         if isinstance(item, property) and not name.startswith("_"):
             text = item.fget.__annotations__.get("return", "") if item.fget else ""
             yield Member(name, _type(text), "", "", _cell(_sentence(item)))
@@ -113,9 +113,22 @@ def _hints(cls: type) -> dict[str, tuple[str, Any]]:
     return found
 
 
+def _public() -> set[Any]:
+    """The classes that have a table of their own."""
+    return {getattr(salmu_core, name) for names in GROUPS.values() for name in names}
+
+
+def _own_members(cls: type) -> Iterator[tuple[str, Any]]:
+    """Members of a class, and of bases in salmu that have no table."""
+    public = _public()
+    for base in cls.__mro__:
+        if base is cls or (base.__module__.startswith("salmu_core") and base not in public):
+            yield from vars(base).items()
+
+
 def _own_names(cls: type, hints: dict[str, Any]) -> list[str]:
     """What a class states itself: what a public base states stands in the base's table."""
-    public = {getattr(salmu_core, name) for names in GROUPS.values() for name in names}
+    public = _public()
     told: set[str] = set()
     for base in cls.__mro__[1:]:
         if base in public:

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from salmu_authors.testing import check_benchmark, check_command, check_metric
 from salmu_core import Settings, run
 from salmu_core.errors import SalmuError
-from salmu_core.plugins.registry import add_plugin
+from salmu_core.plugins.loading import add_plugin
 from salmu_core.records.schema import Package
 from snippets import ROOT, blocks
 from toy_methods import toy_plugins

@@ -8,7 +8,7 @@ import pytest
 
 from salmu_core.builtin.toy import Toy
 from salmu_core.errors import BadData, BadRecord
-from salmu_core.plugins.registry import add_plugin
+from salmu_core.plugins.loading import add_plugin
 from salmu_core.records.schema import Package
 from salmu_core.runner.evaluate import evaluate
 from salmu_core.runner.run import Settings, run
