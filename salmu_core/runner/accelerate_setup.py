@@ -54,7 +54,8 @@ def open_accelerator(
         ) from error
     if log_with is not None and not accelerator.trackers and not accelerator.log_with:
         raise SalmuError(
-            f"The tracker '{log_with}' is not installed.", "pip install 'salmu[trackers]' for tensorboard, or wandb, or trackio."
+            f"The tracker '{log_with}' is not installed.",
+            "pip install 'salmu[trackers]' for tensorboard, or wandb, or trackio.",
         )
     rounding = torch.get_float32_matmul_precision()
     try:

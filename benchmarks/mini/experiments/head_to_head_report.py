@@ -40,7 +40,7 @@ from paper import IN_THE_PAPER, WITHOUT_NUMBERS, baseline_rows, holdout_distance
 
 from salmu_core.comparison.overall import Parts, basis
 from salmu_core.files.writing import write_text
-from salmu_core.plugins.registry import load_plugins
+from salmu_core.plugins.loading import load_plugins
 from salmu_core.records.schema import ScoreRecord
 
 PAGE = RESULTS.parent / "head_to_head.md"

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Literal
 
 from salmu_core.benchmark import Terms
 from salmu_core.errors import HubError
-from salmu_core.models.hub import OPEN_CLIP_WEIGHTS, is_offline
-from salmu_core.models.hub_checksums import is_whole
-from salmu_core.models.hub_errors import explained
-from salmu_core.models.hub_repository import HubFile, Repository
 from salmu_core.records.schema import RunRecord
 from salmu_core.records.store import RECORD_FILE
+from salmu_hub.checksums import is_whole
+from salmu_hub.fetching import OPEN_CLIP_WEIGHTS, is_offline
+from salmu_hub.hub_errors import explained
+from salmu_hub.repository import HubFile, Repository
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

@@ -9,14 +9,14 @@ from typing import Literal
 from salmu_core.benchmark import Terms
 from salmu_core.errors import BadRecord, SalmuError
 from salmu_core.files.seals import sealed_json
-from salmu_core.models.hub import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS
-from salmu_core.plugins.registry import Plugins, load_plugins
+from salmu_core.plugins.loading import Plugins, load_plugins
 from salmu_core.records.attacks import AUDITS_FILE, read_attacks
 from salmu_core.records.redact import public_record
 from salmu_core.records.references import find_references
 from salmu_core.records.schema import RunRecord
 from salmu_core.records.store import RECORD_FILE, read_record
 from salmu_core.spec.resolve import make_benchmark
+from salmu_hub.fetching import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS
 from salmu_share.card import make_card
 from salmu_share.hub_commit import Publication, Pushed, check_name, upload, url_of
 from salmu_share.hub_results import results_file
