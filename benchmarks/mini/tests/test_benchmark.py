@@ -125,7 +125,7 @@ def test_values_are_those_that_the_captions_mention(tiny: Mini) -> None:
             r"split 'forget', row 0 \(.*no entry",
         ),
         (lambda folder: next((folder / "data").glob("forget-*")).unlink(), "split 'forget' has no file"),
-        (lambda folder: next((folder / "data").glob("forget-*")).write_bytes(b"PAR1"), "no readable parquet file"),
+        (lambda folder: next((folder / "data").glob("forget-*")).write_bytes(b"PAR1"), "not a readable parquet file"),
     ],
 )
 def test_a_damaged_snapshot_names_what_is_wrong(tiny: Mini, tmp_path: Path, damage, words: str) -> None:

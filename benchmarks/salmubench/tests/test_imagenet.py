@@ -138,11 +138,11 @@ def _cut_tar(path: Path) -> None:
         (lambda path: _bad_tar(path, [("a.jpg", b"x")]), "0.tar', entry a.jpg: there is neither a.cls"),
         (lambda path: _bad_tar(path, [("a.jpg", b"x"), ("a.cls", b"tench")]), "entry a.cls holds no label: b'tench'"),
         (lambda path: _bad_tar(path, [("a.jpg", b"x"), ("a.cls", b"1000")]), "entry a.jpg: the label is 1000"),
-        (lambda path: (path / "0.tar").write_bytes(b"nonsense"), "no readable tar file"),
+        (lambda path: (path / "0.tar").write_bytes(b"nonsense"), "not a readable tar file"),
         (_cut_tar, "ends inside a.jpg"),
         (lambda path: write_parquet(path / "a.parquet", [1], image="picture"), "lacks the column image.*"),
         (lambda path: write_parquet(path / "test-0.parquet", [-1]), "row 0: the label is -1"),
-        (lambda path: (path / "a.parquet").write_bytes(b"PAR1"), "no readable parquet file"),
+        (lambda path: (path / "a.parquet").write_bytes(b"PAR1"), "not a readable parquet file"),
     ],
 )
 def test_what_cannot_be_used_is_named(tmp_path: Path, make, words: str) -> None:

@@ -238,7 +238,7 @@ def test_links_and_devices_are_refused_by_name(tmp_path, picture, kind, ending):
                 info.type, info.linkname, data = kind, f"a.{ending}", b""
             info.size = len(data)
             file.addfile(info, io.BytesIO(data))
-    with pytest.raises(BadData, match=rf"b\.{ending} is a (link|device) and no file"):
+    with pytest.raises(BadData, match=rf"b\.{ending} is a (link|device) and not a file"):
         read_table(tmp_path / "t.tar", {})
 
 

@@ -335,7 +335,7 @@ def test_whole_weights_are_taken_as_well(root, tmp_path, checks):
         (["explodes"], {}, BadRecord, "diverged"),
         (["reference-clean"], {}, BadRecord, "reference row"),
         (["weight-edit", "ascent"], {}, BadRecord, "these runs are of 2"),
-        (["nothing"], {}, BadRecord, "no run directory"),
+        (["nothing"], {}, BadRecord, "not a run directory"),
         (["ascent"], {"requirement": "-e ."}, BadOptions, "is not a requirement"),
         (["ascent"], {"weights": "hf-hub:me/clip"}, BadOptions, "40 digits"),
         (["weight-edit", "weight-edit-1"], {"weights": "hf-hub:me/clip@" + "0" * 40}, BadOptions, "several runs"),

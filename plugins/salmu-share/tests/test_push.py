@@ -180,7 +180,7 @@ def test_the_command_prints_the_address_and_nothing_else(hub, runs):
         ("failed", BadRecord, r"(?s)failed: .*ZeroDivisionError: a bug of the method.*made no model"),
         ("diverged", BadRecord, r"(?s)diverged.*--force publishes it with a warning"),
         ("reference", BadRecord, "a reference row, which made no model"),
-        ("no run", BadRecord, "no run directory"),
+        ("no run", BadRecord, "not a run directory"),
         ("changed", BadCheckpoint, "is not the model that the scores"),
         ("no rows", BadRecord, "no per-row scores"),
         ("name", HubError, "OWNER/NAME"),
