@@ -10,6 +10,7 @@ import pytest
 from salmu_core.cli import catalogue
 from salmu_core.cli.catalogue import facts_of, installed_key, read_catalogue
 from salmu_core.plugins.loading import load_plugins
+from salmu_core.spec.resolve import shipped_presets
 
 
 @pytest.fixture
@@ -32,11 +33,12 @@ def package(tmp_path, monkeypatch):
 
 def test_the_kept_facts_are_those_of_the_plugins(cache):
     kept, plugins = read_catalogue(cache), load_plugins()
+    presets = shipped_presets(plugins)
     for kind in catalogue.KINDS:
         assert list(kept.of(kind)) == sorted(plugins.of(kind))
     for name in ("toy", "none"):
         entry = next(plugins.of(kind)[name] for kind in catalogue.KINDS if name in plugins.of(kind))
-        assert kept.of(entry.kind)[name] == json.loads(json.dumps(facts_of(entry, plugins), default=str))
+        assert kept.of(entry.kind)[name] == json.loads(json.dumps(facts_of(entry, presets), default=str))
 
 
 def test_reading_kept_facts_imports_neither_torch_nor_a_plugin(cache):

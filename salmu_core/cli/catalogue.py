@@ -126,23 +126,24 @@ def _digest(content: Any) -> str:
 def _collect() -> dict[str, Any]:
     """Load the plugins and write down the facts."""
     from salmu_core.plugins.loading import load_plugins
+    from salmu_core.spec.resolve import shipped_presets
 
     plugins = load_plugins()
-    entries = {kind: {name: facts_of(entry, plugins) for name, entry in sorted(plugins.of(kind).items())} for kind in KINDS}  # type: ignore[arg-type]
+    presets = shipped_presets(plugins)
+    entries = {kind: {name: facts_of(entry, presets) for name, entry in sorted(plugins.of(kind).items())} for kind in KINDS}  # type: ignore[arg-type]
     content = {"entries": entries, "problems": [str(problem) for problem in plugins.problems]}
     return json.loads(json.dumps(content, default=str))  # type: ignore[no-any-return]  # as it is read back
 
 
-def facts_of(entry: Any, plugins: Any) -> dict[str, Any]:
+def facts_of(entry: Any, presets: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]:
     """What listings and `salmu describe` show of an entry, as plain data.
 
     Args:
         entry: a registered class.
-        plugins: those that it belongs to; benchmarks among them are asked for presets.
+        presets: what the installed benchmarks ship (`shipped_presets`).
     """
     from salmu_core.options import describe_options, describe_space
     from salmu_core.plugins.cards import card_of
-    from salmu_core.spec.resolve import shipped_presets
 
     cls = entry.cls
     return {
@@ -155,7 +156,11 @@ def facts_of(entry: Any, plugins: Any) -> dict[str, Any]:
         "columns": list(getattr(cls, "columns", ())),
         "options": [vars(option) for option in describe_options(cls.Options)],
         "search": describe_space(getattr(cls, "search", {})),
-        "presets": shipped_presets(entry.name, plugins) if entry.kind == "method" else {},
+        "presets": {
+            name: dict(shipped[entry.name])
+            for name, shipped in presets.items()
+            if entry.kind == "method" and entry.name in shipped
+        },
         "card": card_of(entry),
         # Attributes of one kind or another; None where a kind has none.
         **{name: getattr(cls, name, None) for name in ("family", "oracle", "aspect", "target", "primary", "version")},

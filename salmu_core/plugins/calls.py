@@ -11,6 +11,9 @@ import os
 import signal
 import sys
 import threading
+
+# `signal`'s own makes an enum of what it finds, sixty times at every call of a plugin's code.
+from _signal import getsignal  # type: ignore[import-not-found]
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from salmu_core.plugins.process_state import ProcessState
 
 Warn = Callable[[str], None]
+_SIGNALS = tuple(map(int, signal.valid_signals()))
 #: What results are printed to, while plugins print to standard error; the innermost last.
 _results: list[TextIO] = []
 #: Threads that outlived the call of a plugin's code, and whose they are. Nothing can end them but the process.
@@ -114,14 +118,14 @@ def _signals_noted(told: Warn) -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():  # nowhere else do handlers run, or can be set
         yield received
         return
-    before = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    before = {number: getsignal(number) for number in _SIGNALS}
     noting = {number: _noting(handler, received) for number, handler in before.items() if callable(handler)}
     for number, handler in noting.items():
         signal.signal(number, handler)
     try:
         yield received
     finally:
-        changed = [number for number in before if signal.getsignal(number) is not noting.get(number, before[number])]
+        changed = [number for number in before if getsignal(number) is not noting.get(number, before[number])]
         for number in {*noting, *changed}:
             if before[number] is not None:  # None: set by code that is not Python
                 signal.signal(number, before[number])

@@ -161,21 +161,19 @@ def make_benchmark(name: str, options: Mapping[str, Any], plugins: Plugins, cach
     return benchmark
 
 
-def shipped_presets(method: str, plugins: Plugins) -> dict[str, dict[str, Any]]:
-    """Benchmark name -> the options that it ships for a method; {}: the method's defaults were best. Benchmarks that have to be told
+def shipped_presets(plugins: Plugins) -> dict[str, dict[str, dict[str, Any]]]:
+    """Benchmark name -> method -> the options that it ships; {}: the method's defaults were best. Benchmarks that have to be told
     their data are left out; one that fails otherwise is noted among the problems."""
     found = {}
     for name, entry in plugins.benchmarks.items():
         try:
             presets = make_benchmark(name, {}, plugins).presets()
+            found[name] = {method: dict(options) for method, options in presets.items()}
         except SalmuError:
             continue
         except Exception as error:  # the plugin's own code, which a look at a method must not depend on
             cause = f"presets of its benchmark '{name}' cannot be read: {type(error).__name__}: {error}"
             plugins.problems.append(PluginProblem(entry.package, entry.entry_point, cause))
-            continue
-        if method in presets:
-            found[name] = dict(presets[method])
     return found
 
 

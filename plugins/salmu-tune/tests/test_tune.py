@@ -9,6 +9,7 @@ import pytest
 from salmu_authors.testing import report_benchmark
 from salmu_core import Between, FitOptions, LossMethod, OneOf, SalmuError, hookimpl
 from salmu_core.builtin.toy import Toy
+from salmu_core.cli.catalogue import facts_of
 from salmu_core.errors import BadOptions
 from salmu_core.evaluation.mismatch import mismatch
 from salmu_core.losses import pair_cosine
@@ -349,9 +350,8 @@ def test_shipped_presets_are_those_of_benchmarks_that_need_no_options():
 
     plugins = toy_plugins()
     add_plugin(plugins, Plugin(), Package(name="presets", version="1"), "presets")
-    assert shipped_presets("delete", plugins) == {"with-preset": {"lr": 1e-2}}
-    assert shipped_presets("none", plugins) == {"with-preset": {}}
-    assert shipped_presets("other", plugins) == {}
+    assert shipped_presets(plugins)["with-preset"] == {"delete": {"lr": 1e-2}, "none": {}}
+    assert facts_of(plugins.methods["ascent"], shipped_presets(plugins))["presets"] == {}
     assert plugins.problems == []
 
 
@@ -375,7 +375,7 @@ def test_a_benchmark_that_fails_when_asked_for_presets_is_noted_and_others_go_on
 
     plugins = toy_plugins()
     add_plugin(plugins, Plugin(), Package(name="presets", version="1"), "presets")
-    assert shipped_presets("delete", plugins) == {"with-preset": {"lr": 1e-2}}
+    assert shipped_presets(plugins)["with-preset"] == {"delete": {"lr": 1e-2}}
     [problem] = plugins.problems
     assert str(problem).endswith("presets of its benchmark 'broken' cannot be read: FileNotFoundError: presets.json")
 
