@@ -15,12 +15,6 @@ SMALLEST_SCALE = 1e-2
 Values = TypeVar("Values", float, np.ndarray)
 
 
-def scale_of(clean: ScoreRecord, compromised: ScoreRecord) -> float:
-    """The unit of a metric's gap: |Compromised - Clean| for forgetting and holdout, |Compromised - chance| for general and
-    retained, where Clean and Compromised are meant to agree and their difference cannot be a unit."""
-    return float(_scale(compromised, clean.value, compromised.value))
-
-
 def not_informative(name: str, clean: ScoreRecord, compromised: ScoreRecord) -> str | None:
     """Why a metric says nothing here, in a sentence; None where it does.
 

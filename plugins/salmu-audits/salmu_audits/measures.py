@@ -49,12 +49,6 @@ def area_under_curve(members: Float[np.ndarray, " n"], others: Float[np.ndarray,
     return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))
 
 
-def told_apart(members: Float[np.ndarray, " n"], others: Float[np.ndarray, " m"]) -> float:
-    """The area under the curve in whichever direction tells more, from 0.5 to 1: similarity that is too low is a trace too."""
-    area = area_under_curve(members, others)
-    return max(area, 1 - area)
-
-
 def found_at(members: Float[np.ndarray, " n"], others: Float[np.ndarray, " m"], false_alarms: float) -> float:
     """True positive rate: the share of members above the score that at most `false_alarms` of the others reach (Carlini et al. 2022,
     arXiv 2112.03570). What an attacker is sure of, where the area under the curve averages over guesses.

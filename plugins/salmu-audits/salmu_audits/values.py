@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -146,8 +144,3 @@ def people_of(split: Split) -> dict[str, str]:
             if identity is not None and name is not None:
                 found.setdefault(str(identity), str(name))
     return found
-
-
-def distinct_names(splits: Sequence[Split]) -> list[str]:
-    """Names of all splits that have a column of them, each once."""
-    return list(dict.fromkeys(name for split in splits for name in people_of(split).values()))

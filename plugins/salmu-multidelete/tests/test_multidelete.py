@@ -31,55 +31,6 @@ def features(seed: int, rows: int = 5) -> Features:
     return Features(unit_rows(seed, rows), unit_rows(seed + 100, rows), torch.tensor(6.0, dtype=torch.double))
 
 
-def draw(association: list[int], seed: int = 0) -> tuple[list[int], list[int]]:
-    rows, other = derangement(torch.tensor(association), torch.Generator().manual_seed(seed))
-    return rows.tolist(), other.tolist()
-
-
-# ---------------------------------------------------------------- the derangement
-
-
-@pytest.mark.parametrize("association", [[0, 0, 1, 1], [7, 3, 7, 3, 7, 9, 9], [5, 5, 5, 1, 2, 3], [0, 1], [4, -1, 4, -1]])
-def test_everyone_is_given_another_association_and_nobody_is_given_twice(association):
-    for seed in range(40):
-        rows, other = draw(association, seed)
-        assert sorted(rows) == sorted(other) == list(range(len(association)))
-        for row, given in zip(rows, other, strict=True):
-            assert row != given
-            assert association[row] != association[given] or association[row] < 0
-
-
-@pytest.mark.parametrize(
-    ("association", "possible"), [([0, 0, 0, 1], 2), ([0, 0, 0, 0, 0, 1, 2], 4), ([3, 3], 0), ([-1], 0)]
-)
-def test_where_one_association_is_the_majority_as_many_as_possible_are_given_another(association, possible):
-    for seed in range(20):
-        rows, other = draw(association, seed)
-        assert len(rows) == len(set(rows)) == len(set(other)) == possible  # two for every row outside the majority
-        assert all(association[row] != association[given] for row, given in zip(rows, other, strict=True))
-
-
-def test_rows_without_an_association_are_each_one_of_their_own():
-    rows, other = draw([-1, -1, -1])
-    assert sorted(rows) == [0, 1, 2]
-    assert all(row != given for row, given in zip(rows, other, strict=True))
-
-
-def test_every_other_row_is_given_equally_often():
-    counts = np.zeros((6, 6))
-    for seed in range(3000):
-        rows, other = draw([10, 11, 12, 13, 14, 15], seed)
-        counts[rows, other] += 1
-    assert (counts.diagonal() == 0).all()
-    off = counts[~np.eye(6, dtype=bool)]
-    assert off.min() > 500  # 600 each are expected, with a deviation of 22
-    assert off.max() < 700
-
-
-def test_the_draw_is_a_function_of_the_seed():
-    assert draw([0, 1, 2, 3, 4, 5], 1) == draw([0, 1, 2, 3, 4, 5], 1) != draw([0, 1, 2, 3, 4, 5], 2)
-
-
 # ---------------------------------------------------------------- the losses
 
 
