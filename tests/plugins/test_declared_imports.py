@@ -87,7 +87,7 @@ IF_THERE = {"transformers", "pyarrow", "pytest"}
 def test_a_package_declares_what_it_imports(folder):
     needed, possible = declared(folder, extras=False), declared(folder, extras=True)
     files, faults = sources(folder), []
-    assert files
+    assert files or "bypass-selection = true" in (folder / "pyproject.toml").read_text(encoding="utf-8")  # it holds no code
     for file in files:
         for module, always in imported(file).items():
             if module in sys.stdlib_module_names or module in IF_THERE:

@@ -32,7 +32,7 @@ def weights_of(record: RunRecord, folder: Path, *, force: bool = False) -> Path:
         why = f": {record.error.splitlines()[0]}" if record.error else ""
         raise BadRecord(
             f"The run in '{folder}' {record.status}{why}.",
-            "Such a model is no result to share. `salmu push --force` publishes it with a warning on its card."
+            "Such a model is not a result to share. `salmu push --force` publishes it with a warning on its card."
             if record.model_file
             else "It made no model. Run it again.",
         )

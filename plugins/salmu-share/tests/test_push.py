@@ -178,7 +178,7 @@ def test_the_command_prints_the_address_and_nothing_else(hub, runs):
     ("case", "error", "words"),
     [
         ("failed", BadRecord, r"(?s)failed: .*ZeroDivisionError: a bug of the method.*made no model"),
-        ("diverged", BadRecord, r"(?s)diverged.*--force publishes it with a warning"),
+        ("diverged", BadRecord, r"(?s)diverged.*--force` publishes it with a warning"),
         ("reference", BadRecord, "a reference row, which made no model"),
         ("no run", BadRecord, "not a run directory"),
         ("changed", BadCheckpoint, "is not the model that the scores"),
