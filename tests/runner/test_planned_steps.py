@@ -213,6 +213,16 @@ def test_dry_run_and_run_refuse_alike_and_leave_nothing(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_dry_run_and_run_refuse_a_request_of_one_person_alike(tmp_path, zoo):
+    settings = Settings(cache=tmp_path / "cache", cpu=True)
+    spec = RunSpec(method="key-value-edit", benchmark="toy", benchmark_options={"identities": 1})
+    with pytest.raises(BadData, match="at least 2 identities, and here is 1"):
+        plan_run(resolve(spec, zoo), tmp_path / "run", settings, zoo)
+    with pytest.raises(BadData, match="at least 2 identities"):
+        run(spec, out=tmp_path / "run", settings=settings, plugins=zoo)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_batch_is_no_larger_than_what_is_left():
     meter = SampleMeter({"forget": 10, "retain": 10}, "m")
     rows = {"forget": 1, "retain": 32}
