@@ -23,6 +23,7 @@ from salmu_core.records.store import read_record
 from salmu_core.spec.resolve import benchmark_of_run
 from salmu_deletion.certificate.sealed import CERTIFICATE_FILE, read_sealed
 from salmu_deletion.own_data.chain import read_request
+from salmu_deletion.wording import without_clean
 
 LIMITS = (
     "The numbers describe how this model embeds the measured pictures and captions. They do not prove that no trace of the data is"
@@ -72,14 +73,15 @@ def certificate_content(
     verdict = verdict_of(record, clean, compromised, attacked)
     stand_in = benchmark.reference("clean")[0] is not benchmark
     public = public_record(record)
+    told = without_clean if stand_in else str
     return {
         "requested": _requested(benchmark.split_for("forget"), names),
         "measured": {
             "verdict": verdict.name,
-            "verdict_means": VERDICTS.get(verdict.name, "").replace(" Holds no rank.", ""),
-            "reason": verdict.reason,
+            "verdict_means": told(VERDICTS.get(verdict.name, "").replace(" Holds no rank.", "")),
+            "reason": told(verdict.reason),
             "answers": [
-                {"question": item.question, "answer": item.answer, "measured": item.measured}
+                {"question": item.question, "answer": told(item.answer), "measured": item.measured}
                 for item in statements(record, clean, compromised)
             ],
             "metrics": [_metric(name, score, clean, compromised) for name, score in record.scores.items()],

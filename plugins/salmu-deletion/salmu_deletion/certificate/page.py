@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -14,18 +14,35 @@ from salmu_core.errors import SalmuError
 from salmu_core.report.html import decimals, html_template
 from salmu_deletion.certificate.lettering import Lettering
 from salmu_deletion.certificate.sealed import key_name
+from salmu_deletion.chart import STYLE, dot_chart
+from salmu_deletion.wording import kind_of_fact, outcome_of, when
 
 TITLE = "Report of a deletion from a model"
 
 
 def render_page(sealed: Mapping[str, Any]) -> str:
     """The page."""
+    measured = sealed["content"]["measured"]
+    marks = [
+        (item["name"], {"compromised": item["before"], "unlearned": item["after"], "clean": item["never_learned"]})
+        for item in measured["metrics"]
+    ]
+    values = [value for _, by_model in marks for value in by_model.values() if value is not None]
     return _template().render(
         title=TITLE,
         sealed=sealed,
         key=key_name(sealed),
+        outcome=outcome_of(measured["verdict"]),
+        chart=dot_chart(marks, "Each score before and after", low=min([0.0, *values]), high=max([0.1, *values])),
+        check=check_command(sealed),
+        style=STYLE,
         **{"terms": (), "request": None, "predecessor": None, **sealed["content"]},
     )
+
+
+def check_command(sealed: Mapping[str, Any]) -> str:
+    """The command that compares a certificate with its own hash, its signature and the model, in the folder of both."""
+    return "salmu certificate --verify certificate.json --model ." + (" --public-key public.pem" if key_name(sealed) else "")
 
 
 def write_pdf(sealed: Mapping[str, Any], path: Path) -> None:
@@ -59,7 +76,7 @@ def write_pdf(sealed: Mapping[str, Any], path: Path) -> None:
 
     pdf.set_font("Helvetica", "B", 18)
     pdf.multi_cell(0, 9, TITLE, new_x="LMARGIN", new_y="NEXT")
-    line(f"Run {content['run']['record']}, finished {content['run']['finished']}")
+    line(f"Run {content['run']['record']}, finished {when(content['run']['finished'])}")
     heading("What was requested")
     line(
         f"{requested['rows']} pairs of picture and caption, {requested['associations']} associations of {requested['identities']}"
@@ -129,7 +146,7 @@ def write_pdf(sealed: Mapping[str, Any], path: Path) -> None:
     heading("Check it")
     line(f"SHA-256 of the content: {sealed['sha256']}", size=8)
     line(f"Signed with the key {key}" if (key := key_name(sealed)) else "Not signed.", size=8)
-    line("salmu certificate --verify certificate.json", size=8)
+    line(check_command(sealed), size=8)
     if lettering.lacking:
         line("Letters in brackets, as [U+5F20], are those for which there was no font; certificate.json has them.", size=8)
     path.write_bytes(bytes(pdf.output()))
@@ -141,4 +158,10 @@ def _number(value: float | None) -> str:
 
 @cache
 def _template() -> jinja2.Template:
-    return html_template("salmu_deletion.certificate", "certificate.html.j2", {"number": decimals(4)})
+    filters: dict[str, Callable[..., Any]] = {
+        "number": decimals(4),
+        "when": when,
+        "fact": kind_of_fact,
+        "share": lambda value: "–" if value is None else f"{value:.0%}",
+    }
+    return html_template("salmu_deletion.certificate", "certificate.html.j2", filters)
