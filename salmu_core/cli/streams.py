@@ -8,7 +8,10 @@ import errno
 import os
 import sys
 import unicodedata
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from salmu_core.errors import BadOptions, OutputError, SalmuError
 
@@ -39,6 +42,17 @@ def prepare_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # tests put other objects there
             stream.reconfigure(errors="salmu-plain")
+    warnings.showwarning = _show_warning
+
+
+def _show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: str | None = None
+) -> None:
+    """A warning of ours as the sentence that it is; those of others with the line of code that Python adds."""
+    ours = category is UserWarning and any(part.startswith("salmu_") for part in Path(filename).parts)
+    text = f"warning: {message}\n" if ours else warnings.formatwarning(message, category, filename, lineno, line)
+    with contextlib.suppress(OSError):
+        (file or sys.stderr).write(text)
 
 
 def check_arguments(arguments: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import sys
+import warnings
 
 import pytest
 
@@ -109,3 +110,14 @@ def test_a_closed_output_and_a_folder_that_is_gone_are_no_tracebacks(monkeypatch
     with pytest.raises(SystemExit) as ended:
         main(["--help"])
     assert ended.value.code == 0
+
+
+def test_a_warning_is_a_sentence_and_those_of_others_name_their_line(capsys):
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        streams.prepare_streams()
+        warnings.warn_explicit("It is so.", UserWarning, "/x/salmu_core/models/weights.py", 3)
+        warnings.warn_explicit("It is not.", UserWarning, "/x/torch/nn.py", 3)
+    ours, others = capsys.readouterr().err.splitlines()
+    assert ours == "warning: It is so."
+    assert others == "/x/torch/nn.py:3: UserWarning: It is not."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import shutil
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from salmu_core.records.schema import RunRecord, RunSpec, Target
 from salmu_core.runner.progress import Progress
 from salmu_core.runner.run import SPEC_FILE, Settings, run_resolved, steps_within_budget
 from salmu_core.spec.presets import NONE, with_preset
-from salmu_core.spec.resolve import Resolved, resolve
+from salmu_core.spec.resolve import Resolved, make_method, resolve
 from salmu_deletion.hf_folder import hf_refusal, write_hf_folder
 from salmu_deletion.own_data.benchmark import OwnData
 from salmu_deletion.own_data.chain import DRIFT_BUDGET, REQUEST_FILE, read_request
@@ -159,7 +160,7 @@ def forget(
             bad[0].hint or "See all with --check-only.",
         )
     _require_own(folder)
-    notes: list[str] = []
+    notes = _too_small(benchmark, resolved, plugins)
     references: dict[Target, RunRecord] = {}
     # The method first: where it cannot do what it is asked, nothing else was computed in vain.
     record = run_resolved(resolved, folder, settings, plugins)
@@ -188,6 +189,18 @@ def forget(
     if process_index() == 0:
         write_text(folder / PAGE_FILE, render_request(record, references, request, notes))
     return Forgotten(folder, record, references, tuple(notes), transformers, request)
+
+
+def _too_small(benchmark: OwnData, resolved: Resolved, plugins: Plugins) -> list[str]:
+    """What the method says of a request of so few pairs; see `UnlearningMethod.check_forget`."""
+    method = resolved.new_method()
+    if "forget" not in method.reads():
+        return []
+    forget = benchmark.split_for("forget")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        method.check_forget(len(forget), forget.identities, lambda name, options: make_method(name, options, plugins))
+    return [str(warning.message) for warning in told]
 
 
 def _request(

@@ -1,6 +1,7 @@
 """salmu forget from tables to a model that others load."""
 
 import json
+import warnings
 
 import open_clip
 import pytest
@@ -14,7 +15,8 @@ from salmu_core.errors import BadData, BadOptions, OutputError
 from salmu_core.models.loading import load_model
 from salmu_core.records.store import read_record
 from salmu_core.runner.run import Settings
-from salmu_deletion.forget import forget, own_data, plan, settings_for
+from salmu_deletion.forget import _too_small, forget, own_data, plan, settings_for
+from toy_methods import Ascent
 
 COLUMNS = {"image": "photo", "caption": "text", "identity": "person_id"}
 
@@ -156,3 +158,18 @@ def test_a_missing_method_is_asked_for(given, capsys):
         main(["forget", "--model", given["model"], "--forget", given["forget"]])
     assert exit_.value.code == 1
     assert "--method is missing" in capsys.readouterr().err
+
+
+def test_a_request_that_is_too_small_for_its_method_is_noted(given):
+    class Differs(Ascent):
+        """Acts on differences between very many pairs."""
+
+        name, fewest_rows = "differs", 99
+
+    plugins, how = toy_plugins(Differs), Settings(cpu=True)
+    benchmark = own_data(how, **given)
+    for method, notes in (("differs", 1), ("ascent", 0)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            resolved = plan(benchmark, method, plugins, settings=how)
+        assert len(_too_small(benchmark, resolved, plugins)) == notes
