@@ -317,7 +317,7 @@ class Benchmark(ABC):
             )
         cache: dict[str, Split] = self.__dict__.setdefault("_loaded_splits", {})
         if name not in cache:
-            cache[name] = self.load_split(name)
+            cache[name] = self.load_split(name).frozen()
         return cache[name]
 
     def split_for(self, role: Role) -> Split:

@@ -186,7 +186,7 @@ def isolation_settings(command: F) -> F:
         click.option(
             "--isolate/--no-isolate",
             default=None,
-            help="Give every run, or no run, a process of its own. Default of compare: runs of third-party packages; of run: no.",
+            help="Give every run, or no run, a process of its own. Default: runs of third-party packages; of `salmu run`: none.",
         ),
     ):
         command = decorate(command)
@@ -240,11 +240,23 @@ def execution_of(flags: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def make_settings(flags: Mapping[str, Any], *, overwrite: bool = False) -> Settings:
-    """`Settings` from the flags of `run_settings` (the precision aside, which is part of a run's identity)."""
+def make_settings(
+    flags: Mapping[str, Any], *, overwrite: bool = False, isolate: Literal["third-party", "none"] = "third-party"
+) -> Settings:
+    """`Settings` from the flags of `run_settings` (the precision aside, which is part of a run's identity).
+
+    Args:
+        isolate: what holds where the command takes `isolation_settings` too, and none of them is given.
+    """
     from salmu_core.runner.run import Settings
 
-    return Settings(**execution_of(flags), overwrite=overwrite, metric_options=metric_options(flags["metric_set"]))
+    return Settings(
+        **execution_of(flags),
+        overwrite=overwrite,
+        metric_options=metric_options(flags["metric_set"]),
+        isolate=isolation(flags.get("isolate"), isolate),
+        time_limit=flags.get("time_limit"),
+    )
 
 
 def metric_options(pairs: Sequence[str]) -> dict[str, dict[str, str]]:

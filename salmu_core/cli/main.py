@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import Any, NoReturn
@@ -24,7 +25,21 @@ def cli() -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point. The one place where a SalmuError, and what the system refuses at a place of the user's, becomes a panel; anything
+    """Entry point. A thread that a plugin left running does not keep the command from ending."""
+    try:
+        _carry_out(argv)
+    except SystemExit as ending:
+        calls = sys.modules.get("salmu_core.plugins.calls")
+        if calls is None or not calls.any_thread_left():
+            raise
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(ending.code if isinstance(ending.code, int) else int(ending.code is not None))
+
+
+def _carry_out(argv: list[str] | None) -> NoReturn:
+    """The one place where a SalmuError, and what the system refuses at a place of the user's, becomes a panel; anything
     else is a bug and keeps its traceback."""
     # Progress libraries of dependencies would write over our own display.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,6 @@ from salmu_core.cli.arguments import (
     benchmark_choice,
     benchmark_options,
     complete_names,
-    isolation,
     isolation_settings,
     make_settings,
     parse_settings,
@@ -92,11 +90,7 @@ def run_command(
     from salmu_core.spec.study import results_folder
 
     plugins = load_plugins()
-    how = replace(
-        make_settings(flags, overwrite=overwrite),
-        isolate=isolation(flags["isolate"], "none"),
-        time_limit=flags["time_limit"],
-    )
+    how = make_settings(flags, overwrite=overwrite, isolate="none")
     given = parse_settings(settings)
     bench_options = benchmark_options(bench_set, bench_seed, data_dir)
     spec = RunSpec(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 from salmu_core.data.images import WHERE_IT_LIES, ImageRows, TakenImages, content_key, join_images, read_encoded
@@ -49,6 +50,12 @@ class Split:
         """How many different ones there are; a row without one is its own."""
         found = self.columns.get("identity_id", [None] * len(self))
         return len({person for person in found if person is not None}) + sum(person is None for person in found)
+
+    def frozen(self) -> Split:
+        """The same rows, with captions and columns that nobody can change: they are shared by all runs of a process."""
+        texts = tuple(self.texts) if isinstance(self.texts, list) else self.texts
+        columns = {name: tuple(values) if isinstance(values, list) else values for name, values in self.columns.items()}
+        return replace(self, texts=texts, columns=MappingProxyType(columns))
 
     @cached_property
     def image_keys(self) -> list[str]:

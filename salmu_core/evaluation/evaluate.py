@@ -73,13 +73,13 @@ def evaluate_model(
     Raises:
         BadData, Diverged, OutputError: see `embed_views`.
     """
-    plan = plan_evaluation(metrics, benchmark, read=True)
+    warnings: list[str] = []
+    plan = plan_evaluation(metrics, benchmark, read=True, warn=warnings.append)
     started = time.perf_counter()
     embedded = embed_views(model, benchmark, plan.all_views(), cache, tell, data=data, fingerprint=fingerprint)
     embedding_seconds = time.perf_counter() - started
     scores: dict[str, ScoreRecord] = {}
     skipped, broken = dict(plan.skipped), dict(plan.broken)
-    warnings: list[str] = []
     rows: dict[str, np.ndarray] = {}
     clusters: dict[str, list[str]] = {}
     handed = {view: read_only(content) for view, content in embedded.items()}

@@ -15,8 +15,11 @@ from salmu_core.errors import PluginFailure, SalmuError
 from salmu_core.evaluation.bootstrap import clustered_interval
 from salmu_core.metric import Metric, NotMeasurable, Score
 from salmu_core.plugins.calls import Warn, plugin_code
+from salmu_core.plugins.opened_files import opened_files
 from salmu_core.plugins.process_state import ProcessState
 from salmu_core.records.schema import ScoreRecord
+
+_PAST_THE_VIEWS = "Its value may rest on more than the embeddings that it was handed."
 
 
 class ReadOnlyColumns(Mapping[str, Sequence[Any]]):
@@ -61,28 +64,31 @@ def measure(
         NotMeasurable: the data at hand cannot support it.
         PluginFailure: it raised, changed its views, or gave what cannot be recorded.
     """
-    name = metric.name
+    name, own, who = metric.name, type(metric).__module__.partition(".")[0], named(metric)
     handed = {argument: Embedded(view.vectors.clone(), view.columns, view.texts) for argument, view in views.items()}
-    try:
-        with plugin_code(named(metric), warn, state, type(metric).__module__.partition(".")[0]):
-            score = metric.compute(**handed)
-        for argument, view in views.items():
-            if not _same(handed[argument].vectors, view.vectors):
-                raise PluginFailure(f"it changed the view '{argument}', which is not its own: work on a copy")
-        if metric.name != name:
-            raise PluginFailure(f"it calls itself {metric.name} now: a name is given once, in the class")
-        return score, _record(metric, score, benchmark)
-    except NotMeasurable:
-        raise
-    except SalmuError as error:
-        raise PluginFailure(error.message.removeprefix(f"{named(metric)} ").rstrip(".")) from error
-    except ValidationError as error:
-        raise PluginFailure(str(error.errors()[0]["msg"]).removeprefix("Value error, ")) from error
-    except Exception as error:
-        raise PluginFailure(f"it raised {type(error).__name__}: {error}") from error
-    finally:
-        vars(metric).pop("name", None)
-        type(metric).name = name
+    with opened_files(benchmark, {own}) as opened:
+        try:
+            with plugin_code(who, warn, state, own):
+                score = metric.compute(**handed)
+            for argument, view in views.items():
+                if not _same(handed[argument].vectors, view.vectors):
+                    raise PluginFailure(f"it changed the view '{argument}', which is not its own: work on a copy")
+            if metric.name != name:
+                raise PluginFailure(f"it calls itself {metric.name} now: a name is given once, in the class")
+            return score, _record(metric, score, benchmark)
+        except NotMeasurable:
+            raise
+        except SalmuError as error:
+            raise PluginFailure(error.message.removeprefix(f"{who} ").rstrip(".")) from error
+        except ValidationError as error:
+            raise PluginFailure(str(error.errors()[0]["msg"]).removeprefix("Value error, ")) from error
+        except Exception as error:
+            raise PluginFailure(f"it raised {type(error).__name__}: {error}") from error
+        finally:
+            for sentence in opened.warnings(who, _PAST_THE_VIEWS):
+                warn(sentence)
+            vars(metric).pop("name", None)
+            type(metric).name = name
 
 
 def _same(found: Any, before: torch.Tensor) -> bool:

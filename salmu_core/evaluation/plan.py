@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from salmu_core.benchmark import Benchmark
 from salmu_core.data.pairs import View
 from salmu_core.metric import Metric
+from salmu_core.plugins.calls import Warn, asked
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,14 @@ class EvaluationPlan:
         return list(dict.fromkeys(view for views in self.views.values() for view in views.values()))
 
 
-def plan_evaluation(metrics: Iterable[Metric], benchmark: Benchmark, *, read: bool = False) -> EvaluationPlan:
+def plan_evaluation(
+    metrics: Iterable[Metric], benchmark: Benchmark, *, read: bool = False, warn: Warn = lambda sentence: None
+) -> EvaluationPlan:
     """Match what metrics need with what the benchmark has.
 
     Args:
         read: the benchmark is built: read the splits whose columns are not known before, for templates that name columns.
+        warn: told what a metric changed in the process when it was asked.
     """
     known = benchmark.splits()
     usable: list[Metric] = []
@@ -38,8 +42,9 @@ def plan_evaluation(metrics: Iterable[Metric], benchmark: Benchmark, *, read: bo
     broken: dict[str, str] = {}
     for metric in metrics:
         try:
-            needs = {str(argument): _view(view) for argument, view in metric.needs().items()}
-        except (Exception, SystemExit) as error:  # the plugin's own code
+            with asked(f"The metric {metric.name}", warn):
+                needs = {str(argument): _view(view) for argument, view in metric.needs().items()}
+        except Exception as error:  # the plugin's own code
             broken[metric.name] = f"needs() raised {type(error).__name__}: {error}"
             continue
         reasons = []

@@ -28,6 +28,8 @@ _SIGNALS = tuple(map(int, signal.valid_signals()))
 _results: list[TextIO] = []
 #: Threads that outlived the call of a plugin's code, and whose they are. Nothing can end them but the process.
 _lingering: dict[threading.Thread, str] = {}
+#: Those that an import left behind: they are in every process that loads the plugin, so they are told of and nothing is refused.
+_imported: dict[threading.Thread, str] = {}
 
 
 class _Left(BaseException):
@@ -36,9 +38,16 @@ class _Left(BaseException):
 
 @contextlib.contextmanager
 def plugin_code(
-    who: str, warn: Warn, state: ProcessState | None = None, own: str = "", passing: tuple[type[BaseException], ...] = ()
+    who: str,
+    warn: Warn,
+    state: ProcessState | None = None,
+    own: str = "",
+    passing: tuple[type[BaseException], ...] = (),
+    importing: bool = False,
 ) -> Iterator[None]:
     """Around a call of a plugin's code.
+
+    Beside a thread that an earlier call left behind nothing is called: it may change any number while it runs, and none can end it.
 
     Args:
         who: whose code it is, as the beginning of a sentence.
@@ -46,15 +55,19 @@ def plugin_code(
         state: of the process before, where several calls share one; default: as it is now.
         own: the plugin's top-level module, which may change itself.
         passing: exceptions that go through as they are, being the caller's own.
+        importing: the plugin is imported, and may begin threads.
 
     Raises:
-        PluginFailure: it called `sys.exit` or `os._exit`, or raised KeyboardInterrupt or another exception outside `Exception`.
+        PluginFailure: it left a thread running, or another plugin did before; it called `sys.exit` or `os._exit`, or raised
+            KeyboardInterrupt or another exception outside `Exception`.
         KeyboardInterrupt: Ctrl-C was pressed.
     """
-
     from salmu_core.plugins.process_state import ProcessState
 
+    if not importing:
+        _look_for_threads(who, warn)
     state = state or ProcessState()
+    left: list[threading.Thread] = []
 
     def told(what: str) -> None:
         warn(f"{who} {what}. It was put back.")
@@ -63,22 +76,62 @@ def plugin_code(
         with no_exit(who, told, passing):
             yield
     finally:
+        # Threads first: one that ends by itself soon may change something until then.
+        left += [thread for thread in state.left_running(own) if thread not in _lingering and thread not in _imported]
+        (_imported if importing else _lingering).update(dict.fromkeys(left, f"The import of {own}" if importing else who))
         for sentence in state.put_back(own):
             told(sentence)
-        _tell_of_threads(who, state.left_running(own), warn)
+    if left and importing:
+        warn(f"{who} left a thread running ({left[0].name}), which may change numbers of every run.")
+    elif left:
+        raise PluginFailure(f"{who} left a thread running ({left[0].name}).", "End it before you return.")
 
 
-def _tell_of_threads(who: str, left: list[threading.Thread], warn: Warn) -> None:
-    """Say which threads of plugins go on: this one's, and those of others, which were there while it ran."""
+@contextlib.contextmanager
+def asked(who: str, warn: Warn = lambda sentence: None) -> Iterator[None]:
+    """`plugin_code` around a small question, such as what a metric needs, or around an observer that is told of a step.
+
+    Settings of the process are put back. Functions and threads are not looked at: that takes longer.
+
+    Raises:
+        PluginFailure: see `no_exit`.
+    """
+    from salmu_core.plugins.process_state import ProcessState
+
+    state = ProcessState(code=False)
+
+    def told(what: str) -> None:
+        warn(f"{who} {what}. It was put back.")
+
+    try:
+        with no_exit(who, told):
+            yield
+    finally:
+        for sentence in state.put_back():
+            told(sentence)
+
+
+def thread_left() -> str | None:
+    """Which plugin left a thread running in this process, so that nobody can trust its numbers any more; None: not any."""
     for thread, whose in list(_lingering.items()):
-        if not thread.is_alive():
-            del _lingering[thread]
-        elif whose != who:
-            warn(f"{whose} had left a thread running ({thread.name}), which may have changed numbers of this run.")
-    for thread in left:
-        if thread not in _lingering:
-            _lingering[thread] = who
-            warn(f"{who} left a thread running ({thread.name}), which may change what this process does later.")
+        if thread.is_alive():
+            return f"{whose} left a thread running in this process ({thread.name})"
+        del _lingering[thread]
+    return None
+
+
+def any_thread_left() -> bool:
+    """Does a thread of a plugin's still run, whenever it began? The interpreter would wait for it before it ends."""
+    return any(thread.is_alive() for thread in (*_lingering, *_imported))
+
+
+def _look_for_threads(who: str, warn: Warn) -> None:
+    """Before a call: refuse it, or say what runs beside it."""
+    if (sentence := thread_left()) is not None:
+        raise PluginFailure(f"{who} was not called: {sentence}, which may change any number.", "Start a new process.")
+    for thread, whose in _imported.items():
+        if thread.is_alive():
+            warn(f"{whose} left a thread running ({thread.name}), which may change numbers of every run.")
 
 
 @contextlib.contextmanager

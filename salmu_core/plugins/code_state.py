@@ -6,27 +6,44 @@ import builtins
 import functools
 import sys
 from collections.abc import Collection, Iterator
-from types import BuiltinFunctionType, FunctionType, ModuleType
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
+from pydantic_core import SchemaValidator
 
 #: Modules of libraries that scores rest on.
 _LIBRARIES = (
     "builtins",
+    "copy",
+    "functools",
+    "hashlib",
+    "io",
+    "itertools",
     "json",
+    "math",
     "numpy",
     "numpy.linalg",
     "numpy.random",
     "open_clip.model",
     "open_clip.transformer",
     "open_clip.tokenizer",
+    "open_clip.transform",
+    "os",
+    "pathlib",
     "PIL.Image",
+    "posixpath",
+    "random",
     "safetensors.torch",
+    "shutil",
+    "statistics",
+    "struct",
+    "time",
     "torch",
     "torch._tensor",
     "torch.linalg",
     "torch.nn.functional",
+    "torch.nn.init",
     "torch.nn.modules.activation",
     "torch.nn.modules.container",
     "torch.nn.modules.conv",
@@ -36,15 +53,22 @@ _LIBRARIES = (
     "torch.nn.modules.normalization",
     "torch.nn.modules.sparse",
     "torch.nn.parameter",
+    "torch.nn.utils.clip_grad",
+    "torch.optim.adam",
     "torch.optim.adamw",
     "torch.optim.optimizer",
+    "torch.optim.sgd",
+    "xxhash",
 )
 #: NumPy's functions are not Python functions to Python: ufuncs, dispatchers and what Cython made.
 _CODE = frozenset(
-    {FunctionType, BuiltinFunctionType, classmethod, staticmethod, property}
+    {FunctionType, BuiltinFunctionType, MethodType, classmethod, staticmethod, property}
     | {type(functools.cache(len)), np.ufunc, type(np.mean), type(np.random.default_rng), type(np.random.rand)}
+    | {SchemaValidator}  # what the defaults of options are compiled into
 )
 _CONSTANTS = frozenset({bool, int, float, complex, str, bytes, tuple, frozenset, type(None)})
+#: What is compared in salmu's own modules and in plugins: which module a name stands for, too.
+_OURS = _CODE | _CONSTANTS | {ModuleType}
 _BUILTINS = frozenset(vars(builtins))
 _MISSING = object()
 #: Top-level modules whose code is compared: salmu's own, and those of every plugin that was registered.
@@ -59,9 +83,11 @@ class CodeState:
         self._bodies: list[tuple[FunctionType, Any, Any, Any]] = []
         self._names: list[tuple[Any, frozenset[str]]] = []
         self._tables: list[tuple[ModuleType, str, dict[Any, Any], dict[Any, Any]]] = []
+        self._modules: dict[str, ModuleType] = {}
         for name, module in list(sys.modules.items()):
             ours = name.partition(".")[0] in watched
             if isinstance(module, ModuleType) and (ours or name in _LIBRARIES):
+                self._modules[name] = module
                 self._take(module, ours)
 
     def _take(self, module: ModuleType, ours: bool) -> None:
@@ -75,7 +101,7 @@ class CodeState:
             held = vars(owner)
             if ours or isinstance(owner, type):
                 self._names.append((owner, frozenset(held)))
-            kinds = _CODE | _CONSTANTS if ours else _CODE
+            kinds = _OURS if ours else _CODE
             self._kept.append((owner, {name: value for name, value in held.items() if _compared(name, value, kinds)}))
             if ours and owner is module:
                 # Tables may grow, as caches do. What stands in them stays.
@@ -101,6 +127,11 @@ class CodeState:
             Its names.
         """
         found = []
+        for name, module in self._modules.items():
+            # One that was deleted would be made a second time, with classes that are not those of the first.
+            if sys.modules.get(name) is not module and not _of(module, own):
+                sys.modules[name] = module
+                found.append(f"the module {name}")
         for owner, kept in self._kept:
             held = vars(owner)
             for name, value in kept.items():

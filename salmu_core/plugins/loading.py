@@ -6,6 +6,7 @@ cause, and takes nothing else down.
 
 from __future__ import annotations
 
+import copy
 import importlib.metadata
 import inspect
 import re
@@ -25,7 +26,7 @@ from salmu_core.layout import Layout
 from salmu_core.method import UnlearningMethod
 from salmu_core.metric import Metric
 from salmu_core.options import Options
-from salmu_core.plugins.calls import no_exit, plugin_code, results_to_stdout
+from salmu_core.plugins.calls import Warn, asked, no_exit, plugin_code, results_to_stdout
 from salmu_core.plugins.code_state import watched
 from salmu_core.plugins.core_versions import unsupported
 from salmu_core.plugins.declared import declaration_fault
@@ -124,18 +125,22 @@ class Plugins:
         self.manager.register(observer)
 
     def tell(self, hook: str, **arguments: Any) -> None:
-        """Call an observer hook. An observer that raises is reported once and the run goes on."""
+        """Call an observer hook. An observer that raises is reported once and the run goes on.
+
+        What observers are told is theirs: a record that one of them changes is a copy. Those of installed packages cannot end the
+        program, print among results or leave gradients, number types, folders and the like changed.
+        """
         for implementation in getattr(self.manager.hook, hook).get_hookimpls():
+            given = [copy.deepcopy(arguments[name]) for name in implementation.argnames]
+            installed = ":" in str(implementation.plugin_name)  # as `add_plugin` names them
+            told: list[str] = []
             try:
-                names = implementation.argnames
-                with results_to_stdout():
-                    implementation.function(*(arguments[name] for name in names))
+                with asked("it", told.append) if installed else results_to_stdout():
+                    implementation.function(*given)
             except (Exception, SystemExit) as error:  # an observer must not be able to end a run
-                problem = PluginProblem(
-                    Package(name=str(implementation.plugin_name), version="observer"),
-                    hook,
-                    f"{type(error).__name__}: {error}",
-                )
+                told.append(f"{type(error).__name__}: {error}")
+            for sentence in told:
+                problem = PluginProblem(Package(name=str(implementation.plugin_name), version="observer"), hook, sentence)
                 if problem not in self.problems:
                     self.problems.append(problem)
 
@@ -191,7 +196,11 @@ def load_plugins(
         state = state or (None if imported else ProcessState())
         told: list[str] = []
         try:
-            with no_exit("its import") if imported else plugin_code("its import", told.append, state, _top(point.value)):
+            with (
+                no_exit("its import")
+                if imported
+                else plugin_code("its import", told.append, state, _top(point.value), importing=True)
+            ):
                 plugin = point.load()
         except Exception as error:  # whatever a third party's import does
             cause = f"cannot be imported: {type(error).__name__}: {error}"
@@ -219,19 +228,21 @@ def add_plugin(
         plugins.problems.append(PluginProblem(package, entry_point, f"its hooks do not fit: {error}"))
         return
     others = [other for other in manager.get_plugins() if other is not plugin]
+    told: list[str] = []  # of what it changed in the process: it was put back
     for kind, (hook, base) in _KINDS.items():
         try:
-            with no_exit("it"):
+            with asked("it", told.append):
                 offered = [cls for group in manager.subset_hook_caller(hook, remove_plugins=others)() for cls in group or ()]
         except Exception as error:  # the plugin's own code
             plugins.problems.append(PluginProblem(package, entry_point, f"{hook} raised {type(error).__name__}: {error}"))
             continue
         for cls in offered:
-            cause = _fault(kind, cls, base) or _call_fault(kind, cls)
+            cause = _fault(kind, cls, base) or _call_fault(kind, cls, told.append)
             if cause is None:
                 cause = _take(plugins, Entry(kind, cls.name, cls, package, entry_point, installed))
             if cause is not None:
                 plugins.problems.append(PluginProblem(package, entry_point, cause))
+    plugins.problems += [PluginProblem(package, entry_point, sentence) for sentence in dict.fromkeys(told)]
 
 
 def _take(plugins: Plugins, entry: Entry[Any]) -> str | None:
@@ -266,10 +277,10 @@ def _take(plugins: Plugins, entry: Entry[Any]) -> str | None:
     return f"its {entry.kind} '{name}' is also registered by {others}: say {' or '.join(sorted(choices))}"
 
 
-def _call_fault(kind: Kind, cls: Any) -> str | None:
+def _call_fault(kind: Kind, cls: Any, warn: Warn) -> str | None:
     """Why an object with default options cannot be made and asked what it needs; None when it can."""
     try:
-        with no_exit("it"):
+        with asked(f"its {kind} {cls.name}", warn):
             if kind == "method":
                 cls().reads()
             elif kind == "metric":

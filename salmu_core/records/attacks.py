@@ -41,6 +41,7 @@ class AuditResult(BaseModel):
     bounds: tuple[float, float] = (0.0, 1.0)
     references: tuple[str, ...] = Field((), description="reference models that the attacker has to hold")
     samples: int = Field(0, description="pairs that the attack trained on, counted as often as they were seen")
+    warnings: tuple[str, ...] = Field((), description="what the attack left changed, or opened by itself")
     failed: bool = Field(False, description="the attack itself failed: it is tried again")
 
     @property

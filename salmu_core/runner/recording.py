@@ -60,7 +60,7 @@ def make_record(
         summary=method.cls.summary,
         paper=method.cls.paper,
         oracle=method.cls.oracle,
-        sees=resolved.new_method().reads(),
+        sees=resolved.reads(),
         columns={role: tuple(names) for role, names in facts.get("columns", {}).items()},
         undeclared=tuple(facts.get("undeclared", ())),
         scores=dict(evaluation.scores),

@@ -18,6 +18,7 @@ from salmu_core.evaluation.evaluate import Evaluation, evaluate_model
 from salmu_core.files.writing import check_writable, remove_leftovers, write_sealed_json, write_tensors
 from salmu_core.method import UnlearningMethod
 from salmu_core.models.dual_encoder import WEIGHTS_FILE
+from salmu_core.plugins.calls import asked
 from salmu_core.plugins.loading import Plugins, load_plugins
 from salmu_core.records.report_data import EXHIBITS_FILE, SCENE_FILE
 from salmu_core.records.schema import Protocol, RunRecord, RunSpec, Status
@@ -108,12 +109,13 @@ def steps_within_budget(resolved: Resolved, plugins: Plugins) -> int | None:
     def make(name: str, options: Mapping[str, Any]) -> UnlearningMethod:
         return make_method(name, options, plugins)
 
-    if "forget" in method.reads():
-        forget = benchmark.split_for("forget")
-        method.check_forget(len(forget), forget.identities, make)
-    rows = {role: len(benchmark.split_for(role)) for role in method.reads()}
+    reads = resolved.reads()
+    rows = {role: len(benchmark.split_for(role)) for role in reads}
     meter = SampleMeter(benchmark.budget().times(spec.budget), spec.method)
-    return method.planned_steps(rows, meter, make)
+    with asked(resolved.who):
+        if "forget" in reads:
+            method.check_forget(rows["forget"], benchmark.split_for("forget").identities, make)
+        return method.planned_steps(rows, meter, make)
 
 
 def run_resolved(resolved: Resolved, folder: Path, settings: Settings, plugins: Plugins) -> RunRecord:

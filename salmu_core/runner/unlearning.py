@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from accelerate import Accelerator
 
 from salmu_core.benchmark import evaluation_locked
 from salmu_core.data.cache import DataCache
+from salmu_core.data.pairs import Role
 from salmu_core.data.pixels import PairStore
 from salmu_core.data.processes import process_index
 from salmu_core.errors import DamagedFile, Diverged, OutputError, SalmuError
@@ -27,6 +28,7 @@ from salmu_core.models.loading import load_model
 from salmu_core.models.row_count import RowCount
 from salmu_core.plugins.calls import plugin_code
 from salmu_core.plugins.loading import Plugins
+from salmu_core.plugins.opened_files import opened_files
 from salmu_core.records.schema import Status
 from salmu_core.report.beside_records import HISTORY_FILE
 from salmu_core.runner.accelerate_setup import AUTOCAST
@@ -36,13 +38,13 @@ from salmu_core.runner.context import UnlearnContext
 from salmu_core.runner.execution import carried_out
 from salmu_core.runner.handover import Handed, fresh_model
 from salmu_core.runner.made_model import changed_parameters, relative_change, save_made, take_back, trained_parameters
-from salmu_core.runner.opened_files import opened_files
 from salmu_core.runner.provenance import MemoryPeak
 from salmu_core.runner.settings import Settings
 from salmu_core.seeding import derive_seed
 from salmu_core.spec.resolve import Resolved, make_method
 
 UNLEARNED_FILE = "unlearned.json"
+_PAST_THE_CONTEXT = "What it saw there is not counted, and may be evaluation data or the Clean model."
 
 
 @dataclass
@@ -91,7 +93,7 @@ def unlearn_or_resume(
 
 def _check_disk(model: DualEncoder, method: UnlearningMethod, folder: Path) -> None:
     """Find out before training that the model and its checkpoints will not fit."""
-    if process_index() == 0 and method.reads():
+    if process_index() == 0:
         weight_bytes = sum(tensor.nbytes for tensor in model.weights().values())
         trains = isinstance(method.options, FitOptions)
         check_writable(folder, disk_for_training(weight_bytes) if trains else weight_bytes)
@@ -121,14 +123,16 @@ def _unlearn(
     handed = Handed(model)
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     start_fingerprint = model.fingerprint()
-    method = resolved.new_method()
-    _check_disk(model, method, folder)
+    who = resolved.who
+    warnings: list[str] = []
+    method, reads = resolved.new_method(warnings.append), resolved.reads(warnings.append)
+    if reads:
+        _check_disk(model, method, folder)
     checkpoints = Checkpoints(folder / "checkpoints", settings.checkpoint_seconds)
-    ctx = _context(method, model, resolved, accelerator, plugins, data, checkpoints, tell)
+    ctx = _context(method, reads, model, resolved, accelerator, plugins, data, checkpoints, tell)
     loaded, memory = time.perf_counter(), MemoryPeak(accelerator.device)
     if settings.log_with:
         accelerator.init_trackers("salmu", config=_flat(resolved.options))
-    who = f"The method {spec.method} ({resolved.method.origin})"
     called = _call(method, ctx, resolved, settings, plugins, who)
     seconds = {"load": loaded - started, "unlearn": time.perf_counter() - loaded + ctx.seconds_before_resume}
 
@@ -141,7 +145,7 @@ def _unlearn(
         "status": made.status,
         "error": made.error,
         "finite": made.usable,
-        "warnings": list(dict.fromkeys([*called.warnings, *made.warnings])),
+        "warnings": list(dict.fromkeys([*warnings, *called.warnings, *made.warnings])),
         "seconds": seconds,
         "allowed": benchmark.budget().times(spec.budget),
         **_seen(ctx),
@@ -167,6 +171,7 @@ def _unlearn(
 
 def _context(
     method: UnlearningMethod,
+    reads: Sequence[Role],
     model: DualEncoder,
     resolved: Resolved,
     accelerator: Accelerator,
@@ -177,9 +182,7 @@ def _context(
 ) -> UnlearnContext:
     """What the method is handed: the model, the splits that it reads, and the budget."""
     spec, benchmark = resolved.spec, resolved.benchmark
-    stores = {
-        role: PairStore(benchmark.split_for(role), model.processor, accelerator.device, data) for role in method.reads()
-    }
+    stores = {role: PairStore(benchmark.split_for(role), model.processor, accelerator.device, data) for role in reads}
     return UnlearnContext(
         model,
         stores,
@@ -215,11 +218,11 @@ def _call(
     rows = rows_to_encode(benchmark.budget().times(resolved.spec.budget))
     model = ctx.model
     model.rows_encoded = encoded = RowCount(rows, f"The method {name}")
-    with opened_files(benchmark, settings.cache_folder, methods) as opened:
+    with opened_files(benchmark, methods, settings.cache_folder) as opened:
         status, error, in_force = _let_unlearn(method, ctx, settings, who, warnings)
     model.rows_encoded = None
     counted = {"image": encoded.image, "text": encoded.text}
-    return _Called(status, error, in_force, [*warnings, *opened.warnings(who)], counted)
+    return _Called(status, error, in_force, [*warnings, *opened.warnings(who, _PAST_THE_CONTEXT)], counted)
 
 
 def _seen(ctx: UnlearnContext) -> dict[str, Any]:

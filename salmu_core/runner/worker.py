@@ -20,6 +20,7 @@ import torch
 
 from salmu_core.benchmark import Benchmark
 from salmu_core.errors import PluginFailure, SalmuError, UnknownName
+from salmu_core.plugins.calls import thread_left
 from salmu_core.plugins.loading import Plugins, load_plugins
 from salmu_core.records.schema import RunSpec
 from salmu_core.runner.parent import die_with_parent
@@ -109,7 +110,7 @@ def _carry_out(job: Job, connection: Connection) -> dict[str, Any]:
         return {"kind": "error", "type": type(error).__name__, "message": error.message, "hint": error.hint}
     except Exception:
         return {"kind": "bug", "message": traceback.format_exc()}
-    return {"kind": "done"}
+    return {"kind": "done", "thread_left": thread_left() is not None}
 
 
 def _attack(job: Job, resolved: Resolved, plugins: Plugins) -> None:

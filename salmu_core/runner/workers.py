@@ -29,6 +29,7 @@ from salmu_core import errors
 from salmu_core.data.processes import process_count
 from salmu_core.errors import BadRecord, SalmuError
 from salmu_core.evaluation.evaluate import Evaluation
+from salmu_core.plugins.calls import thread_left
 from salmu_core.plugins.loading import Plugins, new_manager
 from salmu_core.plugins.own_packages import is_own
 from salmu_core.records.schema import RunRecord
@@ -59,12 +60,13 @@ def choose_workers(runs: int, weight_bytes: int, settings: Settings) -> int:
 def isolated(resolved: Resolved, settings: Settings) -> bool:
     """Does a run get a process that carries out nothing else?
 
-    By default it does where its method is of a package that salmu's own metadata does not name under the extra `zoo`.
+    By default it does where its method is of a package that salmu's own metadata does not name under the extra `zoo`; and always where
+    a plugin left a thread running in this one.
     """
     if process_count() > 1 or not (resolved.method.installed and resolved.benchmark_entry.installed):
         return False
     third_party = settings.isolate == "third-party" and not is_own(resolved.method.package.name)
-    return third_party or settings.isolate == "all" or settings.time_limit is not None
+    return third_party or settings.isolate == "all" or settings.time_limit is not None or thread_left() is not None
 
 
 def run_in_workers(
@@ -226,6 +228,7 @@ class _Pool:
         elif kind == "failed":
             self._failed(worker, str(message["message"]))
         elif kind == "done":
+            worker.alone = worker.alone or bool(message["thread_left"])  # it carries out nothing more
             self._done(worker, read_record(self._runs[worker.position][1]))
 
     def _failed(self, worker: _Worker, why: str) -> None:
@@ -239,7 +242,7 @@ class _Pool:
         resolved, folder = self._runs[worker.position]
         record = _left(resolved, folder, worker.since)
         if record is None:  # else it ended after everything was written
-            who = f"The method {resolved.spec.method} ({resolved.method.origin})"
+            who = resolved.who
             if (folder / UNLEARNED_FILE).is_file():
                 who = f"The evaluation of {resolved.spec.method}, whose method had finished"
             nothing = Evaluation({}, {}, {})
@@ -254,10 +257,14 @@ class _Pool:
             self._hand(worker)
             return
         self._busy.remove(worker)
+        started = _children(worker.process.pid)
         with contextlib.suppress(OSError):
             worker.connection.send(None)
         worker.process.join(0 if worker.alone else 10)
         _kill(worker.process)
+        for child in started:  # what a plugin started and left
+            with contextlib.suppress(psutil.Error):
+                child.kill()
         worker.connection.close()
 
 
@@ -300,12 +307,19 @@ def _kill(process: Any) -> None:
     """End a process and what it started."""
     if process.pid is None or not process.is_alive():
         return
-    with contextlib.suppress(psutil.Error):
-        for child in psutil.Process(process.pid).children(recursive=True):
-            with contextlib.suppress(psutil.Error):
-                child.kill()
+    for child in _children(process.pid):
+        with contextlib.suppress(psutil.Error):
+            child.kill()
     process.kill()
     process.join(10)
+
+
+def _children(process: int | None) -> list[psutil.Process]:
+    """Processes that a process started, and theirs."""
+    try:
+        return [] if process is None else psutil.Process(process).children(recursive=True)
+    except psutil.Error:
+        return []
 
 
 def _context() -> Any:

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from salmu_core.benchmark import Benchmark
+from salmu_core.data.pairs import Role
 from salmu_core.errors import BadData, BadOptions, BadRecord, NotBuilt, PluginFailure, SalmuError
 from salmu_core.evaluation.pair_cosine import PairCosine
 from salmu_core.method import UnlearningMethod
 from salmu_core.metric import Metric
 from salmu_core.options import parse_options
+from salmu_core.plugins.calls import Warn, asked
 from salmu_core.plugins.loading import Entry, PluginProblem, Plugins
 from salmu_core.records.schema import RunRecord, RunSpec
 from salmu_core.records.store import RECORD_FILE, read_record
@@ -32,10 +34,25 @@ class Resolved:
     benchmark_entry: Entry[type[Benchmark]]
     benchmark: Benchmark
 
-    def new_method(self) -> UnlearningMethod:
-        """A fresh method object."""
+    @property
+    def who(self) -> str:
+        """The method and where it comes from, as the beginning of a sentence."""
+        return f"The method {self.spec.method} ({self.method.origin})"
+
+    def new_method(self, warn: Warn = lambda sentence: None) -> UnlearningMethod:
+        """A fresh method object.
+
+        Args:
+            warn: told what it changed in the process when it was made.
+        """
         cls = self.method.cls
-        return cls(cls.Options(**self.options))
+        with asked(self.who, warn):
+            return cls(cls.Options(**self.options))
+
+    def reads(self, warn: Warn = lambda sentence: None) -> tuple[Role, ...]:
+        """The roles that the method sees with these options."""
+        with asked(self.who, warn):
+            return tuple(self.new_method().reads())
 
     @property
     def title(self) -> str:
@@ -91,10 +108,11 @@ def resolve(spec: RunSpec, plugins: Plugins, cache: Path | None = None, benchmar
     entry = plugins.get("benchmark", spec.benchmark)
     options = parse_options(method.cls.Options, spec.method_options, spec.method)
     try:
-        reads = method.cls(options).reads()
-    except (Exception, SystemExit) as error:  # the plugin's own code
+        with asked("it"):
+            reads = method.cls(options).reads()
+    except Exception as error:  # the plugin's own code
         raise PluginFailure(
-            f"The method {spec.method} ({method.origin}) cannot be made with these options: {type(error).__name__}: {error}"
+            f"The method {spec.method} ({method.origin}) cannot be made with these options: {_reason(error)}"
         ) from error
     if spec.start == "clean" and "forget" in reads:
         raise BadOptions(
@@ -235,15 +253,24 @@ def make_metrics(
     for name, entry in plugins.metrics.items():
         by_convention = {key: value for word in words for key, value in entry.cls.conventions.get(word, {}).items()}
         parsed = parse_options(entry.cls.Options, {**by_convention, **given.get(name, {})}, name)
+        told: list[str] = []
         try:
-            metric = entry.cls(parsed)
-        except (Exception, SystemExit) as error:  # the plugin's own code
+            with asked(f"the metric {name}", told.append):
+                metric = entry.cls(parsed)
+        except Exception as error:  # the plugin's own code
             raise PluginFailure(
-                f"The metric {name} ({entry.origin}) cannot be made with these options: {type(error).__name__}: {error}"
+                f"The metric {name} ({entry.origin}) cannot be made with these options: {_reason(error)}"
             ) from error
+        finally:
+            problems = [PluginProblem(entry.package, entry.entry_point, sentence) for sentence in told]
+            plugins.problems += [problem for problem in problems if problem not in plugins.problems]
         metric.name, metric.origin = name, entry.origin
         installed.append(metric)
     return [*installed, *(benchmark.metrics() if benchmark is not None else ())] or [PairCosine()]
+
+
+def _reason(error: Exception) -> str:
+    return error.message if isinstance(error, SalmuError) else f"{type(error).__name__}: {error}"
 
 
 def conventions_of(spec: RunSpec) -> tuple[str, ...]:

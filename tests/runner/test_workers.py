@@ -78,7 +78,7 @@ def test_workers_are_chosen_for_small_models_on_processors_only(monkeypatch):
 
 
 BAD = """
-import os, signal, time
+import os, signal, subprocess, time
 from salmu_core import UnlearningMethod, hookimpl
 
 
@@ -108,7 +108,8 @@ class Tells(Bad):
     name = "tells"
 
     def misbehave(self):
-        open(os.environ["TOLD"], "w").write(f"{os.getpid()} {os.getcwd()}")
+        child = subprocess.Popen(["sleep", "1000"])
+        open(os.environ["TOLD"], "w").write(f"{os.getpid()} {os.getcwd()} {child.pid}")
 
 
 @hookimpl
@@ -148,9 +149,10 @@ def test_a_process_that_dies_or_takes_too_long_costs_its_own_row(third_party, tm
     assert {name: found[name].status for name in names} == dict(zip(names, ["failed", "ok", "ok"], strict=True))
     assert found["dies"].error.startswith("The method dies (bad-methods 1): Its process was ended by SIGKILL")
     assert sorted(told[-3:]) == sorted((name, record.status) for name, record in found.items())
-    process, folder = (tmp_path / "told").read_text().split()
+    process, folder, child = (tmp_path / "told").read_text().split()
     assert int(process) != os.getpid()
     assert folder == str(tmp_path)  # where the comparison was called
+    assert not psutil.pid_exists(int(child))  # what a run left behind ends with its process
     assert read_record(next((tmp_path / "out" / "runs").glob("dies-*"))) == found["dies"]
     limited = replace(settings, time_limit=0.5)
     record = run_alone(resolve(RunSpec(method="sleeps", benchmark="toy"), plugins), tmp_path / "slow", limited, plugins)
@@ -170,6 +172,8 @@ def test_runs_of_packages_that_salmu_does_not_name_are_isolated_by_default(third
         (Settings(isolate="none", time_limit=9), (True, True)),
     ):
         assert (isolated(theirs, settings), isolated(ours, settings)) == expected
+    monkeypatch.setattr(workers_module, "thread_left", lambda: "A method left a thread running in this process")
+    assert isolated(ours, Settings(isolate="none"))
     monkeypatch.setattr(workers_module, "process_count", lambda: 2)
     assert not isolated(theirs, Settings(isolate="all"))
     # What is not installed cannot be found by another process.

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import logging
+import math
 import os
 import random
+import signal
 import sys
 import threading
+import types
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -22,6 +27,7 @@ import salmu_core.evaluation.evaluate as evaluation
 from salmu_core import Embedded, Metric, Score, UnlearningMethod, View
 from salmu_core.files.writing import write_tensors
 from salmu_core.runner.accelerate_setup import AUTOCAST
+from salmu_core.runner.settings import Settings
 from toy_methods import WeightEdit
 
 Fault = Callable[[Any], None]
@@ -75,9 +81,9 @@ def poison_cache(ctx: Any) -> None:
             os.replace(built, file)
 
 
-def leave_thread(stop: threading.Event) -> Fault:
+def leave_thread(stop: threading.Event) -> Callable[..., None]:
     """A thread of a plugin's that goes on until it is told to stop."""
-    return lambda ctx: threading.Thread(target=lambda: stop.wait(), name="left", daemon=True).start()
+    return lambda *handed: threading.Thread(target=lambda: stop.wait(), name="left", daemon=True).start()
 
 
 def _flip(module: Any, inputs: Any, output: Any) -> Any:
@@ -131,6 +137,20 @@ FAULTS: dict[str, tuple[Fault, str, str]] = {
     "patched ufunc": (lambda ctx: setattr(np, "sqrt", _wrong_metric), "ok", "numpy.sqrt"),
     "patched norm": (lambda ctx: setattr(np.linalg, "norm", _wrong_metric), "ok", "numpy.linalg.norm"),
     "patched generator": (lambda ctx: setattr(np.random, "default_rng", _wrong_metric), "ok", "numpy.random.default_rng"),
+    "patched math": (lambda ctx: setattr(math, "sqrt", _wrong_metric), "ok", "math.sqrt"),
+    "dataclass default": (lambda ctx: setattr(Settings.__init__, "__defaults__", ()), "ok", "Settings.__init__"),
+    "other module": (
+        lambda ctx: sys.modules.update({embed.__name__: types.ModuleType("embed")}),
+        "ok",
+        "the module salmu_core.evaluation.embed",
+    ),
+    "other torch": (lambda ctx: setattr(embed, "torch", types.ModuleType("torch")), "ok", "embed.torch"),
+    "tiny numbers": (lambda ctx: torch.set_flush_denormal(True), "ok", "whether tiny numbers count as zero"),
+    "traced": (lambda ctx: sys.settrace(lambda *arguments: None), "ok", "sys.settrace"),
+    "logged": (lambda ctx: logging.root.addHandler(logging.NullHandler()), "ok", "changed logging"),
+    "garbage": (lambda ctx: gc.callbacks.append(_wrong_metric), "ok", "what is called when garbage is collected"),
+    "profiling alarm": (lambda ctx: signal.setitimer(signal.ITIMER_PROF, 1000), "ok", "an alarm that is set"),
+    "new files": (lambda ctx: os.umask(0o077), "ok", "the mode of new files"),
     "patched table": (lambda ctx: AUTOCAST.update(no=torch.bfloat16), "ok", "accelerate_setup.AUTOCAST"),
     "patched torch": (lambda ctx: setattr(nn.functional, "normalize", _wrong_metric), "ok", "functional.normalize"),
 }
@@ -141,6 +161,7 @@ HARMLESS: dict[str, Fault] = {
     "frozen": lambda ctx: ctx.model.requires_grad_(False),
     "autocast of the model": lambda ctx: setattr(ctx.model, "autocast", torch.bfloat16),
     "seeds": lambda ctx: (torch.manual_seed(7), random.seed(7), np.random.seed(7)),
+    "reorders captions": lambda ctx: list(ctx.captions("forget")).reverse(),
     "holds memory": lambda ctx: _KEPT.append(torch.zeros(1000)),
 }
 

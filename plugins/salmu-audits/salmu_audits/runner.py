@@ -26,6 +26,7 @@ from salmu_core.models.loading import load_model
 from salmu_core.options import parse_options
 from salmu_core.plugins.calls import plugin_code
 from salmu_core.plugins.loading import PluginProblem, Plugins, load_plugins
+from salmu_core.plugins.opened_files import opened_files
 from salmu_core.records.attacks import AUDITS_FILE as AUDITS_FILE
 from salmu_core.records.attacks import AuditResult as AuditResult
 from salmu_core.records.attacks import attacks_of, merged, read_attacks, write_attacks
@@ -193,6 +194,7 @@ class AttackedInstance:
             extras=found["extras"],
             seconds=found["seconds"],
             samples=found["samples"],
+            warnings=tuple(dict.fromkeys(line for leak in (found, *leaks.values()) for line in leak.get("warnings", ()))),
             reason=reason,
             version=audit.version,
             seed=self.seed,
@@ -235,14 +237,25 @@ class AttackedInstance:
         ctx = AuditContext(victim, self.benchmark, self.accelerator, self.seed, audit.name, data, tell, self.reference)
         entry = self.plugins.get("audit", audit.name)
 
+        warnings: list[str] = []
+
         def warn(sentence: str) -> None:
+            warnings.append(f"{sentence[0].upper()}{sentence[1:]}")
             problem = PluginProblem(entry.package, entry.entry_point, sentence)
             if problem not in self.plugins.problems:
                 self.plugins.problems.append(problem)
 
         try:
-            with plugin_code("it", warn, own=type(audit).__module__.partition(".")[0]):
-                leak = audit.attack(ctx)
+            own = type(audit).__module__.partition(".")[0]
+            # An audit may read whatever the benchmark gives it, and no file past that.
+            doors = {"salmu_core.benchmark", type(self.benchmark).__module__}
+            with opened_files(self.benchmark, {own}, self.settings.cache_folder, doors) as opened:
+                try:
+                    with plugin_code("it", warn, own=own):
+                        leak = audit.attack(ctx)
+                finally:
+                    for sentence in opened.warnings("it", "Its value may rest on more than an attacker has."):
+                        warn(sentence)
             self._check_references()
             content: dict[str, Any] = {"value": float(leak.value), "extras": dict(leak.extras)}
             if not all(math.isfinite(float(value)) for value in (leak.value, *leak.extras.values())):
@@ -253,7 +266,7 @@ class AttackedInstance:
             raise type(error)(f"The audit {audit.name}: {error.message}", error.hint) from error
         except Exception as error:
             raise PluginFailure(f"The audit {audit.name} failed: {type(error).__name__}: {error}") from error
-        content |= {"seconds": round(time.perf_counter() - started, 2), "samples": ctx.samples}
+        content |= {"seconds": round(time.perf_counter() - started, 2), "samples": ctx.samples, "warnings": warnings}
         write_sealed_json(place, content)
         return content
 

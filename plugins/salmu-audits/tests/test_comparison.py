@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
+from pathlib import Path
 
 import pytest
 from salmu_audits.comparison import attack_runs, chosen_audits
@@ -72,6 +74,21 @@ class Breaks(Audit):
         if not Breaks.mended:
             raise ZeroDivisionError("a bug of the audit")
         return Leak(0.0)
+
+
+class Peeks(Cosine):
+    """Looks past the benchmark."""
+
+    name = "peeks"
+
+    def attack(self, ctx):
+        home = Path(os.environ["SALMU_CACHE"])
+        (home / "clean").mkdir(parents=True, exist_ok=True)
+        list((home / "clean").iterdir())
+        write_sealed_json(home / "audits" / "other.json", {})
+        os.environ["PEEKED"] = "1"
+        ctx.benchmark.load_model("clean")  # which is its right
+        return super().attack(ctx)
 
 
 def plugins(*audits):
@@ -259,3 +276,18 @@ def test_unknown_audits_are_one_clear_error():
 
     with pytest.raises(UnknownName, match="cosin"):
         make_audits(plugins(Cosine), ["cosin"], {})
+
+
+def test_an_audit_that_opens_or_leaves_something_is_named_in_its_result(finished, attacked, tmp_path, monkeypatch):
+    monkeypatch.setenv("SALMU_CACHE", str(tmp_path / "cache"))
+    attacked(plugins(Cosine, Peeks), "all")
+    record = read_record(folder_of(tmp_path))
+    plain, peeking = read_attacks(record, folder_of(tmp_path)).results
+    assert plain.warnings == ()
+    assert peeking.value == plain.value
+    told = " ".join(peeking.warnings)
+    assert "It changed the environment variable PEEKED" in told
+    assert "It opened files of the benchmark by itself: clean" in told
+    assert "It wrote audits/other.json by itself" in told
+    assert not (tmp_path / "cache" / "audits" / "other.json").exists()
+    assert "PEEKED" not in os.environ

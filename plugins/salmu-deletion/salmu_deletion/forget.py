@@ -25,6 +25,7 @@ from salmu_core.records.references import REFERENCES
 from salmu_core.records.schema import RunRecord, RunSpec, Target
 from salmu_core.runner.progress import Progress
 from salmu_core.runner.run import SPEC_FILE, Settings, run_resolved, steps_within_budget
+from salmu_core.runner.workers import run_alone
 from salmu_core.spec.presets import NONE, with_preset
 from salmu_core.spec.resolve import Resolved, make_method, resolve
 from salmu_deletion.hf_folder import hf_refusal, write_hf_folder
@@ -163,7 +164,7 @@ def forget(
     notes = _too_small(benchmark, resolved, plugins)
     references: dict[Target, RunRecord] = {}
     # The method first: where it cannot do what it is asked, nothing else was computed in vain.
-    record = run_resolved(resolved, folder, settings, plugins)
+    record = run_alone(resolved, folder, settings, plugins)
     starts: tuple[Target, ...] = ("compromised", "clean") if record.status != "failed" else ()
     for start in starts:
         asked = resolved.spec.model_copy(

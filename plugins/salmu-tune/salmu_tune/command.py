@@ -13,6 +13,7 @@ from salmu_core.cli.arguments import (
     benchmark_choice,
     benchmark_options,
     complete_names,
+    isolation_settings,
     make_settings,
     parse_numbers,
     run_settings,
@@ -47,6 +48,7 @@ Examples:
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of carving and search.")
 @click.option("--out", type=click.Path(path_type=Path), help="Trials and presets. Default: results/BENCHMARK/tune.")
 @run_settings
+@isolation_settings
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
 def tune_command(
     methods: tuple[str, ...],

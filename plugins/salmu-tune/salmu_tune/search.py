@@ -15,7 +15,8 @@ from salmu_core.models.dual_encoder import WEIGHTS_FILE
 from salmu_core.plugins.loading import Entry, Plugins, load_plugins
 from salmu_core.records.schema import RunRecord, RunSpec
 from salmu_core.runner.provenance import package_versions
-from salmu_core.runner.run import ROWS_FILE, Settings, run_resolved
+from salmu_core.runner.run import ROWS_FILE, Settings
+from salmu_core.runner.workers import run_alone
 from salmu_core.seeding import derive_seed
 from salmu_core.spec.presets import preset_file
 from salmu_core.spec.resolve import make_benchmark, resolve, standard_benchmark
@@ -123,7 +124,7 @@ class Ground:
         )
         resolved = resolve(spec, self._plugins, self._settings.cache_folder, self._shared[mismatched])
         folder = resolved.folder_in(self._folder / "trials")
-        record = run_resolved(resolved, folder, self._settings, self._plugins)
+        record = run_alone(resolved, folder, self._settings, self._plugins)
         if method != "none":
             for name in (WEIGHTS_FILE, ROWS_FILE):
                 (folder / name).unlink(missing_ok=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from salmu_core.cli.arguments import complete_names, make_settings, parse_settings, run_settings
+from salmu_core.cli.arguments import complete_names, isolation_settings, make_settings, parse_settings, run_settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,6 +73,7 @@ _MARKS = {"error": "red", "warning": "yellow", "fact": "dim"}
 )
 @click.option("--keep-cache", is_flag=True, help="Keep decoded pictures and embeddings in DIR/cache.")
 @run_settings
+@isolation_settings
 @click.option("--json", "as_json", is_flag=True, help="Print findings and record as JSON.")
 def forget_command(
     model: str | None,
