@@ -15,7 +15,7 @@ from salmu_core.comparison.gaps import gap_of, gaps_of, not_informative
 from salmu_core.comparison.leaderboard import CONTROL, VERDICTS, Cell, Row
 from salmu_core.comparison.pairing import Clusters, Instance, JudgedRun
 from salmu_core.comparison.steady import is_deterministic
-from salmu_core.comparison.verdict import judge, with_attacks
+from salmu_core.comparison.verdict import Verdict, judge, with_attacks
 from salmu_core.records.attacks import read_attacks, recovery
 from salmu_core.records.commands import row_command
 from salmu_core.records.rows import read_cluster_sums
@@ -175,7 +175,7 @@ def row_of(title: str, group: Sequence[JudgedRun], bench_seeds: Sequence[int]) -
         options=first.options,
         cells={name: _cell(name, group, spread) for name in dict.fromkeys(n for r in records for n in r.scores)},
         verdict=worst.name,
-        reason=worst.reason,
+        reason=_reason(worst, group),
         verdicts=dict(Counter(run.verdict.name for run in group)),
         overall=_mean_of_means(overall) if overall else None,
         overall_sd=statistics.stdev(values) if len(values) > 1 and spread else None,
@@ -200,6 +200,19 @@ def row_of(title: str, group: Sequence[JudgedRun], bench_seeds: Sequence[int]) -
         device=first.provenance.device,
         records=tuple(record.id for record in records),
     )
+
+
+def _reason(worst: Verdict, group: Sequence[JudgedRun]) -> str:
+    """Why a row has its verdict. Values in it are those of one run, which is named where the table shows means of several."""
+    if len(group) == 1:
+        return worst.reason
+    same = [run for run in group if run.verdict.name == worst.name]
+    run = next(run for run in same if run.verdict is worst)
+    several = len({other.instance.name for other in group}) > 1
+    which = f"instance {run.instance.name}, seed {run.record.spec.seed}" if several else f"seed {run.record.spec.seed}"
+    if all(other.verdict.reason == worst.reason for other in same):
+        which = "each of them" if len(same) > 1 else which
+    return f"{len(same)} of {len(group)} runs. {which.capitalize()}: {worst.reason}"
 
 
 def _largest(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
@@ -67,13 +67,13 @@ def trade_off(comparison: Comparison) -> dict[str, Any] | None:
         )  # fmt: skip
     figure.update_layout(**_LAYOUT, height=520, legend={"orientation": "h", "y": -0.16})
     figure.update_xaxes(
-        range=[LOWEST - 0.05, 1.18],
+        range=[_lowest(x for _, x, _ in places) - 0.05, 1.18],
         title=f"forgotten: worst of {', '.join(forgetting)}; 0 Compromised, 1 Clean",
         gridcolor="rgba(128,128,128,.25)",
         zeroline=False,
     )
     figure.update_yaxes(
-        range=[LOWEST - 0.08, 1.12],
+        range=[_lowest(y for _, _, y in places) - 0.08, 1.12],
         title="holdout associations kept, 1 all",
         gridcolor="rgba(128,128,128,.25)",
         zeroline=False,
@@ -117,8 +117,14 @@ def stays_forgotten(comparison: Comparison) -> dict[str, Any] | None:
         )  # fmt: skip
     figure.update_layout(**_LAYOUT, height=460, legend={"orientation": "h", "y": -0.18})
     grid = {"gridcolor": "rgba(128,128,128,.25)", "zeroline": False}
-    figure.update_xaxes(range=[LOWEST - 0.05, 1.18], title="forgotten: 0 Compromised, 1 Clean", **grid)
-    figure.update_yaxes(range=[LOWEST - 0.08, 1.12], title="stays forgotten: 1 less what an attack recovers", **grid)
+    figure.update_xaxes(
+        range=[_lowest(x for _, x, _ in places) - 0.05, 1.18], title="forgotten: 0 Compromised, 1 Clean", **grid
+    )
+    figure.update_yaxes(
+        range=[_lowest(y for _, _, y in places) - 0.08, 1.12],
+        title="stays forgotten: 1 less what an attack recovers",
+        **grid,
+    )
     return _plain(figure)
 
 
@@ -137,6 +143,11 @@ def _places(comparison: Comparison) -> list[tuple[Row, float, float]]:
         if measured and known and len(known) == len(kept):
             places.append((row, 1 - max(measured.values()), 1 - max(known)))
     return places
+
+
+def _lowest(values: Iterable[float]) -> float:
+    """Where an axis begins: no farther out than there are models, and never beyond the edge."""
+    return max(LOWEST, min([0.0, *values]))
 
 
 def _counted(comparison: Comparison, aspect: str) -> list[str]:

@@ -28,12 +28,27 @@ def test_the_zoo_names_every_package_and_nothing_else_does():
     assert zoo.startswith("salmu[zoo]")
 
 
+#: What builds the wheels, here and in the first stage of the container file.
+BUILD = ["uv", "build", "--all-packages", "--wheel", "--out-dir"]
+
+
+def test_the_container_file_does_what_is_tried_here():
+    lines = (ROOT / "Containerfile").read_text(encoding="utf-8").splitlines()
+    first, second = (place for place, line in enumerate(lines) if line.startswith("FROM "))
+    assert f"RUN {' '.join(BUILD)} /wheels" in lines[first:second]
+    assert "COPY --from=wheels /wheels /wheels" in lines[second:]
+    assert any("pip install --no-cache-dir /wheels/*.whl" in line for line in lines[second:])
+    assert not any(line.startswith("COPY . ") for line in lines[second:])
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
+    assert {".git", ".venv", "results"} <= set(ignored)
+
+
 @pytest.mark.skipif(not os.environ.get("SALMU_TEST_VENV"), reason="takes minutes: set SALMU_TEST_VENV=1")
 @pytest.mark.skipif(not shutil.which("uv"), reason="builds with uv")
 def test_wheels_of_all_packages_work_in_a_clean_environment(tmp_path):
     """Built files alone: outside the checkout, without its paths."""
     wheels = tmp_path / "wheels"
-    subprocess.run(["uv", "build", "--all-packages", "--wheel", "--out-dir", str(wheels)], check=True, cwd=ROOT)
+    subprocess.run([*BUILD, str(wheels)], check=True, cwd=ROOT)
     built = {path.name.split("-")[0].replace("_", "-") for path in wheels.glob("*.whl")}
     assert built == {"salmu", *members()}
     subprocess.run(["uv", "venv", str(tmp_path / "env")], check=True)

@@ -1,6 +1,16 @@
 // The leaderboard: headings sort, the box narrows. References stay on top, published rows stay below.
 (() => {
   const board = document.getElementById("board"), said = document.getElementById("board-said"), box = document.getElementById("narrow");
+  // A table that is wider than the page says so, until its end is in view.
+  const wide = board.parentElement, more = document.createElement("p");
+  more.className = "more";
+  wide.before(more);
+  const tell = () => {
+    const over = wide.scrollWidth - wide.clientWidth > 2, end = wide.scrollLeft + wide.clientWidth >= wide.scrollWidth - 2;
+    more.textContent = !over ? "" : end ? "← more columns to the left" : "more columns to the right →";
+  };
+  wide.addEventListener("scroll", tell, { passive: true });
+  new ResizeObserver(tell).observe(wide);
   const body = board.tBodies[0], heads = Array.from(board.tHead.rows[0].cells), start = Array.from(body.rows);
   const key = (row, column) => {
     const cell = row.cells[column], value = cell.dataset.value;
