@@ -174,7 +174,7 @@ def _settings() -> Iterator[Setting]:
             yield Setting(f"attention by {name}", read, write)
     for device in ("cpu", "cuda"):
         yield Setting(f"autocast on {device}", *_autocast(device))
-    yield Setting("whether tiny numbers count as zero", _flushes_denormal, torch.set_flush_denormal)
+    yield Setting("whether tiny numbers count as zero", _flushes_denormal, _flush_denormal)
     for name in ("enabled", "strategy"):
         yield Setting(f"torch.backends.opt_einsum.{name}", *_attribute(torch.backends.opt_einsum, name))
     yield Setting(
@@ -188,7 +188,7 @@ def _settings() -> Iterator[Setting]:
     yield Setting("an alarm that is set", _alarms, _stop_alarms, shown=False)
     yield Setting("warnings that are turned into errors", _error_filters, _drop_error_filters, shown=False)
     yield Setting("logging", _logging, _write_logging, shown=False)
-    yield Setting("the mode of new files", _umask, lambda before: os.umask(before) and None)
+    yield Setting("the mode of new files", _umask, _set_umask)
     yield Setting("sys.settrace", sys.gettrace, sys.settrace, shown=False)
     yield Setting("sys.setprofile", sys.getprofile, sys.setprofile, shown=False)
     yield Setting("the recursion limit", sys.getrecursionlimit, sys.setrecursionlimit)
@@ -217,6 +217,14 @@ def _umask() -> int:
     mode = os.umask(0o022)
     os.umask(mode)
     return mode
+
+
+def _set_umask(before: int) -> None:
+    os.umask(before)
+
+
+def _flush_denormal(before: bool) -> None:
+    torch.set_flush_denormal(before)
 
 
 def _flushes_denormal() -> bool:
