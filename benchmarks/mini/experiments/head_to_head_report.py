@@ -323,17 +323,17 @@ def ends(stored: Sequence[Mapping[str, Any]]) -> dict[str, Parts]:
 
 #: Points that lost more holdouts than this are drawn on the lower edge.
 LOWEST = -0.3
-#: Points that forgot more than this have their names in a column at the side.
+#: Names stand in a column on the right for points that forgot more than this, on the left for others.
 CROWDED = 0.6
 
 
-def spread_out(heights: Sequence[float], step: float) -> list[float]:
-    """Heights in rising order, moved as little as possible (least squares) until neighbours are `step` apart."""
+def spread_out(heights: Sequence[float], step: float, top: float = np.inf) -> list[float]:
+    """Heights in rising order, moved as little as possible (least squares) until neighbours are `step` apart, none above `top`."""
     if not heights:
         return []
     offsets = step * np.arange(len(heights))
     moved = IsotonicRegression().fit_transform(offsets, np.asarray(heights) - offsets)
-    return [float(height) for height in moved + offsets]
+    return [float(height) for height in np.minimum(moved + offsets, top - offsets[::-1])]
 
 
 def draw(summaries: Sequence[Summary], path: Path) -> None:
@@ -355,7 +355,7 @@ def draw(summaries: Sequence[Summary], path: Path) -> None:
         axis.axvspan(0.9, 1.02, ymin=0.92, color="tab:green", alpha=0.12)
         axis.text(1.015, 1.03, "goal", color="tab:green", fontsize=8, ha="right", va="center")
         axis.axhline(LOWEST, color="grey", linewidth=0.8, linestyle=":")
-        axis.set(xlabel="forgotten (1 = as if never learned)", ylabel="holdouts kept (1 = all; dotted: this little or less)", title=f"Budget {budget:g}x (large: on the Pareto front)", xlim=(min([0.2, *xs]) - 0.15, 1.36), ylim=(LOWEST - 0.32, 1.05))  # fmt: skip
+        axis.set(xlabel="forgotten (1 = as if never learned)", ylabel="holdouts kept (1 = all; dotted: this little or less)", title=f"Budget {budget:g}x (large: on the Pareto front)", xlim=(min([0.0, *xs]) - 0.65, 1.45), ylim=(LOWEST - (0.32 if min(ys) <= LOWEST else 0.02), 1.05))  # fmt: skip
         axis.grid(alpha=0.3)
         line = {"arrowstyle": "-", "color": "grey", "lw": 0.5}
         placed = -1.0  # labels on the edge hang from it, in the order of their points
@@ -363,14 +363,13 @@ def draw(summaries: Sequence[Summary], path: Path) -> None:
             placed = max(x, placed + 0.032)
             axis.annotate(m, (x, LOWEST), xytext=(placed, LOWEST - 0.05), rotation=-50, ha="left", va="top", rotation_mode="anchor", fontsize=8, arrowprops=line)  # fmt: skip
         shown_points = {m: points[m][:2] for m in points if points[m][1] > LOWEST}
-        beside = {m: point for m, point in shown_points.items() if point[0] < CROWDED}
-        for m, (x, y) in beside.items():
-            axis.text(x - 0.015, y, m, fontsize=8, ha="right", va="center")
-        column = sorted(shown_points.keys() - beside.keys(), key=lambda m: (shown_points[m][1], m))
-        for m, height in zip(column, spread_out([shown_points[m][1] for m in column], 0.03), strict=True):
-            axis.annotate(
-                m, shown_points[m], xytext=(1.05, height), ha="left", va="center", fontsize=8, arrowprops=line, zorder=2
-            )
+        left = min([0.0, *(x for x, _ in shown_points.values())]) - 0.1
+        for side, align, within in ((left, "right", lambda x: x < CROWDED), (1.05, "left", lambda x: x >= CROWDED)):
+            column = sorted((m for m in shown_points if within(shown_points[m][0])), key=lambda m: (shown_points[m][1], m))
+            for m, height in zip(column, spread_out([shown_points[m][1] for m in column], 0.03, 1.03), strict=True):
+                place = {"xytext": (side, height), "ha": align, "va": "center"}
+                from_its_end = {**line, "relpos": (float(align == "right"), 0.5)}
+                axis.annotate(m, shown_points[m], fontsize=8, arrowprops=from_its_end, zorder=2, **place)
     figure.colorbar(shown, ax=axes[0].tolist(), label="general knowledge kept", shrink=0.7)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)

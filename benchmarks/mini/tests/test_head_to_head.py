@@ -139,6 +139,7 @@ def test_names_beside_the_picture_keep_their_order_and_distance():
     moved = spread_out([0.0, 0.01, 0.02, 0.02], 0.03)
     assert np.diff(moved).min() > 0.03 - 1e-9
     assert np.mean(moved) == pytest.approx(0.0125)
+    assert spread_out([0.2, 0.9, 0.95], 0.1, top=0.95) == pytest.approx([0.2, 0.85, 0.95])  # all below the top
 
 
 def test_a_metric_that_says_nothing_on_an_instance_breaks_no_table():
