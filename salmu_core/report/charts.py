@@ -19,6 +19,7 @@ _MARKS = {
 }  # fmt: skip
 MOST_LABELS = 16  # beyond that names would lie on one another
 MOST_BARS = 200  # rows of a chart with a line for each; its table has them all
+_HIGH = (1.18, 1.12)  # ends of the axes of what is forgotten and what is kept
 LOWEST = -0.35  # models farther away are drawn at the edge; hovering tells where they are
 _LAYOUT = {
     "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "font": {"color": "#888", "family": "system-ui, sans-serif"},
@@ -53,7 +54,8 @@ def trade_off(comparison: Comparison) -> dict[str, Any] | None:
     if len(labelled) > MOST_LABELS:
         named = {id(row) for row, _, _ in line}
         labelled = [place for place in labelled if id(place[0]) in named or place[0].kind == "reference"]
-    positions = _label_positions([(row.title, x, y) for row, x, y in labelled])
+    low = _lowest(x for _, x, _ in places) - 0.05, _lowest(y for _, _, y in places) - 0.08
+    positions = _label_positions([(row.title, x, y) for row, x, y in labelled], low)
     for verdict, points in groups.items():
         symbol, colour = _MARKS.get(verdict, ("cross", "#888888"))
         figure.add_scatter(
@@ -67,13 +69,13 @@ def trade_off(comparison: Comparison) -> dict[str, Any] | None:
         )  # fmt: skip
     figure.update_layout(**_LAYOUT, height=520, legend={"orientation": "h", "y": -0.16})
     figure.update_xaxes(
-        range=[_lowest(x for _, x, _ in places) - 0.05, 1.18],
-        title=f"forgotten: worst of {', '.join(forgetting)}; 0 Compromised, 1 Clean",
+        range=[low[0], _HIGH[0]],
+        title="forgotten, the worst metric: 0 Compromised, 1 Clean",
         gridcolor="rgba(128,128,128,.25)",
         zeroline=False,
     )
     figure.update_yaxes(
-        range=[_lowest(y for _, _, y in places) - 0.08, 1.12],
+        range=[low[1], _HIGH[1]],
         title="holdout associations kept, 1 all",
         gridcolor="rgba(128,128,128,.25)",
         zeroline=False,
@@ -101,7 +103,8 @@ def stays_forgotten(comparison: Comparison) -> dict[str, Any] | None:
             line={"color": "#009E73", "width": 1.5, "dash": "dot"}, hoverinfo="skip",
         )  # fmt: skip
     labelled = places if len(places) <= MOST_LABELS else line
-    positions = _label_positions([(row.title, x, y) for row, x, y in labelled])
+    low = _lowest(x for _, x, _ in places) - 0.05, _lowest(y for _, _, y in places) - 0.08
+    positions = _label_positions([(row.title, x, y) for row, x, y in labelled], low)
     for verdict in dict.fromkeys(row.verdict for row, _, _ in places):
         points = [place for place in places if place[0].verdict == verdict]
         symbol, colour = _MARKS.get(verdict, ("cross", "#888888"))
@@ -210,13 +213,41 @@ def strip_table(comparison: Comparison, metric: str) -> dict[str, Any]:
     return {"heads": ["method", "value", "95 % interval", "distance to the target"], "rows": rows}
 
 
-def _label_positions(points: list[tuple[str, float, float]]) -> dict[str, str]:
-    """Where each label stands: on the side of the middle, and above or below in turn, so that near points stay readable."""
-    result = {}
-    for number, (title, x, _) in enumerate(sorted(points, key=lambda point: -point[2])):
-        side = "left" if x > 0.5 else "right"
-        result[title] = f"{('top', 'middle', 'bottom')[number % 3]} {side}"
+#: Width and height of a plot on a phone, and a letter, a line and the way from a mark to its label there, in pixels: what does not
+#: collide there collides nowhere.
+_PHONE, _LETTER, _LINE, _APART = (270, 360), 5.6, 13, 10
+
+
+def _label_positions(points: list[tuple[str, float, float]], low: tuple[float, float]) -> dict[str, str]:
+    """Where each label stands, so that none lies on another or leaves the plot. The references come first, then from the top; a label
+    that fits nowhere is left out, and hovering tells it.
+
+    Args:
+        points: title and place.
+        low: where the axes begin.
+    """
+    wide, tall = (_HIGH[0] - low[0]) / _PHONE[0], (_HIGH[1] - low[1]) / _PHONE[1]
+    taken: list[tuple[float, float, float, float]] = []
+    result: dict[str, str] = {}
+    for title, at_x, at_y in sorted(
+        points, key=lambda point: (point[0] not in ("Clean", "Compromised"), -point[2], -point[1])
+    ):
+        x, y = max(at_x, LOWEST), max(at_y, LOWEST)
+        width, height = len(title) * _LETTER * wide, _LINE * tall
+        for side in ("right", "left") if x <= 0.5 else ("left", "right"):
+            left = x + _APART * wide if side == "right" else x - _APART * wide - width
+            for where, up in (("middle", 0), ("top", 1), ("bottom", -1)):
+                middle = y + up * (_APART + _LINE / 4) * tall
+                box = (left, middle - height / 2, left + width, middle + height / 2)
+                inside = low[0] <= box[0] and box[2] <= _HIGH[0] and low[1] <= box[1] and box[3] <= _HIGH[1]
+                if title not in result and inside and not any(_overlap(box, other) for other in taken):
+                    taken.append(box)
+                    result[title] = f"{where} {side}"
     return result
+
+
+def _overlap(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def strips(comparison: Comparison) -> list[tuple[str, dict[str, Any]]]:
