@@ -20,7 +20,10 @@ from salmu_core import (
     Field,
     FitOptions,
     LossMethod,
+    MakeMethod,
+    Role,
     SalmuError,
+    SampleMeter,
     UnlearnContext,
     UnlearningMethod,
     hookimpl,
@@ -32,6 +35,12 @@ _CHUNK = 256  # captions or pictures that the start model embeds at a time
 _POOL = 4096  # captions that are made up of each kind, at most; no more than a quarter of the budget's pairs
 _BARE = 0.25  # share of them that is nothing but name and value
 _LOOKED_AT = 256  # forget pairs that strangers are compared with, at most; no more than a tenth of the budget
+
+
+def _looked_at(left: int | None) -> int:
+    """How many forget pairs strangers are compared with, of so many samples that are left."""
+    return _LOOKED_AT if left is None else min(_LOOKED_AT, max(8, left // 10))
+
 
 # ---------------------------------------------------------------- formulas
 
@@ -199,6 +208,11 @@ class StrangerTargets(LossMethod):
     _kept: tuple[Tensor, Tensor]  # tokens of captions that stay, and their embeddings
     _moved: tuple[Tensor, Tensor]  # tokens of captions that are forgotten, and the embeddings that they get
 
+    def planned_steps(self, rows: Mapping[Role, int], meter: SampleMeter, make_method: MakeMethod) -> int | None:
+        """Count the steps that choosing strangers leaves room for."""
+        meter.take("forget", min(rows["forget"], _looked_at(meter.left("forget"))))
+        return super().planned_steps(rows, meter, make_method)
+
     def prepare(self, ctx: UnlearnContext) -> None:
         """Make up people and captions, and embed what stays with the start model."""
         self._ctx, self._start, self._request = ctx, ctx.frozen_copy(), Request.of(ctx)
@@ -250,8 +264,7 @@ class StrangerTargets(LossMethod):
         stranger who happens to resemble somebody would leave a trace, and so would one whom nobody resembles."""
         ctx, options, request = self._ctx, self.options, self._request
         made_up = self._made_up(max(options.candidates, options.strangers), draw)
-        left = ctx.budget_left("forget")
-        rows = _LOOKED_AT if left is None else min(_LOOKED_AT, max(8, left // 10))
+        rows = _looked_at(ctx.budget_left("forget"))
         images, shown = [], []
         with torch.no_grad():
             for pairs in ctx.batches("forget", _CHUNK, rows=rows, shuffle=True):
