@@ -91,9 +91,9 @@ def unlearn_or_resume(
     return _unlearn(resolved, folder, settings, accelerator, plugins, data, tell)
 
 
-def _check_disk(model: DualEncoder, method: UnlearningMethod, folder: Path) -> None:
+def _check_disk(model: DualEncoder, method: UnlearningMethod, reads: Sequence[Role], folder: Path) -> None:
     """Find out before training that the model and its checkpoints will not fit."""
-    if process_index() == 0:
+    if process_index() == 0 and reads:
         weight_bytes = sum(tensor.nbytes for tensor in model.weights().values())
         trains = isinstance(method.options, FitOptions)
         check_writable(folder, disk_for_training(weight_bytes) if trains else weight_bytes)
@@ -123,24 +123,22 @@ def _unlearn(
     handed = Handed(model)
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     start_fingerprint = model.fingerprint()
-    who = resolved.who
     warnings: list[str] = []
     method, reads = resolved.new_method(warnings.append), resolved.reads(warnings.append)
-    if reads:
-        _check_disk(model, method, folder)
+    _check_disk(model, method, reads, folder)
     checkpoints = Checkpoints(folder / "checkpoints", settings.checkpoint_seconds)
     ctx = _context(method, reads, model, resolved, accelerator, plugins, data, checkpoints, tell)
     loaded, memory = time.perf_counter(), MemoryPeak(accelerator.device)
     if settings.log_with:
         accelerator.init_trackers("salmu", config=_flat(resolved.options))
-    called = _call(method, ctx, resolved, settings, plugins, who)
+    called = _call(method, ctx, resolved, settings, plugins, resolved.who)
     seconds = {"load": loaded - started, "unlearn": time.perf_counter() - loaded + ctx.seconds_before_resume}
 
     def fresh(weights: Mapping[str, torch.Tensor]) -> DualEncoder:
         made_new = None if spec.method == "none" else fresh_model(lambda: where.load_model(which), weights)
         return model if made_new is None else _on_device(made_new, resolved, accelerator)
 
-    made = take_back(handed, ctx.model, fresh, accelerator, who, called.status, called.error)
+    made = take_back(handed, ctx.model, fresh, accelerator, resolved.who, called.status, called.error)
     facts = {
         "status": made.status,
         "error": made.error,
