@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from salmu_core.comparison.compare import compare_records
 from salmu_core.comparison.leaderboard import Row
+from salmu_core.errors import BadRecord, OutputError
 from salmu_core.plugins.loading import Plugins
+from salmu_core.records.rows import check_rows
 from salmu_core.records.schema import RunRecord
 from salmu_core.runner.planned import reference_specs
 from salmu_core.runner.run import Settings, run_resolved
@@ -35,9 +38,20 @@ def standing(
     for reference in reference_specs(**shared):
         wanted = resolve(reference, plugins, settings.cache_folder, benchmark)
         place = settings.cache_folder / "references" / wanted.folder_name
-        records.append(run_resolved(wanted, place, settings, plugins))
+        records.append(_measured(wanted, place, settings, plugins))
         folders.append(place)
     rows = compare_records(records, folders).rows
     return {
         row.reference if row.kind == "reference" and row.reference else "run": row for row in rows if row.kind != "published"
     }
+
+
+def _measured(wanted: Resolved, place: Path, settings: Settings, plugins: Plugins) -> RunRecord:
+    """A reference from the cache, made again where what lies there is damaged."""
+    try:
+        record = run_resolved(wanted, place, settings, plugins)
+        check_rows(record, place)
+        return record
+    except (BadRecord, OutputError):
+        shutil.rmtree(place, ignore_errors=True)
+        return run_resolved(wanted, place, settings, plugins)
