@@ -44,7 +44,7 @@ def declaration_fault(kind: str, cls: type, base: type) -> str | None:
     """The first class attribute that is not of the type its contract states, in words that name what is allowed; None when all
     are."""
     for name, hint in declared_types(base).items():
-        value = getattr(cls, name, _MISSING)
+        value: Any = getattr(cls, name, _MISSING)
         if name == "Options" or value is _MISSING or isinstance(value, property):
             continue
         if not _fits(hint, value):

@@ -30,7 +30,7 @@ from planned import carry_out
 from salmu_audits.comparison import attack_runs
 
 from salmu_core import RunSpec, Settings
-from salmu_core.comparison.falls import fall_tests
+from salmu_core.comparison.falls import fall_tests, general_rows
 from salmu_core.comparison.verdict import judge
 from salmu_core.files.writing import write_json, write_text
 from salmu_core.models.dual_encoder import WEIGHTS_FILE
@@ -95,7 +95,7 @@ def measured(item: PlannedRun, references: Mapping[str, PlannedRun], instance: i
     """What is kept of an attacked run."""
     record = read_record(item.folder)
     clean, compromised = (read_record(references[which].folder) for which in ("clean", "compromised"))
-    falls = fall_tests(record, item.folder, compromised, references["compromised"].folder)
+    falls = fall_tests(record, item.folder, general_rows(compromised, references["compromised"].folder))
     names = ("audit", "clean", "compromised", "seconds", "samples", "references", "reason")
     never = title_of(item).startswith(NEVER)
     return {
