@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -16,6 +17,17 @@ if TYPE_CHECKING:
     from salmu_core.runner.run import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class FiniteRange(click.FloatRange):
+    """A number within bounds that is one: `nan` is in every range to click, and then no comparison holds."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number, or the usual error of a wrong value."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
 
 
 def complete_names(kind: str) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
@@ -179,7 +191,7 @@ def isolation_settings(command: F) -> F:
     for decorate in (
         click.option(
             "--time-limit",
-            type=click.FloatRange(min=0, min_open=True),
+            type=FiniteRange(min=0, min_open=True),
             metavar="SECONDS",
             help="End a run that takes longer, in a process of its own; it becomes a failed row.",
         ),
@@ -204,7 +216,7 @@ def run_settings(command: F) -> F:
         click.option("--cpu", is_flag=True, help="Stay on the CPU even where there is an accelerator."),
         click.option(
             "--checkpoint-seconds",
-            type=click.FloatRange(min=0),
+            type=FiniteRange(min=0),
             default=30.0,
             show_default=True,
             help="Least time between checkpoints; a killed run goes on from the last one.",

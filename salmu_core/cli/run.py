@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from salmu_core.cli.arguments import (
+    FiniteRange,
     benchmark_choice,
     benchmark_options,
     complete_names,
@@ -40,7 +41,7 @@ Examples:
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="An option of the method; repeatable.")
 @click.option(
     "--budget",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     default=1.0,
     show_default=True,
     help="Multiple of the benchmark's sample budget.",

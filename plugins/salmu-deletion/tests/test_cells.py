@@ -106,3 +106,23 @@ def test_loose_forms_join_what_programs_change_and_nothing_else():
 
 def test_somebody_named_true_is_a_person_beside_others():
     assert read_texts(["True", "Ann"], "identity", "t") == (["True", "Ann"], [])
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "alike"),
+    [
+        ("O\u2019Brien", "O'Brien", True),
+        ("Jos\u00e9", "jose", True),
+        ("Jean\u2010Luc", "Jean-Luc", True),
+        ("Ann_Lee", "Ann Lee", True),
+        ("\u0667", "7", True),
+        ("'7", "7", True),
+        ("123e4567-e89b-12d3-a456-426614174000", "{123E4567E89B12D3A456426614174000}", True),
+        ("1-2", "12", False),
+        ("-7", "7", False),
+        ("Ann", "Anne", False),
+        ("1.5", "15", False),
+    ],
+)
+def test_what_people_and_programs_change_in_an_identity(one, other, alike):
+    assert (loose(one) == loose(other)) is alike

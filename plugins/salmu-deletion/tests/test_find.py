@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
@@ -43,6 +44,38 @@ def test_a_name_is_found_by_its_words_and_brings_its_people_along(place):
     assert rows_of(find_by_words(table, name="jos\u00e9")) == [7]
     assert find_by_words(table, name="Nobody") == []
     assert find_by_words(table, name="   ") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "caption", "is_there"),
+    [
+        ("Jean-Luc Picard", "jean-luc picard on a bridge", True),
+        ("O'Brien", "Miles O\u2019Brien", True),
+        ("Smith, Anna", "Dr. Anna Smith.", True),
+        ("Jose", "Jos\u00e9 waits", True),
+        ("\u0130rem Y\u0131lmaz", "irem yilmaz", True),
+        (
+            "\u092a\u094d\u0930\u093f\u092f\u093e",
+            "a photo of \u092a\u094d\u0930\u093f\u092f\u093e here",
+            True,
+        ),  # Indic vowel signs
+        ("\u0645\u062d\u0645\u0651\u062f", "\u0635\u0648\u0631\u0629 \u0645\u062d\u0645\u062f", True),  # a vowel point
+        ("\u5f20\u4f1f", "\u5f20\u4f1f\u5728\u5317\u4eac", True),  # no spaces between words
+        ("\uae40\ubbfc\uc218", "\uae40\ubbfc\uc218\ub294 \uc11c\uc6b8", True),  # a particle behind the name
+        ("anna_smith", "Anna Smith", True),
+        ("O'Brien", "Brien without the rest", False),
+        ("Ann", "Annabel", False),
+        ("\u092a\u094d\u0930\u093f\u092f\u093e", "\u092a\u094d\u0930\u093f\u092f", False),
+    ],
+)
+def test_a_name_is_found_in_every_script_and_with_its_signs(place, name, caption, is_there):
+    table = replace(read_table(place, COLUMNS), captions=["nothing", caption], identities=None)
+    assert rows_of(find_by_words(table, name=name)) == ([1] if is_there else [])
+
+
+def test_a_number_finds_the_person_however_it_is_written(place):
+    table = replace(read_table(place, COLUMNS), captions=["a", "b", "c"], identities=["7.0", "007", "17"])
+    assert rows_of(find_by_words(table, name="7")) == [0, 1]
 
 
 def test_numbers_are_found_however_they_are_written(place):
@@ -162,3 +195,9 @@ def test_nothing_found_is_said_and_writes_nothing(place, tmp_path):
     assert done.return_value == 1
     assert "Nothing was found" in done.stdout
     assert not (tmp_path / "request.csv").exists()
+
+
+def test_a_least_cosine_that_is_no_number_is_refused(place):
+    found = CliRunner().invoke(cli, ["find", "--table", str(place), "--name", "x", "--at-least", "nan"])
+    assert found.exit_code == 2
+    assert "nan is not a finite number" in found.output

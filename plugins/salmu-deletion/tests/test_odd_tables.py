@@ -166,6 +166,7 @@ def test_a_caption_column_that_differs_from_the_one_taken_is_told(parquet):
         ("sep=,\nimage,caption\na.png,x\n", "begins with a line for Excel"),
         ('image,caption\na.png,"x\nb.png,y\n', r"is not a readable CSV: .*\n.*end with one"),
         ('image,caption\na.png,"x"y\n', r"is not a readable CSV: .*line 2"),
+        ("image,caption\na.png," + "x" * 140_000 + "\n", r"a cell of more than 131,072 characters.*\n.*give their paths"),
         ("image,caption\na.png,x\0y\n", "NUL characters, first in line 2"),
         ("PK\x03\x04", "is a zip archive"),
         ("PAR1", "is a parquet file"),

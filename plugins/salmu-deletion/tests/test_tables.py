@@ -79,6 +79,12 @@ def test_a_wrong_mapping_is_refused(text, words):
         parse_columns(text)
 
 
+def test_a_column_that_plays_another_part_is_named_where_it_is_missed(tmp_path):
+    path = write_csv(tmp_path / "t.csv", [{"image": "a.png", "caption": "x"}], ("image", "caption"))
+    with pytest.raises(BadData, match=r"no column for caption.\n.*'caption' is taken as identity"):
+        read_table(path, {"identity": "caption"})
+
+
 def test_missing_columns_are_named_with_those_that_are_there(tmp_path, rows):
     path = write_csv(tmp_path / "t.csv", rows)
     with pytest.raises(BadData, match=r"no column for image") as caught:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from salmu_core.cli.arguments import FiniteRange
+
 if TYPE_CHECKING:
     from salmu_deletion.own_data.find import Candidate
     from salmu_deletion.own_data.tables import Table
@@ -44,9 +46,7 @@ _SHOWN = 20
     "--architecture", metavar="NAME", help="open_clip's name, for weights without open_clip_config.json beside them."
 )
 @click.option("--most", type=click.IntRange(min=1), default=20, show_default=True, help="Rows by --face, at most.")
-@click.option(
-    "--at-least", type=click.FloatRange(-1, 1), metavar="COSINE", help="Leave out rows by --face that are less alike."
-)
+@click.option("--at-least", type=FiniteRange(-1, 1), metavar="COSINE", help="Leave out rows by --face that are less alike.")
 @click.option("--no-same-identity", is_flag=True, help="Do not add the other rows of people who were found by words.")
 @click.option("--drop", metavar="ROW,...", help="Rows that do not belong, by their numbers.")
 @click.option(
@@ -88,7 +88,7 @@ def find_command(
     from salmu_core.files.writing import write_text
     from salmu_deletion.own_data.columns import parse_columns
     from salmu_deletion.own_data.find import find_by_words, joined, write_candidates
-    from salmu_deletion.own_data.tables import read_table
+    from salmu_deletion.own_data.tables import align, read_table
 
     if not any(word and word.strip() for word in (name, text)) and face is None:
         raise BadOptions("Say what to look for.", "--name, --text, --face, or several of them.")
@@ -102,7 +102,7 @@ def find_command(
         if any(path.exists() and other is not None and other.exists() and path.samefile(other) for other in (place, face)):
             raise OutputError(f"'{path}' is what is searched.", "Choose another name.")
     dropped = _numbers(drop)
-    table = read_table(place, parse_columns(columns or ""), images).require_good()
+    [table] = align([read_table(place, parse_columns(columns or ""), images).require_good()])
     by_words = find_by_words(table, name, text, whole_person=not no_same_identity)
     by_face: list[Candidate] = []
     if face is not None:

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from salmu_core.cli.arguments import complete_names, isolation_settings, make_settings, parse_settings, run_settings
+from salmu_core.cli.arguments import (
+    FiniteRange,
+    complete_names,
+    isolation_settings,
+    make_settings,
+    parse_settings,
+    run_settings,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,12 +68,12 @@ _MARKS = {"error": "red", "warning": "yellow", "fact": "dim"}
     "--no-decode", is_flag=True, help="Do not decode every picture first: faster, and broken ones are found later."
 )
 @click.option(
-    "--passes", type=click.FloatRange(min=0, min_open=True), default=10, show_default=True, help="Over forget, at most."
+    "--passes", type=FiniteRange(min=0, min_open=True), default=10, show_default=True, help="Over forget, at most."
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all that is drawn.")
 @click.option(
     "--drift-budget",
-    type=click.FloatRange(min=0, max=1),
+    type=FiniteRange(min=0, max=1),
     default=0.1,
     show_default=True,
     help="With --after: the fall of RetainMRR since the first model that all requests may cost together.",

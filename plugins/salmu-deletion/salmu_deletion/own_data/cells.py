@@ -10,10 +10,12 @@ from typing import Any
 from uuid import UUID
 
 from salmu_core.layout import Finding
+from salmu_deletion.own_data.spelling import folded
 
 #: Whole numbers from here on are no longer told apart by a type with so many bits of significand.
 EXACT = {"halffloat": 2**11, "float": 2**24, "double": 2**53}
 _SHOWN = 3  # rows that a finding names
+_UUID = re.compile(r"[0-9a-f]{32}")
 _POWER = re.compile(r"[-+]?\d+([.,]\d+)?[eE]\+?\d+")
 #: What programs write where nothing was there. Some of these are names of people too, so they are told and kept.
 _STAND_INS = frozenset({"nan", "null", "none", "nil", "<na>", "n/a", "na", "#n/a", "nat", "undefined"})
@@ -90,13 +92,18 @@ def named_rows(rows: Sequence[int], name: Callable[[int], str] = lambda row: f"r
 
 
 def loose(identity: str) -> str:
-    """An identity without what programs change in it: case, width, blanks, leading zeros, the .0 of floating point numbers.
+    """An identity without what programs and people change in it: case, width, accents, blanks and underscores, kinds of apostrophes
+    and hyphens, quotes around it, hyphens of a UUID, digits of other scripts, leading zeros, the .0 of floating point numbers.
 
     >>> loose("007") == loose("7.0") == loose(" 7"), loose("Ann  Lee") == loose("ann lee"), loose("p1") == loose("p01")
     (True, True, True)
+    >>> loose("O’Brien") == loose("O'Brien"), loose("José_Luis") == loose("jose luis"), loose("'7") == loose("٧")
+    (True, True, True)
     """
-    folded = unicodedata.normalize("NFKC", identity).casefold()
-    seen = " ".join("".join(" " if sign.isspace() else sign for sign in folded if not _invisible(sign)).split())
+    signs = (" " if sign.isspace() or sign == "_" else sign for sign in identity)
+    seen = folded("".join(sign for sign in signs if not _invisible(sign))).strip("'\"")
+    if len(bare := seen.strip("{}").replace("-", "")) == 32 and _UUID.fullmatch(bare):
+        return bare
     head, dot, tail = seen.partition(".")
     seen = head if dot and head.lstrip("-").isdigit() and not tail.strip("0") else seen
     # Zeros before digits go, also after letters: p01 is p1.

@@ -76,8 +76,9 @@ def match_columns(names: Iterable[str], given: Mapping[str, str], where: str, op
                 found[part] = match
     missing = [part for part in _NEEDED if part not in found]
     if missing:
+        taken = "".join(f" '{name}' is taken as {part}." for part, name in found.items() if name in PARTS[missing[0]])
         raise BadData(
             f"'{where}' has no column for {' and '.join(missing)}.",
-            f"Its columns: {', '.join(there) or 'none'}. Say which with --columns {missing[0]}=COLUMN.",
+            f"Its columns: {', '.join(there) or 'none'}.{taken} Say which with --columns {missing[0]}=COLUMN.",
         )
     return Columns(found)

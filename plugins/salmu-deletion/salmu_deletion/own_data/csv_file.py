@@ -28,6 +28,11 @@ def read_csv(path: Path, columns: Mapping[str, str], optional: frozenset[str]) -
     except UnicodeDecodeError as error:
         raise BadData(f"'{path}' is not UTF-8: {_encoding(path, error)}.", "Save it as UTF-8.") from None
     except csv.Error as error:
+        if "field limit" in str(error):
+            raise BadData(
+                f"'{path}' has a cell of more than {csv.field_size_limit():,} characters, near line {reader.line_num}.",
+                "Either a quote before it never closes, or pictures stand there as text: give their paths.",
+            ) from None
         raise BadData(
             f"'{path}' is not a readable CSV: {error}, line {reader.line_num}.",
             "Cells that begin with a quote end with one, and a quote inside of them is written twice.",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +20,9 @@ from salmu_core.errors import BadData, OutputError
 from salmu_core.evaluation.embed import Tell, embed_views
 from salmu_core.files.writing import atomic_path, write_text
 from salmu_core.models.dual_encoder import DualEncoder
+from salmu_deletion.own_data.cells import loose
 from salmu_deletion.own_data.images import PathImages
+from salmu_deletion.own_data.spelling import folded, stands_in
 from salmu_deletion.own_data.tables import Table
 
 HEADINGS = ("image", "caption", "identity", "field", "name", "value", "row", "why", "similarity")
@@ -46,10 +47,11 @@ class Candidate:
 def find_by_words(
     table: Table, name: str | None = None, text: str | None = None, *, whole_person: bool = True
 ) -> list[Candidate]:
-    """Rows by what stands in them; letters count without case, accents' encoding and runs of spaces.
+    """Rows by what stands in them; case, accents, runs of spaces and kinds of apostrophes do not count.
 
     Args:
-        name: rows whose identity is this, or in whose name or caption all its words stand as words of their own.
+        name: rows whose identity is this (also `7` for `007` or `7.0`), or in whose name or caption all its words stand as words of
+            their own. Where a script puts no spaces between words (Chinese, Thai, ...) it is enough that they stand there.
         text: rows in whose caption or value this stands. Where it has digits, spaces and punctuation do not count: telephone
             numbers are written in many ways.
         whole_person: add the other rows of every identity that was found.
@@ -60,13 +62,12 @@ def find_by_words(
     found: dict[int, list[str]] = {}
     identities = table.identities or [None] * len(table)
     names, values = table.names or [None] * len(table), table.values or [None] * len(table)
-    words = set(_plain(name or "").split())
     for row, caption in enumerate(table.captions):
         if name is not None:
-            if words and _plain(identities[row] or "") == _plain(name):
+            if name.strip() and loose(identities[row] or "") == loose(name):
                 found.setdefault(row, []).append("identity")
             for what, cell in (("name", names[row]), ("name in caption", caption)):
-                if cell and words and words <= set(re.findall(r"\w+", _plain(cell))):
+                if cell and stands_in(name, cell):
                     found.setdefault(row, []).append(what)
         if text is not None and text.strip():
             for what, cell in (("caption", caption), ("value", values[row])):
@@ -192,12 +193,8 @@ def _write_bytes(path: Path, content: bytes) -> None:
         raise OutputError(f"'{path}' cannot be written: {error.strerror or error}.", "Choose another place.") from error
 
 
-def _plain(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-
-
 def _holds(cell: str, text: str) -> bool:
-    where, what = _plain(cell), _plain(text)
+    where, what = folded(cell), folded(text)
     if what in where:
         return True
     bare = re.sub(r"[\W_]+", "", what)

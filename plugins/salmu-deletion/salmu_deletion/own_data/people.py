@@ -79,7 +79,7 @@ def people_of_both(forget: Table, retain: Table) -> list[Finding]:
 
 
 def written_in_two_ways(tables: Mapping[str, Table]) -> list[Finding]:
-    """Identities that differ in case, blanks, leading zeros or Unicode form only."""
+    """Identities that are one but for what `loose` leaves out: case, accents, apostrophes, blanks, leading zeros."""
     ways: dict[str, dict[str, str]] = {}  # loose form -> identity -> where it stands first
     for name, table in tables.items():
         for row, identity in enumerate(table.identities or ()):
@@ -91,8 +91,8 @@ def written_in_two_ways(tables: Mapping[str, Table]) -> list[Finding]:
     return [
         Finding(
             "warning",
-            f"{len(alike)} identities are written in several ways, as in {' and '.join(list(alike[0].values())[:2])} (case, blanks or"
-            " leading zeros): each counts as a person of its own.",
+            f"{len(alike)} identities are written in several ways, as in {' and '.join(list(alike[0].values())[:2])} (case, accents,"
+            " signs, blanks or leading zeros): each counts as a person of its own.",
             "Where they are the same people, write them alike: otherwise one of them is forgotten and the other kept.",
             "identities written in two ways",
         )

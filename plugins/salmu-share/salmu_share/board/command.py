@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from salmu_core.cli.arguments import FiniteRange
+
 _SUBMIT_EXAMPLES = """\b
 Examples:
   salmu submit results/mini/runs/delete-b1-s0-1234abcd
@@ -87,11 +89,11 @@ def submit_command(
 )
 @click.option("--no-attacks", is_flag=True, help="Do not attack the submitted models.")
 @click.option(
-    "--tolerance", type=click.FloatRange(min=0), default=1e-3, show_default=True, help="Of a score on the submitted weights."
+    "--tolerance", type=FiniteRange(min=0), default=1e-3, show_default=True, help="Of a score on the submitted weights."
 )
 @click.option(
     "--replay-tolerance",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     default=1e-2,
     show_default=True,
     help="Of a score after running the method again.",

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from salmu_core.cli.arguments import FiniteRange
+
 _EXAMPLES = """\b
 Examples:
   salmu replay results/mini/runs/delete-b1-s0-1234abcd
@@ -15,9 +17,7 @@ Examples:
 
 @click.command("replay", epilog=_EXAMPLES)
 @click.argument("record", type=click.Path(path_type=Path))
-@click.option(
-    "--tolerance", type=click.FloatRange(min=0), default=1e-3, show_default=True, help="Largest difference of a score."
-)
+@click.option("--tolerance", type=FiniteRange(min=0), default=1e-3, show_default=True, help="Largest difference of a score.")
 @click.option("--out", type=click.Path(path_type=Path), help="Keep the repetition here.")
 @click.option("--cpu", is_flag=True, help="Stay on the CPU even where there is an accelerator.")
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
