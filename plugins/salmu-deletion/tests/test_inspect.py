@@ -20,7 +20,7 @@ from salmu_core.runner.run import Settings, run
 from salmu_deletion.forget import forget, own_data, plan, settings_for
 from salmu_deletion.inspection.inspect import Inspection, PairView, inspect, open_run, people
 from salmu_deletion.inspection.page import render_page
-from salmu_deletion.inspection.rows import Row
+from salmu_deletion.inspection.rows import Row, find_association, find_identity
 from salmu_deletion.inspection.words import sentences
 from toy_methods import MeanCosine, as_plugin
 
@@ -231,3 +231,25 @@ def test_the_conclusion_follows_from_the_ranks(found, words):
     [conclusion] = [line for line in sentences(found) if line.startswith("Conclusion")]
     assert words in conclusion
     assert np.isfinite(found.summary()["unlearned"]["mean_reciprocal_rank"])
+
+
+def _row(identity, name, field="iban"):
+    return Row("forget", 0, "forget", identity, field, name, "a.png", "x")
+
+
+def test_a_name_that_is_also_the_identity_of_another_is_not_chosen_silently():
+    rows = [_row("Ann", "Bob"), _row("7", "Ann"), _row("8", ""), _row("9", None), _row("Jos\u00e9", "J")]
+    with pytest.raises(BadData, match="2 people are called 'ann': 7, Ann"):
+        find_identity(rows, "ann")
+    assert [row.identity for row in find_identity(rows, "Ann")] == ["Ann"]
+    assert [row.identity for row in find_identity(rows, "bob")] == ["Ann"]
+    assert [row.identity for row in find_identity(rows, "jose\u0301")] == ["Jos\u00e9"]
+    with pytest.raises(UnknownName):
+        find_identity(rows, "")
+
+
+def test_two_associations_of_one_name_are_not_joined():
+    rows = [_row("a", None, "b/c"), _row("a/b", None, "c"), _row("d", None, "c")]
+    with pytest.raises(BadData, match="'b/c' of 'a' and 'c' of 'a/b'"):
+        find_association(rows, "a/b/c")
+    assert len(find_association(rows, "d/c")) == 1

@@ -348,3 +348,13 @@ def test_git_lfs_pointers_are_told_from_their_first_bytes(tmp_path, name):
     (tmp_path / name).write_bytes(b"\x1f\x8b\x08")
     with pytest.raises(BadData, match="is compressed with gzip"):
         read_table(tmp_path / name, {})
+
+
+def test_a_partitioned_table_is_refused_and_a_part_of_it_told(parquet, tmp_path):
+    part = parquet().rename(
+        (tmp_path / "whole" / "identity=ann").mkdir(parents=True) or tmp_path / "whole/identity=ann/0.parquet"
+    )
+    with pytest.raises(BadData, match="'identity=ann' is a column by its name"):
+        read_table(tmp_path / "whole", {})
+    assert "partitioned table" in _rules(read_table(part, {}))
+    assert "partitioned table" in _rules(read_table(part.parent, {}))

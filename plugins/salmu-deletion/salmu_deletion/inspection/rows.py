@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -78,9 +79,11 @@ def find_identity(rows: Sequence[Row], asked: str) -> list[Row]:
         UnknownName: nobody of that identity or name; near matches are listed.
         BadData: several people have that name.
     """
+    asked = unicodedata.normalize("NFC", asked)  # as identities of tables are
     own = [row for row in rows if row.identity == asked]
-    if not own:
-        people = sorted({row.identity for row in rows if row.identity and (row.name or "").casefold() == asked.casefold()})
+    if not own and (wanted := asked.strip().casefold()):  # empty names are nobody's
+        found = {row.identity for row in rows if row.identity and wanted in _called(row)}
+        people = sorted(identity for identity in found if identity)
         if len(people) > 1:
             raise BadData(f"{len(people)} people are called '{asked}': {', '.join(people)}.", "Give the identity instead.")
         own = [row for row in rows if people and row.identity == people[0]]
@@ -95,11 +98,21 @@ def find_association(rows: Sequence[Row], asked: str) -> list[Row]:
 
     Raises:
         UnknownName: no row has that name; near matches are listed.
+        BadData: two associations are called so, as `b/c` of `a` and `c` of `a/b` are.
     """
     own = [row for row in rows if row.association == asked]
     if not own:
         raise _unknown("association", asked, {row.association for row in rows})
+    ways = sorted({(row.identity or "", row.field or "") for row in own if row.identity is not None})
+    if len(ways) > 1:
+        told = " and ".join(f"'{field}' of '{identity}'" for identity, field in ways[:3])
+        raise BadData(f"'{asked}' is {told}: a slash in identities or fields.", "Ask with --identity.")
     return own
+
+
+def _called(row: Row) -> set[str]:
+    """What a person may be asked for by, without case."""
+    return {word.casefold() for word in (row.name, row.identity) if word}
 
 
 def _unknown(kind: str, asked: str, known: set[str]) -> UnknownName:

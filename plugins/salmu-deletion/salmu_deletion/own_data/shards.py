@@ -39,9 +39,19 @@ def table_files(path: Path) -> list[Path]:
 
 def shard_findings(path: Path, files: Sequence[Path]) -> list[Finding]:
     """What the names of a folder's shards tell: those that are missing, those of img2dataset that are not read."""
-    if not path.is_dir():
-        return []
+    folder = path if path.is_dir() else path.absolute().parent
     findings = []
+    if "=" in folder.name and files[0].suffix.lower() == ".parquet":
+        findings.append(
+            Finding(
+                "warning",
+                f"'{folder.name}' is one part of a partitioned table: the column in its name is not read, and there may be others.",
+                "Write it as one table with that column in it.",
+                "partitioned table",
+            )
+        )
+    if not path.is_dir():
+        return findings
     numbered = [match for match in (_NUMBERED.fullmatch(file.stem) for file in files) if match]
     there = {(match["set"], int(match["all"]), int(match["number"])) for match in numbered}
     missing = [
@@ -85,6 +95,11 @@ def _shards(folder: Path) -> list[Path]:
     found = tables or tars
     if not found:
         below = next((entry for entry in visible(folder) if entry.is_dir() and any(entry.glob("*.parquet"))), None)
+        if below is not None and "=" in below.name:
+            raise BadData(
+                f"The folder '{folder}' is partitioned: '{below.name}' is a column by its name, which the files do not have.",
+                "Write it as one table with that column in it.",
+            )
         raise BadData(
             f"The folder '{folder}' holds no .parquet or .tar file.",
             f"A table is {_KINDS}." if below is None else f"Its folder '{below.name}' does: give that.",
