@@ -60,6 +60,14 @@ def test_overlap_of_both_tables_is_an_error_for_pairs_and_a_warning_for_halves(r
     assert "1 identities of forget are in retain too" in found["both"].message
 
 
+def test_a_picture_of_several_people_is_told(report, tmp_path):
+    rows = make_rows(tmp_path)
+    assert "picture of several people" not in report([*rows, {**rows[0], "text": "another fact of theirs"}])
+    found = report([*rows, {**rows[0], "person_id": "p99"}])["picture of several people"]
+    assert "2 rows show" in found.message
+    assert found.severity == "warning"
+
+
 def test_no_finding_quotes_a_caption(report, tmp_path):
     rows = make_rows(tmp_path)
     found = report([*rows, dict(rows[0])], [dict(rows[0])])

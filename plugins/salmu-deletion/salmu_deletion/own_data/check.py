@@ -144,7 +144,27 @@ def _of_one(seen: _Seen) -> list[Finding]:
                 "duplicate",
             )
         )
-    return [*findings, *people_of_one(name, table)]
+    return [*findings, *_of_several_people(seen), *people_of_one(name, table)]
+
+
+def _of_several_people(seen: _Seen) -> list[Finding]:
+    """Pictures that stand for several identities: mismatched, a caption may get its own picture again."""
+    people: dict[bytes, set[str]] = {}
+    for look, identity in zip(seen.looks, seen.table.identities or (), strict=False):
+        if look.key is not None and identity is not None:
+            people.setdefault(look.key, set()).add(identity)
+    rows = [row for row, look in enumerate(seen.looks) if look.key is not None and len(people.get(look.key, ())) > 1]
+    if seen.name != "forget" or not rows:
+        return []
+    return [
+        Finding(
+            "warning",
+            f"forget: {len(rows)} rows show a picture that other identities have too: {seen.named(rows)}.",
+            "Never-learned pairs are made with pictures of other people, which are then partly their own: what was never learned"
+            " looks too much like what was.",
+            "picture of several people",
+        )
+    ]
 
 
 def _columns(name: str, table: Table) -> list[Finding]:
