@@ -166,7 +166,7 @@ def claim_folder(resolved: Resolved, folder: Path, settings: Settings) -> None:
     if claimed is not None and claimed.get("id") not in (resolved.id, resolved.former_id):
         raise OutputError(
             f"'{folder}' holds another run ({claimed.get('title')}).",
-            "Choose another --out, or --overwrite to replace it.",
+            "Choose another --out. `salmu run` also takes --overwrite, `salmu forget` replaces nothing.",
         )
     if settings.overwrite:
         with contextlib.suppress(BadRecord):  # nothing of the run that is replaced may stay
