@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import time
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -152,7 +153,7 @@ def test_a_process_that_dies_or_takes_too_long_costs_its_own_row(third_party, tm
     process, folder, child = (tmp_path / "told").read_text().split()
     assert int(process) != os.getpid()
     assert folder == str(tmp_path)  # where the comparison was called
-    assert not psutil.pid_exists(int(child))  # what a run left behind ends with its process
+    assert _ended(int(child))  # what a run left behind ends with its process
     assert read_record(next((tmp_path / "out" / "runs").glob("dies-*"))) == found["dies"]
     limited = replace(settings, time_limit=0.5)
     record = run_alone(resolve(RunSpec(method="sleeps", benchmark="toy"), plugins), tmp_path / "slow", limited, plugins)
@@ -160,6 +161,18 @@ def test_a_process_that_dies_or_takes_too_long_costs_its_own_row(third_party, tm
     assert record.error == "The method sleeps (bad-methods 1): It took longer than 0.5 s, its time limit."
     assert "noise" not in capfd.readouterr().out
     assert multiprocessing.active_children() == []
+
+
+def _ended(process: int) -> bool:
+    """Is it gone, or dead and not yet collected, within a few seconds? A kill takes its time on a busy machine."""
+    for _ in range(100):
+        try:
+            if psutil.Process(process).status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def test_runs_of_packages_that_salmu_does_not_name_are_isolated_by_default(third_party, monkeypatch):
@@ -185,7 +198,7 @@ def test_every_package_of_the_workspace_is_salmus_own():
     members = [tomllib.loads(file.read_text())["project"]["name"] for file in root.glob("*/*/pyproject.toml")]
     extras = tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert len(members) > 20
-    assert sorted(members) == sorted(extras["zoo"])
+    assert sorted({*members} - {"salmu-zoo"}) == sorted(extras["zoo"])  # which is the list itself, as a package
     assert {"salmu", "salmu-metrics"} <= own_packages()
     assert not is_own("salmu-somebodys")
 

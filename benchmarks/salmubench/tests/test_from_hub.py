@@ -93,7 +93,7 @@ def test_offline_with_nothing_here_says_what_to_do(stub, monkeypatch) -> None:
 
 
 def test_pulling_from_the_command_line_announces_and_fetches(stub, monkeypatch) -> None:
-    monkeypatch.setenv("SALMU_PLUGINS", "salmubench")
+    monkeypatch.setenv("SALMU_PLUGINS", "salmubench,salmu-hub,salmu-upkeep")
     done = CliRunner().invoke(cli, ["data", "pull", "salmubench"], catch_exceptions=False, standalone_mode=False)
     assert done.return_value == 0
     assert "dataset cvc-mmu/salmubench-512-redistributed at b76aa388" in " ".join(done.stderr.split())

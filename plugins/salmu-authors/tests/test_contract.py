@@ -48,7 +48,8 @@ def test_a_fault_of_a_method_is_found_by_its_check_and_by_no_other(check):
     cls = faulty.METHODS[check]
     checks = [item for item in METHOD_CHECKS.listed if item.id not in _MORE_RUNS or item.id == check]
     failed = _failed(run_all("method", cls.name, checks, MethodTrial(cls, {}), slow=True))
-    assert set(failed) == {check}, failed
+    # A family that does not exist cannot even be registered.
+    assert set(failed) - ({"class"} if check == "family" else set()) == {check}, failed
     assert len(failed[check]) > 30  # says what to change
 
 
