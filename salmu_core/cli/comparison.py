@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from salmu_core.spec.study import Study
 
 
+#: So many presets are spelt out before a comparison; of more, their number.
+MANY_PRESETS = 6
+
+
 def carry_out(
     study: Study,
     showing: Showing,
@@ -94,13 +98,17 @@ def _show_presets(planned: Sequence[PlannedRun], study: Study) -> None:
     from salmu_core.cli import render
 
     asked = {method.name: method.options for method in study.methods}
-    shown: set[str] = set()
+    found: dict[str, tuple[str, dict[str, Any], float]] = {}
     for spec in (item.resolved.spec for item in planned):
         known = asked.get(spec.method, {})
         taken = {option: value for option, value in spec.method_options.items() if option not in known}
-        if taken and f"{spec.method} {taken}" not in shown:
-            shown.add(f"{spec.method} {taken}")
-            render.show_preset(spec.method, taken, study.preset, spec.budget if len(study.budgets) > 1 else None)
+        if taken:
+            found.setdefault(f"{spec.method} {taken}", (spec.method, taken, spec.budget))
+    if len(found) > MANY_PRESETS:
+        render.show_presets_in_short(len({method for method, _, _ in found.values()}), study.preset)
+        return
+    for method, taken, budget in found.values():
+        render.show_preset(method, taken, study.preset, budget if len(study.budgets) > 1 else None)
 
 
 def _launch(

@@ -43,9 +43,22 @@ def print_json(content: Any) -> None:
 def show_preset(method: str, options: Mapping[str, Any], preset: str, budget: float | None = None) -> None:
     """Say which options come from a preset: they are not the method's defaults. `budget` is named where there are several."""
     given = " ".join(f"{name}={value}" for name, value in options.items())
-    place = "the benchmark's preset (--preset none for the defaults)" if preset == "benchmark" else preset
+    place = _preset_in_words(preset)
     title = method if budget is None else f"{method} {budget:g}x"
     err.print(f"{title}: {given} from {place}", markup=False, highlight=False)
+
+
+def show_presets_in_short(methods: int, preset: str) -> None:
+    """Say how many methods take options from a preset, where spelling them out would fill the screen."""
+    err.print(
+        f"{methods} methods take options from {_preset_in_words(preset)}; study.toml beside the results lists them.",
+        markup=False,
+        highlight=False,
+    )
+
+
+def _preset_in_words(preset: str) -> str:
+    return "the benchmark's preset (--preset none for the defaults)" if preset == "benchmark" else preset
 
 
 def make_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> Table:
