@@ -4,7 +4,6 @@ sizes have limits, nothing in it is run, and nothing in it makes salmu ask the n
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from salmu_core.errors import BadCheckpoint
+from salmu_core.errors import BadCheckpoint, DamagedFile
+from salmu_core.files.seals import parse_json
 from salmu_core.files.writing import write_json, write_text
 from salmu_core.models.folder_tokenizer import read_tokenizer
 
@@ -182,8 +182,8 @@ def read_config(path: Path, *, online: bool = False) -> ModelConfig:
     try:
         if not path.is_file() or path.stat().st_size > _LARGEST_FILE:
             raise BadCheckpoint(f"'{path}' is not a file of at most {_LARGEST_FILE:,} bytes, as a configuration is.")
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = parse_json(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, ValueError, DamagedFile) as error:
         raise BadCheckpoint(f"'{path}' is not an open_clip configuration: {_first_line(error)}.") from error
     if not isinstance(content, dict) or not isinstance(content.get("model_cfg"), dict):
         raise BadCheckpoint(f"'{path}' is not an open_clip configuration: it has no model_cfg.")
@@ -194,11 +194,14 @@ def read_config(path: Path, *, online: bool = False) -> ModelConfig:
     return ModelConfig(config.model_cfg, config.preprocess_cfg, read_tokenizer(path.parent), online)
 
 
-def check_config(config: ModelConfig, source: str) -> None:
+def check_config(config: ModelConfig, source: str) -> int:
     """Compare a configuration with the list.
 
     Args:
         source: the file, for the message.
+
+    Returns:
+        Parameters that the model has at least.
 
     Raises:
         BadCheckpoint: a key or a value that is not on the list, or a size beyond the limits; all are named.
@@ -219,23 +222,40 @@ def check_config(config: ModelConfig, source: str) -> None:
         raise BadCheckpoint(
             f"'{source}' describes a model of at least {parameters:,} parameters; the limit is {_LARGEST_MODEL:,}."
         )
+    return parameters
 
 
 def least_parameters(config: ArchitectureConfig) -> int:
-    """Parameters that a model of transformers has at least: token table, and twelve squares of the width for each layer.
+    """Parameters that a model has at least: tables of tokens and positions, and the matrices of its layers. Towers by name do not
+    count.
 
     Example:
         >>> vision, text = VisionConfig(layers=2, width=10), TextConfig(layers=1, width=4, vocab_size=100)
         >>> least_parameters(ArchitectureConfig(embed_dim=4, vision_cfg=vision, text_cfg=text))
-        2992
+        3300
     """
     vision, text = config.vision_cfg, config.text_cfg
     total = 0
     if text.hf_model_name is None:
-        total += text.vocab_size * text.width + 12 * text.layers * text.width**2
-    if vision.timm_model_name is None and isinstance(vision.layers, int):
-        total += 12 * vision.layers * vision.width**2
+        total += (text.vocab_size + text.context_length) * text.width + text.layers * _of_layer(text.width, text.mlp_ratio)
+    if vision.timm_model_name is not None:
+        return total
+    if isinstance(vision.layers, list):  # a ResNet: each stage is twice as wide
+        stages = sum(17 * count * (vision.width * 2**stage) ** 2 for stage, count in enumerate(vision.layers))
+        return total + stages + 3 * (32 * vision.width) ** 2  # its head attends
+    total += vision.layers * _of_layer(vision.width, vision.mlp_ratio)
+    if vision.attentional_pool:
+        total += vision.attn_pooler_queries * config.embed_dim
+    if vision.patch_size is not None:
+        height, width = vision.image_size if isinstance(vision.image_size, list) else [vision.image_size] * 2
+        places = (height // vision.patch_size) * (width // vision.patch_size)
+        total += vision.width * (3 * vision.patch_size**2 + (places if vision.pos_embed_type != "none" else 0))
     return total
+
+
+def _of_layer(width: int, mlp_ratio: float) -> int:
+    """Numbers in the matrices of one layer of a transformer."""
+    return 4 * width**2 + 2 * width * int(width * mlp_ratio)
 
 
 def _check_names(config: ArchitectureConfig, source: str) -> None:

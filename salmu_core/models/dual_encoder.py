@@ -56,8 +56,8 @@ class DualEncoder(nn.Module):
     def __init__(self, clip: nn.Module, config: ModelConfig) -> None:
         super().__init__()
         self.clip = clip
-        self.config = config
-        self.processor = Processor(config)
+        self.config = copy.deepcopy(config)  # a method that writes into it changes no other model
+        self.processor = Processor(self.config)
         #: Encoders run under autocast to this type when set; weights and embeddings stay fp32.
         self.autocast: torch.dtype | None = None
         #: Rows that go through an encoder at a time; None: all. An encoder that forward hooks watch is given whole batches.

@@ -96,3 +96,8 @@ def _made(files: tuple[tuple[str, str], ...], context_length: int) -> FolderToke
 def folder_tokenizer(files: Mapping[str, str], context_length: int) -> FolderTokenizer:
     """A tokenizer, made once."""
     return _made(tuple(sorted(files.items())), context_length)
+
+
+def forget_folder_tokenizers() -> None:
+    """Make them anew from now on."""
+    _made.cache_clear()

@@ -12,7 +12,8 @@ from salmu_core.models.dual_encoder import DualEncoder
 from salmu_core.models.hf_layout import from_hf_weights
 from salmu_core.models.hf_settings import is_hf_clip, other_architecture, read_hf_config
 from salmu_core.models.sources import fetched
-from salmu_core.models.weights import check_numbers, read_weights, without_constants
+from salmu_core.models.weight_numbers import check_numbers, numbers_in
+from salmu_core.models.weights import read_weights, without_constants
 
 
 def load_model(source: str | Path, *, like: ModelConfig | None = None) -> DualEncoder:
@@ -58,7 +59,12 @@ def load_model(source: str | Path, *, like: ModelConfig | None = None) -> DualEn
 
 
 def _with_weights(config: ModelConfig, weights: dict[str, Tensor], source: str) -> DualEncoder:
-    check_config(config, source)
+    least, held = check_config(config, source), numbers_in(weights, source)
+    if held < least:  # found out before memory is taken for the model
+        raise BadCheckpoint(
+            f"'{source}' holds {held:,} numbers, and its configuration describes a model of at least {least:,}.",
+            "Weights and configuration are of different models. Fetch both again.",
+        )
     model = DualEncoder.create(config, seed=0)
     expected = model.weights()
     weights = without_constants(weights, expected, dict(model.clip.named_buffers()), config.model_cfg, source)

@@ -18,7 +18,7 @@ from salmu_core.errors import BadCheckpoint
 from salmu_core.models.config import CONFIG_FILE as CONFIG_FILE
 from salmu_core.models.config import ModelConfig as ModelConfig
 from salmu_core.models.config import known_names, on_this_machine
-from salmu_core.models.folder_tokenizer import fingerprint, folder_tokenizer
+from salmu_core.models.folder_tokenizer import fingerprint, folder_tokenizer, forget_folder_tokenizers
 
 
 @lru_cache(maxsize=8)
@@ -32,6 +32,12 @@ def _tokenizer(name: str | None, context_length: int, kwargs: str) -> Callable[[
             name, context_length=context_length, trust_remote_code=False, **given
         )
     return open_clip.tokenizer.SimpleTokenizer(context_length=context_length, **given)  # type: ignore[no-any-return]
+
+
+def forget_tokenizers() -> None:
+    """Make tokenizers anew from now on: models share them, and somebody wrote into one."""
+    _tokenizer.cache_clear()
+    forget_folder_tokenizers()
 
 
 def _make_tokenizer(config: ModelConfig, length: int) -> Callable[[list[str]], Tensor]:
@@ -151,6 +157,12 @@ class Processor:
             cut |= (behind & (tokens != 0)).any(axis=1)
             tokens[behind] = 0
         return tokens, cut
+
+    @property
+    def vocabulary(self) -> int:
+        """A hash of what CLIP's own tokenizer knows, which is Python's and can be written into; 0 for others."""
+        encoder = getattr(self._tokenizer, "encoder", None)
+        return hash(frozenset(encoder.items())) if isinstance(encoder, dict) else 0
 
     @cached_property
     def image_fingerprint(self) -> str:

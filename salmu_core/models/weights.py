@@ -320,24 +320,6 @@ def without_constants(
     return kept
 
 
-def check_numbers(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str) -> None:
-    """Refuse numbers that are not those of a trained model.
-
-    Raises:
-        BadCheckpoint: quantised or sparse tensors, or weights that are not finite.
-    """
-    for name, tensor in weights.items():
-        floats = expected[name].is_floating_point()
-        if tensor.layout != torch.strided or (floats and (not tensor.is_floating_point() or tensor.itemsize < 2)):
-            kind = str(tensor.layout if tensor.layout != torch.strided else tensor.dtype).removeprefix("torch.")
-            raise BadCheckpoint(
-                f"'{source}' holds {name} as {kind}.", "Quantised and sparse weights are not read. Convert them."
-            )
-    bad = [name for name, tensor in weights.items() if tensor.is_floating_point() and not torch.isfinite(tensor).all()]
-    if bad:
-        raise BadCheckpoint(f"'{source}' holds weights that are not finite: {', '.join(bad[:3])}.")
-
-
 def _few(names: list[str]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more

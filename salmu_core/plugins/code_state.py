@@ -14,13 +14,17 @@ from pydantic_core import SchemaValidator
 
 #: Modules of libraries that scores rest on.
 _LIBRARIES = (
+    "accelerate.accelerator",
     "builtins",
     "copy",
+    "ftfy",
     "functools",
     "hashlib",
     "io",
     "itertools",
     "json",
+    "json.decoder",
+    "json.encoder",
     "math",
     "numpy",
     "numpy.linalg",
@@ -58,6 +62,8 @@ _LIBRARIES = (
     "torch.optim.adamw",
     "torch.optim.optimizer",
     "torch.optim.sgd",
+    "torchvision.transforms.functional",
+    "torchvision.transforms.transforms",
     "xxhash",
 )
 #: NumPy's functions are not Python functions to Python: ufuncs, dispatchers and what Cython made.
@@ -110,12 +116,11 @@ class CodeState:
                     for name, value in held.items()
                     if type(value) is dict and name.isupper()
                 ]
-            if ours:
-                self._bodies += [
-                    (value, value.__code__, value.__defaults__, value.__kwdefaults__)
-                    for value in held.values()
-                    if isinstance(value, FunctionType)
-                ]
+            self._bodies += [
+                (value, value.__code__, value.__defaults__, value.__kwdefaults__)
+                for value in held.values()
+                if isinstance(value, FunctionType)
+            ]
 
     def put_back(self, own: str = "") -> list[str]:
         """Put back what was replaced, deleted or covered by another of the same name.
@@ -141,7 +146,7 @@ class CodeState:
                     found.append(_called(owner, name))
         for function, code, defaults, named in self._bodies:
             same = function.__code__ is code and function.__defaults__ is defaults and function.__kwdefaults__ is named
-            if not same and not _within(function.__module__, own):
+            if not same and not _within(str(function.__module__), own):
                 function.__code__, function.__defaults__, function.__kwdefaults__ = code, defaults, named
                 found.append(f"{function.__module__}.{function.__qualname__}")
         for module, name, table, entries in self._tables:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image, ImageFile
 
 #: Environment variables that libraries set when they are first imported: taken back without a word.
 OF_LIBRARIES = ("KMP_", "TORCHINDUCTOR_", "TRITON_", "QT_", "TF_", "CUDA_MODULE_LOADING", "PYTORCH_NVML")
@@ -182,6 +183,8 @@ def _settings() -> Iterator[Setting]:
     )
     yield Setting("torch's anomaly detection", torch.is_anomaly_enabled, torch.set_anomaly_enabled)
     yield Setting("torch's global hooks", _hooks, _put_hooks_back, shown=False)
+    yield Setting("how Pillow takes pictures that are cut short", *_attribute(ImageFile, "LOAD_TRUNCATED_IMAGES"))
+    yield Setting("Pillow's limit on pixels", *_attribute(Image, "MAX_IMAGE_PIXELS"))
     yield Setting("how NumPy treats floating-point errors", np.geterr, lambda before: np.seterr(**before) and None)
     yield Setting("the working directory", os.getcwd, _enter_folder)
     yield Setting("environment variables", lambda: dict(os.environ), _write_environment, shown=False)

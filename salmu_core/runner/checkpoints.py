@@ -49,12 +49,14 @@ class Checkpoints:
 
     Args:
         folder: holds them.
+        run: what tells it from others; those of another run are refused.
         every_seconds: least time between two of them; those that take long to write come less often, so that writing
             takes no more than `WRITING_SHARE` of the time. 0: after every step, whatever that takes.
     """
 
-    def __init__(self, folder: Path, every_seconds: float = 30.0) -> None:
+    def __init__(self, folder: Path, every_seconds: float = 30.0, run: str = "") -> None:
         self.folder = folder
+        self.run = run
         self.every_seconds = every_seconds
         self._written_at = time.monotonic()
         self._write_seconds = 0.0
@@ -68,7 +70,7 @@ class Checkpoints:
         """The checkpoint of the fit of that number, if there is one.
 
         Raises:
-            OutputError: the file is there and is damaged.
+            OutputError: the file is there and is damaged, or was written by another run or another fit.
         """
         self._written_at = time.monotonic()  # a fit that begins has nothing to lose yet
         path = self._path(fit)
@@ -76,10 +78,16 @@ class Checkpoints:
             return None
         try:
             tensors, metadata = read_tensors(path)
-            return Saved(tensors, json.loads(metadata["salmu"]))
+            saved = Saved(tensors, json.loads(metadata["salmu"]))
         except (DamagedFile, KeyError, json.JSONDecodeError) as error:
             said = error.message if isinstance(error, DamagedFile) else f"it lacks {error}"
             raise OutputError(f"The checkpoint '{path}' is damaged: {said}", "Delete it to start the run over.") from error
+        if metadata.get("whose", self._whose(fit)) != self._whose(fit):  # earlier versions did not say
+            raise OutputError(
+                f"The checkpoint '{path}' was written by another run, or by another fit of this one.",
+                "Delete it to start the run over, or put back the file that was there.",
+            )
+        return saved
 
     def write(self, fit: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Replace the checkpoint of a fit. What processes that were killed while writing left behind is removed first.
@@ -90,7 +98,7 @@ class Checkpoints:
         started = time.monotonic()
         remove_leftovers(self.folder)
         try:
-            write_tensors(self._path(fit), tensors, {"salmu": json.dumps(facts)})
+            write_tensors(self._path(fit), tensors, {"salmu": json.dumps(facts), "whose": self._whose(fit)})
         finally:
             self._written_at = time.monotonic()
             self._write_seconds = self._written_at - started
@@ -98,6 +106,9 @@ class Checkpoints:
     def clear(self) -> None:
         """Forget all checkpoints, when the run is complete."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _whose(self, fit: int) -> str:
+        return f"{self.run}/{fit}"
 
     def _path(self, fit: int) -> Path:
         return self.folder / f"fit-{fit:03d}.safetensors"

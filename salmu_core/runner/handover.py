@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from salmu_core.errors import PluginFailure
 from salmu_core.models.dual_encoder import DualEncoder
+from salmu_core.models.processor import forget_tokenizers
 
 _HOOKS = (
     "_forward_hooks",
@@ -87,6 +88,7 @@ class Handed:
                 f"{who} replaced {_some(replaced)}. That is not part of the weights, so it is neither saved nor scored."
             )
         if self._model.processor is not self._processor or not _equal(_processed(self._model.processor), self._processed):
+            forget_tokenizers()
             found.append(f"{who} changed how pictures or captions are prepared. The scores are of those prepared as before.")
         return found
 
@@ -113,16 +115,16 @@ def _replaceable(module: nn.Module) -> dict[str, Any]:
     return {name: value for name, value in vars(module).items() if callable(value) and hasattr(type(module), name)}
 
 
-def _processed(processor: Any) -> tuple[Tensor, Tensor] | None:
+def _processed(processor: Any) -> tuple[Tensor, Tensor, Tensor] | None:
     """What becomes of a picture and a caption."""
     try:
         pixels = processor.normalise(torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, 1, 1))
-        return pixels.cpu().clone(), processor.tokenize([_PROBE])
+        return pixels.cpu().clone(), processor.tokenize([_PROBE]), torch.tensor(processor.vocabulary)
     except Exception:  # it is broken: that is a change, too
         return None
 
 
-def _equal(first: tuple[Tensor, Tensor] | None, second: tuple[Tensor, Tensor] | None) -> bool:
+def _equal(first: tuple[Tensor, ...] | None, second: tuple[Tensor, ...] | None) -> bool:
     if first is None or second is None:
         return first is second
     return all(torch.equal(one, other) for one, other in zip(first, second, strict=True))

@@ -86,8 +86,14 @@ def unlearn_or_resume(
         where, which = resolved.benchmark.reference(resolved.spec.start)
         model = load_model(folder) if (folder / WEIGHTS_FILE).is_file() else where.load_model(which)
         # The hash is taken of what was loaded: it decides which embeddings are read from the cache.
-        facts = {**read_object(done), "model_fingerprint": model.fingerprint()}
-        return Unlearned(_on_device(model, resolved, accelerator), facts)
+        facts, fingerprint = read_object(done), model.fingerprint()
+        others = facts.get("run", resolved.id) != resolved.id  # 0.2 did not say whose they are
+        if others or (facts["finite"] and facts["model_fingerprint"] != fingerprint):
+            raise OutputError(
+                f"'{folder}' holds an {UNLEARNED_FILE} of another run, or not the {WEIGHTS_FILE} that it was written with.",
+                "Choose another --out, or --overwrite to start this run over.",
+            )
+        return Unlearned(_on_device(model, resolved, accelerator), {**facts, "model_fingerprint": fingerprint})
     return _unlearn(resolved, folder, settings, accelerator, plugins, data, tell)
 
 
@@ -126,7 +132,7 @@ def _unlearn(
     warnings: list[str] = []
     method, reads = resolved.new_method(warnings.append), resolved.reads(warnings.append)
     _check_disk(model, method, reads, folder)
-    checkpoints = Checkpoints(folder / "checkpoints", settings.checkpoint_seconds)
+    checkpoints = Checkpoints(folder / "checkpoints", settings.checkpoint_seconds, resolved.id)
     ctx = _context(method, reads, model, resolved, accelerator, plugins, data, checkpoints, tell)
     loaded, memory = time.perf_counter(), MemoryPeak(accelerator.device)
     if settings.log_with:
@@ -140,6 +146,7 @@ def _unlearn(
 
     made = take_back(handed, ctx.model, fresh, accelerator, resolved.who, called.status, called.error)
     facts = {
+        "run": resolved.id,
         "status": made.status,
         "error": made.error,
         "finite": made.usable,

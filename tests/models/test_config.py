@@ -93,6 +93,54 @@ def test_a_model_too_large_to_build_is_refused_before_anything_is_allocated():
         check_config(ModelConfig(config), "x")
 
 
+@pytest.mark.parametrize(
+    ("part", "change", "least"),
+    [
+        ("vision_cfg", {"image_size": 8192, "patch_size": 1, "width": 8192, "head_width": 64}, 8192 * 8192 * 8192),
+        ("vision_cfg", {"image_size": [8192, 4096], "patch_size": 1, "width": 1024}, 8192 * 4096 * 1024),
+        ("vision_cfg", {"layers": 6, "width": 16_384, "mlp_ratio": 64.0}, 6 * 2 * 64 * 16_384**2),
+        ("vision_cfg", {"layers": [3, 4, 6, 512], "width": 16_384}, 512 * (8 * 16_384) ** 2),
+        ("text_cfg", {"context_length": 8_192, "vocab_size": 2_000_000, "width": 16_384}, 2_008_192 * 16_384),
+    ],
+)
+def test_sizes_that_only_together_fill_the_memory_are_refused(part, change, least):
+    config = copy.deepcopy(SMALL)
+    config[part].update(change)
+    with pytest.raises(BadCheckpoint, match="parameters; the limit is") as caught:
+        check_config(ModelConfig(config), "x")
+    assert int(str(caught.value).split("at least ")[1].split(" ")[0].replace(",", "")) >= least
+
+
+@pytest.mark.parametrize("layers", [2, [1, 1, 1, 1]])
+def test_no_model_has_fewer_parameters_than_is_said_of_its_configuration(layers):
+    config = copy.deepcopy(SMALL)
+    config["vision_cfg"].update(layers=layers, image_size=32, mlp_ratio=3.0)
+    least = check_config(ModelConfig(config), "x")
+    held = sum(tensor.numel() for tensor in DualEncoder.create(ModelConfig(config), 0).weights().values())
+    assert 0.7 * held < least <= held
+
+
+@pytest.mark.parametrize("kind", ["missing", "spread", "sparse", "meta"])
+def test_a_model_is_not_built_for_weights_that_are_too_few(tmp_path, monkeypatch, kind):
+    weights = dict(DualEncoder.create(ModelConfig(SMALL), 0).weights())
+    table = weights.pop("token_embedding.weight")
+    if kind != "missing":
+        made = {"spread": table[:1, :1].clone().expand(table.shape), "sparse": table.to_sparse(), "meta": table.to("meta")}
+        weights["token_embedding.weight"] = made[kind]
+    torch.save(weights, tmp_path / "w.pt")
+    monkeypatch.setattr(DualEncoder, "create", lambda *given, **named: pytest.fail("built"))
+    with pytest.raises(BadCheckpoint, match="holds"):
+        load_model(tmp_path / "w.pt", like=ModelConfig(SMALL))
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
+def test_numbers_that_are_not_finite_are_refused_in_a_configuration(tmp_path, number):
+    path = tmp_path / "open_clip_config.json"
+    path.write_text(json.dumps({"model_cfg": SMALL, "preprocess_cfg": {"mean": ["N", 0.5, 0.5]}}).replace('"N"', number))
+    with pytest.raises(BadCheckpoint, match="is not a number"):
+        read_config(path)
+
+
 def test_code_beside_a_tokenizer_is_not_run(tmp_path):
     mark = tmp_path / "EXECUTED"
     evil = tmp_path / "evil"

@@ -154,6 +154,16 @@ def test_a_cut_fit_resumes_to_the_same_weights(tmp_path):
     assert again.fingerprint() == whole.fingerprint()
 
 
+@pytest.mark.parametrize("whose", [("another", 0), ("run", 1)])
+def test_a_checkpoint_of_another_run_or_fit_is_not_taken_for_this_ones(tmp_path, whose):
+    run, fit = whose
+    Checkpoints(tmp_path, run=run).write(fit, {"w": torch.zeros(2)}, {"step": 3})
+    assert Checkpoints(tmp_path, run=run).read(fit).facts == {"step": 3}
+    (tmp_path / f"fit-{fit:03d}.safetensors").rename(tmp_path / "fit-000.safetensors")
+    with pytest.raises(OutputError, match="another run, or by another fit"):
+        Checkpoints(tmp_path, run="run").read(0)
+
+
 def test_a_loss_that_is_not_finite_ends_the_fit_with_finite_weights():
     calls = []
 

@@ -1,6 +1,7 @@
 """Runs: what they leave, what they refuse, and that nothing is lost when they are killed."""
 
 import json
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -318,3 +319,18 @@ def test_weights_that_were_edited_without_a_fit_count_as_trained(tmp_path, setti
     record = _run("weight-edit", tmp_path / "run", settings)
     assert record.cost.steps == 0
     assert 0 < record.cost.trainable_parameters < record.cost.total_parameters
+
+
+@pytest.mark.parametrize("names", [["model.safetensors"], ["unlearned.json", "model.safetensors"], []])
+def test_weights_of_another_run_are_not_scored_as_this_ones(tmp_path, settings, monkeypatch, names):
+    with monkeypatch.context() as patch:
+        patch.setattr("salmu_core.runner.run._evaluate_and_record", lambda *given: 1 / 0)  # killed before it was scored
+        for seed in (0, 1):
+            with pytest.raises(ZeroDivisionError):
+                _run("ascent", tmp_path / str(seed), settings, seed=seed)
+    for name in names:
+        shutil.copy(tmp_path / "1" / name, tmp_path / "0" / name)
+    if not names:
+        (tmp_path / "0" / "model.safetensors").unlink()
+    with pytest.raises(OutputError, match=r"holds an unlearned\.json of another run, or not the model\.safetensors"):
+        _run("ascent", tmp_path / "0", settings, seed=0)

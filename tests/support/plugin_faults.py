@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import json
 import logging
 import math
 import os
@@ -19,6 +20,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+import torchvision.transforms.functional as vision
+from PIL import Image, ImageFile
 from safetensors.torch import load_file
 from torch import nn
 
@@ -86,6 +89,20 @@ def leave_thread(stop: threading.Event) -> Callable[..., None]:
     return lambda *handed: threading.Thread(target=lambda: stop.wait(), name="left", daemon=True).start()
 
 
+def _write_vocabulary(ctx: Any) -> None:
+    encoder = ctx.model.processor._tokenizer.encoder
+    encoder.update(dict.fromkeys(list(encoder)[:20_000], 5))
+
+
+def _write_config(ctx: Any) -> None:
+    ctx.model.config.model_cfg["text_cfg"]["heads"] = 1
+    ctx.model.config.model_cfg["quick_gelu"] = True
+
+
+def _other_body(ctx: Any) -> None:
+    nn.functional.normalize.__code__ = (lambda input, p=2.0, dim=1, eps=1e-12, out=None: input).__code__
+
+
 def _flip(module: Any, inputs: Any, output: Any) -> Any:
     return -output if isinstance(output, torch.Tensor) else output
 
@@ -119,6 +136,7 @@ FAULTS: dict[str, tuple[Fault, str, str]] = {
     "hook": (lambda ctx: ctx.model.clip.visual.register_forward_hook(_flip), "ok", "left hooks on clip.visual"),
     "forward": (lambda ctx: setattr(ctx.model, "encode_image", torch.zeros_like), "ok", "replaced encode_image"),
     "processor": (_shift_pixels, "ok", "changed how pictures or captions are prepared"),
+    "vocabulary": (_write_vocabulary, "ok", "changed how pictures or captions are prepared"),
     "opens the cache": (_open_cache, "ok", "opened files of the benchmark by itself: clean.safetensors"),
     "global hook": (lambda ctx: nn.modules.module.register_module_forward_hook(_flip), "ok", "torch's global hooks"),
     "gradients off": (lambda ctx: torch.set_grad_enabled(False), "ok", "whether gradients are taken"),
@@ -152,6 +170,24 @@ FAULTS: dict[str, tuple[Fault, str, str]] = {
     "profiling alarm": (lambda ctx: signal.setitimer(signal.ITIMER_PROF, 1000), "ok", "an alarm that is set"),
     "new files": (lambda ctx: os.umask(0o077), "ok", "the mode of new files"),
     "patched table": (lambda ctx: AUTOCAST.update(no=torch.bfloat16), "ok", "accelerate_setup.AUTOCAST"),
+    "body in torch": (_other_body, "ok", "torch.nn.functional.normalize"),
+    "defaults in torch": (
+        lambda ctx: setattr(nn.functional.normalize, "__defaults__", (1.0, 1, 1e-12, None)),
+        "ok",
+        "normalize",
+    ),
+    "patched resizing": (
+        lambda ctx: setattr(vision, "resize", _wrong_metric),
+        "ok",
+        "torchvision.transforms.functional.resize",
+    ),
+    "patched JSON": (
+        lambda ctx: setattr(json.JSONEncoder, "encode", _wrong_metric),
+        "ok",
+        "json.encoder.JSONEncoder.encode",
+    ),
+    "cut pictures": (lambda ctx: setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True), "ok", "pictures that are cut short"),
+    "pixels": (lambda ctx: setattr(Image, "MAX_IMAGE_PIXELS", None), "ok", "Pillow's limit on pixels"),
     "patched torch": (lambda ctx: setattr(nn.functional, "normalize", _wrong_metric), "ok", "functional.normalize"),
 }
 #: What changes nothing of anybody: no record has to speak of it.
@@ -162,6 +198,7 @@ HARMLESS: dict[str, Fault] = {
     "autocast of the model": lambda ctx: setattr(ctx.model, "autocast", torch.bfloat16),
     "seeds": lambda ctx: (torch.manual_seed(7), random.seed(7), np.random.seed(7)),
     "reorders captions": lambda ctx: list(ctx.captions("forget")).reverse(),
+    "writes into its configuration": _write_config,
     "holds memory": lambda ctx: _KEPT.append(torch.zeros(1000)),
 }
 
