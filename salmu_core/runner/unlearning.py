@@ -146,7 +146,6 @@ def _unlearn(
 
     made = take_back(handed, ctx.model, fresh, accelerator, resolved.who, called.status, called.error)
     facts = {
-        "run": resolved.id,
         "status": made.status,
         "error": made.error,
         "finite": made.usable,
@@ -168,7 +167,7 @@ def _unlearn(
             tell("save", 0, 0)
             save_made(folder, made, handed, ctx.added, start_fingerprint)
             write_json(folder / HISTORY_FILE, ctx.history)
-        write_sealed_json(folder / UNLEARNED_FILE, facts)
+        write_sealed_json(folder / UNLEARNED_FILE, {"run": resolved.id, **facts})
         checkpoints.clear()
     accelerator.wait_for_everyone()
     return Unlearned(made.model, facts, made.error)
