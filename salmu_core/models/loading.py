@@ -61,10 +61,7 @@ def load_model(source: str | Path, *, like: ModelConfig | None = None) -> DualEn
 def _with_weights(config: ModelConfig, weights: dict[str, Tensor], source: str) -> DualEncoder:
     least, held = check_config(config, source), numbers_in(weights, source)
     if held < least:  # found out before memory is taken for the model
-        raise BadCheckpoint(
-            f"'{source}' holds {held:,} numbers, and its configuration describes a model of at least {least:,}.",
-            "Weights and configuration are of different models. Fetch both again.",
-        )
+        raise _of_another(config, source, f"lacks most of it, and holds {held:,} numbers where there are at least {least:,}")
     model = DualEncoder.create(config, seed=0)
     expected = model.weights()
     weights = without_constants(weights, expected, dict(model.clip.named_buffers()), config.model_cfg, source)
@@ -80,12 +77,16 @@ def _with_weights(config: ModelConfig, weights: dict[str, Tensor], source: str) 
     if missing or surplus or shapes:
         found = [*(f"lacks {name}" for name in missing), *(f"has {name}" for name in surplus), *shapes]
         more = f" and {len(found) - 3} more differences" if len(found) > 3 else ""
-        vision = config.model_cfg["vision_cfg"]
-        raise BadCheckpoint(
-            f"'{source}' is of another architecture: {'; '.join(found[:3])}{more}.",
-            f"Expected: embedding {config.model_cfg['embed_dim']}, image {vision.get('image_size')} px,"
-            f" vision width {vision.get('width')}, vision layers {vision.get('layers')}.",
-        )
+        raise _of_another(config, source, f"{'; '.join(found[:3])}{more}")
     check_numbers(weights, expected, source)
     model.clip.load_state_dict(weights)
     return model.float().eval()
+
+
+def _of_another(config: ModelConfig, source: str, said: str) -> BadCheckpoint:
+    vision = config.model_cfg["vision_cfg"]
+    return BadCheckpoint(
+        f"'{source}' is of another architecture: {said}.",
+        f"Expected: embedding {config.model_cfg['embed_dim']}, image {vision.get('image_size')} px,"
+        f" vision width {vision.get('width')}, vision layers {vision.get('layers')}.",
+    )
