@@ -65,7 +65,7 @@ def _with_weights(config: ModelConfig, weights: dict[str, Tensor], source: str) 
     model = DualEncoder.create(config, seed=0)
     expected = model.weights()
     weights = without_constants(weights, expected, dict(model.clip.named_buffers()), config.model_cfg, source)
-    if "logit_scale" in weights and weights["logit_scale"].shape != expected["logit_scale"].shape:
+    if "logit_scale" in weights and weights["logit_scale"].numel() == expected["logit_scale"].numel():
         weights["logit_scale"] = weights["logit_scale"].reshape(expected["logit_scale"].shape)
     missing = sorted(expected.keys() - weights.keys())
     surplus = sorted(weights.keys() - expected.keys())

@@ -39,6 +39,7 @@ _SHARD = re.compile(r"(?P<name>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suff
 #: Modules that PyTorch puts around others; each adds its word to the names of what it holds.
 _WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _COUNTERS = {"n_averaged"}  # of torch.optim.swa_utils.AveragedModel
+_MOST_PLACES = 1_000_000  # of a model
 #: Entries of OpenAI's own checkpoints, and where a configuration says the same.
 _OPENAI = {
     "input_resolution": ("vision_cfg", "image_size", 224),
@@ -303,10 +304,10 @@ def without_constants(
         elif name in _OPENAI and tensor.numel() == 1:
             part, key, usual = _OPENAI[name]
             ours = model_cfg[part].get(key, usual)
-            if int(tensor) != ours:
-                raise BadCheckpoint(f"'{source}' says {name} {int(tensor)}, and the configuration says {ours}.")
+            if tensor.item() != ours:  # which may be no whole number
+                raise BadCheckpoint(f"'{source}' says {name} {tensor.item()}, and the configuration says {ours}.")
         elif name in buffers or name.endswith("position_ids"):
-            usual_value = buffers[name] if name in buffers else torch.arange(tensor.numel()).view(tensor.shape)
+            usual_value = buffers[name] if name in buffers else _positions(tensor)
             if tensor.shape != usual_value.shape or not torch.equal(tensor.float(), usual_value.float()):
                 raise BadCheckpoint(f"'{source}' holds {name} with other content than the architecture has.")
         else:
@@ -318,6 +319,11 @@ def without_constants(
             stacklevel=3,
         )
     return kept
+
+
+def _positions(tensor: Tensor) -> Tensor:
+    """0, 1, 2, ... in a tensor's shape, or one number where no model has so many places."""
+    return torch.arange(tensor.numel()).view(tensor.shape) if tensor.numel() <= _MOST_PLACES else torch.zeros(())
 
 
 def _few(names: list[str]) -> str:
