@@ -36,6 +36,18 @@ class _Checked(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+class _Activation(_Checked):
+    """What is passed on to GELU."""
+
+    approximate: Literal["none", "tanh"] = "none"
+
+
+class _Norm(_Checked):
+    """What is passed on to layer norms."""
+
+    eps: Annotated[float, Field(gt=0, le=1)] = 1e-5
+
+
 class _Attention(_Checked):
     """What both towers' transformers have."""
 
@@ -44,8 +56,8 @@ class _Attention(_Checked):
     final_ln_after_pool: bool = False
     pool_type: Literal["tok", "avg", "none", "first", "last", "argmax", "eos"] | None = None
     output_tokens: bool = False
-    act_kwargs: Setting | None = None
-    norm_kwargs: Setting | None = None
+    act_kwargs: _Activation | None = None
+    norm_kwargs: _Norm | None = None
     block_type: Literal["default", "custom"] | None = None
     qk_norm: bool = False
     scaled_cosine_attn: bool = False

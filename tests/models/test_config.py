@@ -76,6 +76,8 @@ def test_the_names_that_open_clip_ships_are_known():
         ("vision_cfg", "timm_model_name", "local-dir:/etc", "timm does not have"),
         ("vision_cfg", "timm_model_name", "not_a_model", "timm does not have"),
         ("text_cfg", "hf_model_name", "somebody/something", "none of open_clip's own configurations"),
+        ("vision_cfg", "norm_kwargs", {"device": "meta"}, r"norm_kwargs\.device"),
+        ("text_cfg", "act_kwargs", {"approximate": "x"}, r"act_kwargs\.approximate"),
         ("text_cfg", "tokenizer_kwargs", {"trust_remote_code": True}, "trust_remote_code"),
         ("text_cfg", "tokenizer_kwargs", {"cache_dir": "/tmp"}, "cache_dir"),
     ],
