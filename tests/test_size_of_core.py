@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 CORE = Path(__file__).parents[1] / "salmu_core"
-MOST_LINES, MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_FUNCTION, MOST_LONG_FUNCTIONS, MOST_FILES_ON_TOP = 21_500, 350, 60, 5, 12
+MOST_LINES, MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_FUNCTION, MOST_LONG_FUNCTIONS, MOST_FILES_ON_TOP = 21_550, 350, 60, 5, 12
 #: Functions that are longer, and why they are left whole.
 LONG = {
     "runner.fit.fit": "the training loop, which is to be read from top to bottom",
