@@ -253,7 +253,7 @@ def least_parameters(config: ArchitectureConfig) -> int:
     if vision.timm_model_name is not None:
         return total
     if isinstance(vision.layers, list):  # a ResNet: each stage is twice as wide
-        stages = sum(17 * count * (vision.width * 2**stage) ** 2 for stage, count in enumerate(vision.layers))
+        stages = sum(17 * count * (vision.width << stage) ** 2 for stage, count in enumerate(vision.layers))
         return total + stages + 3 * (32 * vision.width) ** 2  # its head attends
     total += vision.layers * _of_layer(vision.width, vision.mlp_ratio)
     if vision.attentional_pool:
