@@ -131,8 +131,9 @@ class PreprocessConfig(_Checked):
 
     size: Side | Annotated[list[Side], Field(min_length=2, max_length=2)] | None = None
     mode: Literal["RGB"] = "RGB"
-    mean: Annotated[list[float], Field(min_length=3, max_length=3)] | None = None
-    std: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=3, max_length=3)] | None = None
+    # Of colours from 0 to 1; within these bounds what is made of a picture stays finite.
+    mean: Annotated[list[Annotated[float, Field(ge=-10, le=10)]], Field(min_length=3, max_length=3)] | None = None
+    std: Annotated[list[Annotated[float, Field(ge=1e-3, le=1e3)]], Field(min_length=3, max_length=3)] | None = None
     interpolation: Literal["bicubic", "bilinear", "random"] = "bicubic"
     resize_mode: Literal["shortest", "longest", "squash"] = "shortest"
     fill_color: Annotated[int, Field(ge=0, le=255)] = 0

@@ -145,6 +145,14 @@ def test_numbers_that_are_not_finite_are_refused_in_a_configuration(tmp_path, nu
         read_config(path)
 
 
+@pytest.mark.parametrize("extreme", [{"mean": [1e308, 0.5, 0.5]}, {"std": [5e-324, 0.3, 0.3]}], ids=["mean", "std"])
+def test_colours_that_would_not_stay_finite_are_refused(tmp_path, extreme):
+    path = tmp_path / "open_clip_config.json"
+    path.write_text(json.dumps({"model_cfg": SMALL, "preprocess_cfg": extreme}))
+    with pytest.raises(BadCheckpoint, match=next(iter(extreme))):
+        read_config(path)
+
+
 def test_code_beside_a_tokenizer_is_not_run(tmp_path):
     mark = tmp_path / "EXECUTED"
     evil = tmp_path / "evil"
