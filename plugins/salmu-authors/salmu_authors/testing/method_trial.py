@@ -29,7 +29,7 @@ from salmu_core.data.pixels import PairStore
 from salmu_core.errors import BudgetExceeded, Diverged, EvaluationLocked
 from salmu_core.method import UnlearningMethod
 from salmu_core.models.dual_encoder import DualEncoder
-from salmu_core.models.processor import Processor
+from salmu_core.models.processor import Processor, forget_tokenizers
 from salmu_core.options import OneOf
 from salmu_core.plugins.calls import plugin_code
 from salmu_core.plugins.loading import Entry
@@ -359,6 +359,7 @@ class MethodTrial:
         from salmu_core.runner.run import Settings, run
 
         _ = self.finished
+        forget_tokenizers()  # the runs before this one were not watched, and may have written into one
         with tempfile.TemporaryDirectory() as folder, fixed_randomness():
             settings = Settings(cache=Path(folder) / "cache", cpu=True, keep_pixels=False)
             plugins = registry_with("method", self.cls, self.entry)
