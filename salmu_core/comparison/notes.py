@@ -13,8 +13,8 @@ from salmu_core.comparison.ranks import section
 from salmu_core.comparison.verdict import RANKED
 from salmu_core.records.schema import RunRecord
 
-#: A note names methods that encoded more captions than so many times the pairs of their budget: only runs of versions that did not limit
-#: it can (`runner/budget.py`).
+#: A note names methods that encoded more captions than so many times the pairs of their budget: only runs of versions that did not
+#: limit it can (`runner/budget.py`).
 MANY_CAPTIONS = 5
 
 
