@@ -75,14 +75,23 @@ def reciprocal_ranks(similarity: Float[Tensor, "n m"], own: Int[Tensor, " n"]) -
 
 
 def strangers(split: Split, generator: torch.Generator) -> tuple[Int[Tensor, " rows"], Int[Tensor, " rows"]]:
-    """Rows, and for each another row of the same field and another identity, drawn at random: pairs that nobody learned.
+    """Rows, and for each another row of the same field and another identity, drawn at random: pairs that nobody learned. Pictures
+    and captions that both identities have are left out of it.
 
     Raises:
-        NotMeasurable: no field is known of two identities.
+        NotMeasurable: no field is known of two identities that differ in pictures and captions.
     """
-    rows, other = mismatch(split.columns["identity_id"], split.columns["data_field"], generator)
+    rows, other = mismatch(
+        split.columns["identity_id"],
+        split.columns["data_field"],
+        generator,
+        pictures=() if split.images is None else split.image_keys,
+        captions=split.texts or (),
+    )
     if not rows:
-        raise NotMeasurable("no field is known of two identities, so no pair can be mismatched")
+        raise NotMeasurable(
+            "no field is known of two identities that share neither picture nor caption: none can be mismatched"
+        )
     return torch.tensor(rows), torch.tensor(other)
 
 

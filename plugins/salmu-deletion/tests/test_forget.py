@@ -7,6 +7,7 @@ import open_clip
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
 
 from deletion_plugins import toy_plugins
 from own_data import make_model, make_rows, ordinary_rows, write_csv
@@ -38,6 +39,30 @@ def _forget(given, out, method="ascent"):
     how = settings_for(out, Settings(cpu=True))
     benchmark = own_data(how, **given)
     return forget(benchmark, plan(benchmark, method, plugins, settings=how), out, settings=how, plugins=plugins)
+
+
+def test_nobody_is_never_learned_on_a_picture_of_their_own(given, tmp_path):
+    """A group photo of the first two, saved twice: the model is given the same pixels."""
+    rows = make_rows(tmp_path)
+    with Image.open(tmp_path / rows[0]["photo"]) as photo:
+        photo.save(tmp_path / "photos" / "again.bmp")
+    own = {(row["person_id"], row["photo"]) for row in rows}
+    rows[2]["photo"] = "photos/again.bmp"
+    write_csv(tmp_path / "forget.csv", rows)
+    benchmark = own_data(Settings(cpu=True), **given)
+    split = benchmark.never_learned.split("forget")
+    files = {benchmark.forget_table.images.read(row): row for row in range(6)}
+    shown = [files[split.images.read(row)] for row in range(len(split))]
+    assert len(split) == 6
+    for person, row in zip(split.columns["identity_id"], shown, strict=True):
+        assert (person, rows[row]["photo"]) not in own
+        assert not (person in ("p00", "p01") and row in (0, 2))
+
+    for row in rows:
+        row["photo"] = "photos/again.bmp"
+    write_csv(tmp_path / "forget.csv", rows)
+    with pytest.raises(BadData, match="share their pictures"):
+        own_data(Settings(cpu=True), **given).never_learned.split("forget")
 
 
 def test_a_run_measures_before_now_and_never_learned_and_leaves_both_layouts(given, tmp_path):

@@ -216,9 +216,17 @@ class Validation(Benchmark):
         source = retain if name.startswith("retain") else forget
         split = source.take(getattr(parts, name), name)
         if self.options.mismatched and source is forget:
-            rows, images = mismatch(split.columns["identity_id"], split.columns["data_field"])
+            rows, images = mismatch(
+                split.columns["identity_id"],
+                split.columns["data_field"],
+                pictures=split.image_keys,
+                captions=split.texts or (),
+            )
             if not rows:
-                raise BadData(f"No two identities in {name} have the same field, so none can be mismatched.")
+                raise BadData(
+                    f"No two identities in {name} have the same field and share neither picture nor caption, so none can be"
+                    " mismatched."
+                )
             shown = split.take(rows)
             split = Split(name, split.take(images).images, shown.texts, shown.columns)
         return split

@@ -148,7 +148,7 @@ def _of_one(seen: _Seen) -> list[Finding]:
 
 
 def _of_several_people(seen: _Seen) -> list[Finding]:
-    """Pictures that stand for several identities: mismatched, a caption may get its own picture again."""
+    """Pictures that stand for several identities: none of them gets them when pairs are mismatched."""
     people: dict[bytes, set[str]] = {}
     for look, identity in zip(seen.looks, seen.table.identities or (), strict=False):
         if look.key is not None and identity is not None:
@@ -160,8 +160,8 @@ def _of_several_people(seen: _Seen) -> list[Finding]:
         Finding(
             "warning",
             f"forget: {len(rows)} rows show a picture that other identities have too: {seen.named(rows)}.",
-            "Never-learned pairs are made with pictures of other people, which are then partly their own: what was never learned"
-            " looks too much like what was.",
+            "Right for group photos. Of one person under several names, write one: pictures of the other name would pass for those of"
+            " a stranger.",
             "picture of several people",
         )
     ]

@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from salmu_core.data.cache import decode_pool
 from salmu_core.data.images import content_key
 from salmu_core.data.pixels import UnfitPicture, open_picture
+from salmu_core.data.splits import Split
 from salmu_core.errors import BadData
 from salmu_core.files.writing import LFS_POINTER
 from salmu_core.models.processor import Processor
@@ -51,9 +52,12 @@ class Reading:
 
 
 def look_at_pictures(
-    table: Table, decode: bool, processor: Processor | None, tell: Callable[[int, int], None] = lambda done, total: None
+    table: Table | Split,
+    decode: bool,
+    processor: Processor | None,
+    tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Look]:
-    """Read, and decode, every picture of a table.
+    """Read, and decode, every picture of some rows.
 
     Args:
         processor: the model's; None: only whether pictures can be decoded is seen.
@@ -87,8 +91,9 @@ def read_captions(captions: Sequence[str], processor: Processor | None) -> Readi
     return Reading([None if key == empty else key for key in keys], np.flatnonzero(cut).tolist(), processor.context_length)
 
 
-def _look(table: Table, row: int, decode: bool, processor: Processor | None) -> Look:
+def _look(table: Table | Split, row: int, decode: bool, processor: Processor | None) -> Look:
     try:
+        assert table.images is not None
         encoded = table.images.read(row)
     except (BadData, OSError):
         return Look(None, "missing")
