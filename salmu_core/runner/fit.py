@@ -6,9 +6,10 @@ does with the encoders is right on several data-parallel processes, and the mode
 
 from __future__ import annotations
 
-import contextlib
+import gc
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +53,21 @@ def learning_rate(options: FitOptions, step: int, steps: int) -> float:
     return options.lr * (1 - done) if options.schedule == "linear" else options.lr
 
 
+@contextmanager
+def little_garbage() -> Iterator[None]:
+    """Accelerate collects garbage after each fit, and would look at the half million objects of imported libraries each time. They are
+    kept out of collections in here, unless the caller has frozen objects already."""
+    ours = gc.get_freeze_count() == 0
+    if ours:
+        gc.freeze()
+    try:
+        yield
+    finally:
+        if ours:
+            gc.unfreeze()
+
+
+@little_garbage()
 def fit(job: Fit) -> int:
     """Run the loop and return the number of steps that the model has taken.
 
@@ -67,6 +83,9 @@ def fit(job: Fit) -> int:
     module.train(job.normalisation_training)
     # A free optimiser for each fit: Accelerate keeps references to all it prepared, dropped again below.
     stepper, prepared = accelerator.prepare(module, optimizer)
+    # Without a scaler Accelerate's own step adds nothing but a search of the whole path for a package, twice a step.
+    plain = accelerator.scaler is None and model.device.type != "xla"
+    update = optimizer.step if plain else prepared.step
     samplers = job.samplers or {
         role: EpochSampler(len(store), job.batch_sizes.get(role, options.batch_size), job.seed, job.number, role)
         for role, store in job.stores.items()
@@ -88,7 +107,7 @@ def fit(job: Fit) -> int:
                 batch = _batch(job, samplers, step, micro)
                 _prefetch(job, samplers, step, micro + 1)
                 last = micro == options.accumulate - 1
-                with contextlib.nullcontext() if last else accelerator.no_sync(stepper):
+                with nullcontext() if last else accelerator.no_sync(stepper):
                     # Apart from each other, terms have gradients of their own; the wrapper knows only their sum.
                     terms = stepper(batch) if job.combine is None else module(batch)
                     total = torch.stack([term.reshape(()) for term in terms.values()]).sum()
@@ -109,7 +128,7 @@ def fit(job: Fit) -> int:
                 optimizer.found_inf = broken  # type: ignore[attr-defined]
             elif not torch.isfinite(total):  # an infinite gradient is the scaler's own business
                 raise _diverged(job, step + 1, float(total), 0.0)
-            prepared.step()
+            update()
             step += 1
             read.put(step, values, total, norm)
             _report(job, read.take())

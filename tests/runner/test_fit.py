@@ -1,5 +1,6 @@
 """The one training loop: batches, schedule, precision, resuming, divergence."""
 
+import gc
 import itertools
 
 import pytest
@@ -14,7 +15,7 @@ from salmu_core.runner import fit as fit_module
 from salmu_core.runner.accelerate_setup import open_accelerator
 from salmu_core.runner.budget import SampleMeter
 from salmu_core.runner.checkpoints import Checkpoints
-from salmu_core.runner.fit import fit, learning_rate
+from salmu_core.runner.fit import fit, learning_rate, little_garbage
 from salmu_core.runner.fit_job import Fit
 from salmu_core.runner.sampling import EpochSampler
 
@@ -304,3 +305,15 @@ def test_a_full_disk_costs_a_checkpoint_and_neither_the_last_one_nor_the_run(tmp
 def test_after_step_ends_the_fit():
     _, job = _fit(after_step=lambda step: step == 3)
     assert job.meter.seen["forget"] == 36
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_what_the_caller_froze_stays_frozen_and_nothing_else(frozen):
+    before = gc.get_freeze_count()
+    gc.freeze() if frozen else gc.unfreeze()
+    try:
+        with little_garbage():
+            assert gc.get_freeze_count() > 0
+        assert (gc.get_freeze_count() > 0) is frozen
+    finally:
+        gc.freeze() if before else gc.unfreeze()
