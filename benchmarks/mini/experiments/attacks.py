@@ -1,10 +1,10 @@
 """Does it stay forgotten? Attacks on every method, and on models that never learned: the table and what each attack costs.
 
     uv run python benchmarks/mini/experiments/attacks.py                                   # every method at 1x, the fast attacks
-    uv run python benchmarks/mini/experiments/attacks.py --instances 0,1 --audits all --methods delete,slug
+    uv run python benchmarks/mini/experiments/attacks.py --instances 0,1 --audits all --methods delete,slug   # do fast ones miss something?
 
 Runs lie where `head_to_head.py` leaves them, so its models are attacked and not made again. After each attacked run
-`benchmarks/mini/results/attacks.json` and `attacks.md` are written, and after each attack the run's own `audits.json`: the same command
+`benchmarks/mini/results/attacks.json` and `attacks.md` are written, or `attacks-all.json` and `attacks-all.md`, and after each attack the run's own `audits.json`: the same command
 goes on where it was cut. `--minutes N` begins nothing after N minutes. `--size tiny` tries this script and writes below `--out`.
 """
 
@@ -27,7 +27,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 
 from planned import carry_out
-from salmu_audits.comparison import attack_runs
+from salmu_audits.comparison import attack_runs, chosen_audits
 
 from salmu_core import RunSpec, Settings
 from salmu_core.comparison.falls import fall_tests, general_rows
@@ -91,8 +91,14 @@ def _attack(spec: RunSpec, folder: Path, title: str, choice: Choice, settings: S
     return problems
 
 
-def measured(item: PlannedRun, references: Mapping[str, PlannedRun], instance: int) -> dict[str, Any]:
-    """What is kept of an attacked run."""
+def measured(
+    item: PlannedRun, references: Mapping[str, PlannedRun], instance: int, fast: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """What is kept of an attacked run.
+
+    Args:
+        fast: name -> options of the fast attacks.
+    """
     record = read_record(item.folder)
     clean, compromised = (read_record(references[which].folder) for which in ("clean", "compromised"))
     falls = fall_tests(record, item.folder, general_rows(compromised, references["compromised"].folder))
@@ -104,7 +110,12 @@ def measured(item: PlannedRun, references: Mapping[str, PlannedRun], instance: i
         "id": record.id,
         "verdict": "" if never else judge(record, clean.scores, compromised.scores, falls=falls).name,
         "attacks": [
-            {**{name: getattr(found, name) for name in names}, "recovered": found.recovered, "counts": found.counts}
+            {
+                **{name: getattr(found, name) for name in names},
+                "recovered": found.recovered,
+                "counts": found.counts,
+                "fast": fast.get(found.audit) == found.options,
+            }
             for found in read_attacks(record, item.folder).results
         ],
     }
@@ -112,7 +123,8 @@ def measured(item: PlannedRun, references: Mapping[str, PlannedRun], instance: i
 
 def keep(run: Mapping[str, Any], results: Path, about: Mapping[str, Any]) -> None:
     """Put a run in the place of an earlier one of the same title and instance, and write the table anew."""
-    path = results / "attacks.json"
+    name = "attacks" if about["audits"] == "fast" else "attacks-all"
+    path = results / f"{name}.json"
     stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"runs": []}
     if stored.get("version", about["version"]) != about["version"]:
         stored = {"runs": []}  # of another version of mini
@@ -120,7 +132,7 @@ def keep(run: Mapping[str, Any], results: Path, about: Mapping[str, Any]) -> Non
     others = [other for other in stored["runs"] if (other["instance"], other["title"]) != place]
     runs = sorted([*others, run], key=lambda one: (one["instance"], one["title"]))
     write_json(path, {**about, "runs": runs})
-    write_text(results / "attacks.md", as_markdown({**about, "runs": runs}))
+    write_text(results / f"{name}.md", as_markdown({**about, "runs": runs}))
 
 
 def shares(attacks: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -148,7 +160,18 @@ def summarised(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
         counted = {name: share for name, share in joined.items() if name in alone}
         by = max(counted, key=lambda name: counted[name], default="")
         verdicts = ", ".join(dict.fromkeys(run["verdict"] for run in group))
-        table[title] = {"verdict": verdicts, "most": counted.get(by), "by": by, "shares": joined, "runs": len(group)}
+        quick = [shares([item for item in run["attacks"] if item.get("fast") and item["counts"]]) for run in group]
+        table[title] = {
+            "verdict": verdicts,
+            "most": counted.get(by),
+            "by": by,
+            "of fast": max(
+                (join(own[name] for own in quick if name in own) for name in alone if any(name in own for own in quick)),
+                default=None,
+            ),
+            "shares": joined,
+            "runs": len(group),
+        }
     return table
 
 
@@ -160,6 +183,7 @@ def as_markdown(content: Mapping[str, Any]) -> str:
     alone = {item["audit"] for item in every if item["counts"]}
     rows = sorted(summarised(runs).items(), key=lambda item: -(item[1]["most"] or 0.0))
     instances = sorted({run["instance"] for run in runs})
+    compared = (" most of the fast |", "---|") if content["audits"] == "all" else ("", "")
     lines = [
         "# Does it stay forgotten?",
         "",
@@ -168,13 +192,16 @@ def as_markdown(content: Mapping[str, Any]) -> str:
         " Compromised; means over instances. Attacks in *italics* need original weights or Clean, or tell Compromised from Clean"
         " nowhere, and do not count for *most*.",
         "",
-        "| method | verdict | most | by | " + " | ".join(name if name in alone else f"*{name}*" for name in attacks) + " |",
-        "|---|---|---|---|" + "---|" * len(attacks),
+        f"| method | verdict | most | by |{compared[0]} "
+        + " | ".join(name if name in alone else f"*{name}*" for name in attacks)
+        + " |",
+        f"|---|---|---|---|{compared[1]}" + "---|" * len(attacks),
     ]
     for title, row in rows:
         cells = " | ".join("" if row["shares"].get(name) is None else f"{100 * row['shares'][name]:.0f}" for name in attacks)
-        most = "" if row["most"] is None else f"{100 * row['most']:.0f}"
-        lines.append(f"| {title} | {row['verdict']} | {most} | {row['by']} | {cells} |")
+        most, fast = ("" if row[key] is None else f"{100 * row[key]:.0f}" for key in ("most", "of fast"))
+        beside = f" {fast} |" if compared[0] else ""
+        lines.append(f"| {title} | {row['verdict']} | {most} | {row['by']} |{beside} {cells} |")
     lines += [
         "",
         f"*{NEVER}* is Clean, fine-tuned on retain pairs: the largest share over its seeds, by attack. Verdicts are those without attacks.",
@@ -235,7 +262,7 @@ def main(
         attacked = [item for item in planned if item.resolved.spec.method != "none"]
         if not attack_all(attacked, references, instance, audits, settings, workers, minutes_left(), results, about):
             break
-    print(f"{results / 'attacks.md'}: {time.monotonic() - started:.0f} s")
+    print(f"{results / ('attacks.md' if audits == 'fast' else 'attacks-all.md')}: {time.monotonic() - started:.0f} s")
 
 
 def attack_all(
@@ -255,6 +282,7 @@ def attack_all(
         Were all attacked, before the time was over?
     """
     started, waiting, done = time.monotonic(), list(runs), 0
+    fast = {audit.name: audit.options.model_dump(mode="json") for audit in chosen_audits(load_plugins(), "fast")}
     going: dict[Future[list[str]], PlannedRun] = {}
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         while waiting or going:
@@ -268,7 +296,7 @@ def attack_all(
                 item = going.pop(future)
                 for problem in future.result():
                     print(f"  {problem}", flush=True)
-                keep(measured(item, references, instance), results, about)
+                keep(measured(item, references, instance, fast), results, about)
                 done += 1
                 elapsed = time.monotonic() - started
                 print(
