@@ -123,7 +123,8 @@ def _within(tables: Sequence[np.ndarray]) -> np.ndarray:
         tables: float [seeds, ...] of each instance.
     """
     degrees = sum(len(rows) - 1 for rows in tables)
-    return np.concatenate([rows - rows.mean(axis=0) for rows in tables]) / np.sqrt(degrees)
+    deviations = np.concatenate([rows - rows.mean(axis=0) for rows in tables])
+    return np.asarray(deviations / np.sqrt(degrees))
 
 
 def _identity_sd(score: Mapping[str, Any]) -> float:

@@ -37,7 +37,7 @@ from salmu_core.models.dual_encoder import WEIGHTS_FILE
 from salmu_core.plugins.loading import Plugins, load_plugins
 from salmu_core.records.attacks import read_attacks
 from salmu_core.records.store import read_record
-from salmu_core.runner.compare import PlannedRun, plan_comparison
+from salmu_core.runner.planned import PlannedRun, plan_comparison
 from salmu_core.runner.run import finished_record
 from salmu_core.spec.resolve import resolve
 
@@ -92,12 +92,17 @@ def _attack(spec: RunSpec, folder: Path, title: str, choice: Choice, settings: S
 
 
 def measured(
-    item: PlannedRun, references: Mapping[str, PlannedRun], instance: int, fast: Mapping[str, Mapping[str, Any]]
+    item: PlannedRun,
+    references: Mapping[str, PlannedRun],
+    instance: int,
+    fast: Mapping[str, Mapping[str, Any]],
+    choice: Choice,
 ) -> dict[str, Any]:
     """What is kept of an attacked run.
 
     Args:
         fast: name -> options of the fast attacks.
+        choice: which results are kept, of all that the run's folder holds.
     """
     record = read_record(item.folder)
     clean, compromised = (read_record(references[which].folder) for which in ("clean", "compromised"))
@@ -117,6 +122,7 @@ def measured(
                 "fast": fast.get(found.audit) == found.options,
             }
             for found in read_attacks(record, item.folder).results
+            if choice == "all" or fast.get(found.audit) == found.options
         ],
     }
 
@@ -296,7 +302,7 @@ def attack_all(
                 item = going.pop(future)
                 for problem in future.result():
                     print(f"  {problem}", flush=True)
-                keep(measured(item, references, instance, fast), results, about)
+                keep(measured(item, references, instance, fast, choice), results, about)
                 done += 1
                 elapsed = time.monotonic() - started
                 print(

@@ -28,7 +28,8 @@ from salmu_core.plugins.loading import load_plugins
 from salmu_core.records.schema import RunRecord
 from salmu_core.records.store import read_record
 from salmu_core.report.table import leaderboard_renderables
-from salmu_core.runner.compare import MethodChoice, PlannedRun, plan_comparison
+from salmu_core.runner.compare import MethodChoice
+from salmu_core.runner.planned import PlannedRun, plan_comparison
 from salmu_core.runner.run import Settings
 
 RESULTS = Path(__file__).parents[1] / "results"

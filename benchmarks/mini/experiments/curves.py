@@ -30,7 +30,8 @@ from salmu_core.files.writing import write_json
 from salmu_core.options import Between
 from salmu_core.plugins.loading import Plugins, load_plugins
 from salmu_core.records.schema import RunRecord
-from salmu_core.runner.compare import MethodChoice, PlannedRun, plan_comparison
+from salmu_core.runner.compare import MethodChoice
+from salmu_core.runner.planned import PlannedRun, plan_comparison
 from salmu_core.runner.run import Settings
 from salmu_core.spec.resolve import make_benchmark
 from salmu_tune.space import space_of

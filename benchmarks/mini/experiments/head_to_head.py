@@ -2,7 +2,8 @@
 
     uv run python benchmarks/mini/experiments/head_to_head.py --workers 2
 
-Options come from mini's presets (`salmu tune`). Each finished run is kept in `benchmarks/mini/results/head_to_head/instance-N.json`
+Options come from `benchmarks/mini/results/presets` (`tune_all.py`); a budget at which a method was not searched leaves that method out,
+unless `--methods` names it: tuned beside untuned would be no comparison. Each finished run is kept in `benchmarks/mini/results/head_to_head/instance-N.json`
 at once, under the run's identity; the same command, also on another machine, goes on with what is missing, and makes a run again when
 a method, its options or versions changed. Tables and pictures are made from these files by `head_to_head_report.py`. Models of the first
 training seed at 1x stay in the run directories, where `attacks.py` finds them; all others would be gigabytes.
@@ -13,6 +14,7 @@ run after N minutes. `--size tiny` tries this script in a few minutes and keeps 
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import sys
@@ -27,12 +29,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 from planned import carry_out
 
 from salmu_core.files.writing import write_json
-from salmu_core.plugins.loading import load_plugins
+from salmu_core.plugins.loading import Plugins, load_plugins
 from salmu_core.records.schema import RunRecord
-from salmu_core.runner.compare import PlannedRun, plan_comparison
+from salmu_core.runner.planned import PlannedRun, plan_comparison
 from salmu_core.runner.run import Settings
+from salmu_core.spec.presets import preset_file
 
 RESULTS = Path(__file__).parents[1] / "results" / "head_to_head"
+PRESETS = RESULTS.parent / "presets"
 COMMAND = "uv run python benchmarks/mini/experiments/head_to_head.py"
 
 
@@ -104,6 +108,15 @@ def forget_model(planned: PlannedRun) -> None:
         (planned.folder / "model.safetensors").unlink(missing_ok=True)
 
 
+def searched_at(budget: float, plugins: Plugins) -> list[str]:
+    """Methods that were searched at a budget, and those that have nothing to search, which need no preset."""
+    return [
+        name
+        for name, entry in plugins.methods.items()
+        if not entry.cls.search or (PRESETS / preset_file(name, budget)).is_file()
+    ]
+
+
 def missing(planned: Sequence[PlannedRun], stored: dict[str, Any]) -> list[int]:
     """Positions of the runs that are not kept yet."""
     have = {run["id"] for run in stored["runs"]} | set(stored.get("reference_ids", {}).values())
@@ -137,13 +150,14 @@ def main(
     plugins, settings = load_plugins(), Settings(cpu=cpu)
     results = RESULTS if size == "mini" else out / "stored"
     tasks: list[tuple[tuple[float, int, int], PlannedRun]] = []
-    for instance in map(int, instances.split(",")):
+    for instance, budget in itertools.product(map(int, instances.split(",")), map(float, budgets.split(","))):
         planned = plan_comparison(
-            methods.split(",") if methods else None,
+            methods.split(",") if methods else searched_at(budget, plugins),
             benchmark="mini",
             benchmark_options={"seed": instance, **({} if size == "mini" else {"size": size})},
             seeds=[int(seed) for seed in seeds.split(",")],
-            budgets=[float(budget) for budget in budgets.split(",")],
+            budgets=[budget],
+            preset=str(PRESETS),
             out=out / f"instance-{instance}",
             settings=settings,
             plugins=plugins,
@@ -154,7 +168,8 @@ def main(
         if not dry_run:
             planned[0].resolved.benchmark.build()
     # References first, then budget by budget and seed by seed: a matrix that is cut is a smaller whole one.
-    runs = [item for _, item in sorted(tasks, key=lambda task: task[0])]
+    ordered = [item for _, item in sorted(tasks, key=lambda task: task[0])]
+    runs = list({item.resolved.id: item for item in ordered}.values())  # both budgets have the same references
     print(f"{len(runs)} runs are missing.", flush=True)
     if dry_run or not runs:
         return

@@ -96,7 +96,7 @@ def cells_of(stored: Mapping[str, Any]) -> list[Cell]:
                 run["budget"],
                 run["status"],
                 judge(record, clean, compromised).name,
-                float("nan") if parts is None else parts.overall,
+                float("nan") if parts is None else float(parts.overall),
                 run["scores"],
                 gaps,
                 run["seconds"],

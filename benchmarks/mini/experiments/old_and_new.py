@@ -29,7 +29,8 @@ from salmu_core.comparison.overall import basis
 from salmu_core.files.writing import write_json, write_text
 from salmu_core.plugins.loading import load_plugins
 from salmu_core.records.schema import RunRecord, ScoreRecord
-from salmu_core.runner.compare import MethodChoice, PlannedRun, plan_comparison
+from salmu_core.runner.compare import MethodChoice
+from salmu_core.runner.planned import PlannedRun, plan_comparison
 from salmu_core.runner.run import Settings
 
 RESULTS = Path(__file__).parents[1] / "results" / "old_and_new.json"

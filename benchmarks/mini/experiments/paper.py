@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from matrix import Summary
 from scipy import stats
@@ -28,7 +29,7 @@ IN_THE_PAPER = {
 #: Named with a reading, and in no table that could be read.
 WITHOUT_NUMBERS = {"generic-captions": "ineffective"}
 #: What a metric of the table looks at; the rule of verdicts needs to know.
-_KINDS = {
+_KINDS: dict[str, dict[str, Any]] = {
     "RetFail": {"aspect": "forgetting", "target": "clean", "primary": True},
     "GenKnow": {"aspect": "general", "target": "compromised", "primary": True},
     "InterIdSim": {"aspect": "holdout", "target": "compromised"},

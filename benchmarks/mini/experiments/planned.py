@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 
 from salmu_core.records.schema import RunRecord
-from salmu_core.runner.compare import PlannedRun
+from salmu_core.runner.planned import PlannedRun
 from salmu_core.runner.run import Settings
 from salmu_core.runner.workers import finished_runs
 
@@ -16,7 +16,7 @@ def carry_out(
     planned: Sequence[PlannedRun],
     settings: Settings,
     workers: int,
-    keep: Callable[[PlannedRun, RunRecord], None],
+    keep: Callable[[PlannedRun, RunRecord], object],
     minutes: float | None = None,
 ) -> int:
     """Run what is planned in processes of one thread each, and tell what is done and how long the rest may take.

@@ -34,7 +34,8 @@ from salmu_core.evaluation.evaluate import evaluate_model
 from salmu_core.files.writing import write_json, write_text
 from salmu_core.plugins.loading import Plugins, load_plugins
 from salmu_core.records.schema import RunSpec
-from salmu_core.runner.compare import MethodChoice, plan_comparison
+from salmu_core.runner.compare import MethodChoice
+from salmu_core.runner.planned import plan_comparison
 from salmu_core.runner.run import Settings, run_resolved
 from salmu_core.spec.resolve import make_benchmark, make_metrics
 
