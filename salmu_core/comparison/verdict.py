@@ -178,3 +178,22 @@ def primary(scores: Scores, aspect: Aspect) -> tuple[str, ScoreRecord] | None:
     of_aspect = [(name, score) for name, score in scores.items() if score.aspect == aspect]
     marked = [item for item in of_aspect if item[1].primary]
     return next(iter(marked or of_aspect), None)
+
+
+def recovered_words(attacked: Attacked) -> str:
+    """What attacks brought back, in a sentence."""
+    at = Thresholds()
+    most = attacked.most
+    if most is None:
+        tried = len(attacked.results)
+        return (
+            "Nothing was attacked: whether an attack brings the data back was not tried."
+            if not tried
+            else f"{tried} attacks were run; none of them needs the model alone and tells what was learned from what never was."
+        )
+    counted = sum(item.counts for item in attacked.results)
+    word = "Yes" if (most.recovered or 0.0) > at.recovered else "No"
+    return (
+        f"{word}: of {counted} attacks on the model alone, {most.audit} brings most back, {most.recovered:.0%} of what it gets from"
+        f" the model before beyond one that never learned it (at most {at.recovered:.0%} is accepted)."
+    )

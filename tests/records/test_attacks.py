@@ -12,8 +12,7 @@ from salmu_core.comparison.compare import compare_records
 from salmu_core.comparison.explain import explain
 from salmu_core.comparison.leaderboard import VERDICTS
 from salmu_core.comparison.selection import select
-from salmu_core.comparison.statements import recovered_words
-from salmu_core.comparison.verdict import RANKED, Verdict, with_attacks
+from salmu_core.comparison.verdict import RANKED, Verdict, recovered_words, with_attacks
 from salmu_core.records.attacks import Attacked, AuditResult, recovery, write_attacks
 from salmu_core.report.charts import stays_forgotten, stays_forgotten_table
 from salmu_core.report.formats import render_csv

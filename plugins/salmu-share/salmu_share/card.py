@@ -15,8 +15,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from salmu_core.benchmark import Terms
 from salmu_core.comparison.explain import VERDICTS
 from salmu_core.comparison.gaps import gap_of, not_informative
-from salmu_core.comparison.statements import recovered_words
-from salmu_core.comparison.verdict import Verdict, judge, with_attacks
+from salmu_core.comparison.verdict import Verdict, judge, recovered_words, with_attacks
 from salmu_core.records.attacks import Attacked
 from salmu_core.records.schema import RunRecord, ScoreRecord
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from salmu_core.comparison.explain import VERDICTS
-from salmu_core.comparison.statements import recovered_words, statements, verdict_of
+from salmu_core.comparison.verdict import recovered_words
 from salmu_core.data.splits import Split
 from salmu_core.errors import BadCheckpoint, BadRecord
 from salmu_core.models.loading import load_model
@@ -23,6 +23,7 @@ from salmu_core.records.store import read_record
 from salmu_core.spec.resolve import benchmark_of_run
 from salmu_deletion.certificate.sealed import CERTIFICATE_FILE, read_sealed
 from salmu_deletion.own_data.chain import read_request
+from salmu_deletion.statements import statements, verdict_of
 from salmu_deletion.wording import without_clean
 
 LIMITS = (

@@ -68,7 +68,7 @@ _MARKS = {"error": "red", "warning": "yellow", "fact": "dim"}
     "--no-decode", is_flag=True, help="Do not decode every picture first: faster, and broken ones are found later."
 )
 @click.option(
-    "--passes", type=FiniteRange(min=0, min_open=True), default=10, show_default=True, help="Over forget, at most."
+    "--passes", type=FiniteRange(min=0, min_open=True, max=1e6), default=10, show_default=True, help="Over forget, at most."
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all that is drawn.")
 @click.option(
@@ -218,8 +218,8 @@ def _show(done: Forgotten) -> None:
     from rich.text import Text
 
     from salmu_core.cli import render
-    from salmu_core.comparison.statements import statements
     from salmu_deletion.forget import PAGE_FILE
+    from salmu_deletion.statements import statements
 
     record = done.record
     rows = {which: row.scores for which, row in done.references.items()}

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from salmu_core.benchmark import Benchmark
-from salmu_core.comparison.statements import recovered_words
+from salmu_core.comparison.verdict import recovered_words
 from salmu_core.data.cache import DataCache
 from salmu_core.errors import BadCheckpoint, BadOptions, BadRecord, SalmuError
 from salmu_core.evaluation.plan import plan_evaluation

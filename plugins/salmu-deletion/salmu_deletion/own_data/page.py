@@ -9,10 +9,10 @@ from typing import Any
 import jinja2
 
 from salmu_core.comparison.explain import VERDICTS
-from salmu_core.comparison.statements import statements, verdict_of
 from salmu_core.records.schema import RunRecord, Target
 from salmu_core.report.html import decimals, html_template
 from salmu_deletion.chart import STYLE, dot_chart
+from salmu_deletion.statements import statements, verdict_of
 from salmu_deletion.wording import file_name, outcome_of, when, without_clean
 
 

@@ -90,22 +90,3 @@ def verdict_of(record: RunRecord, clean: Scores, compromised: Scores, attacked: 
         lacking = " and no ".join(which for which, row in (("Clean", clean), ("Compromised", compromised)) if not row)
         return Verdict("unknown", f"There is no {lacking} row measured on the same data to judge by.")
     return with_attacks(judge(record, clean, compromised), attacked or Attacked())
-
-
-def recovered_words(attacked: Attacked) -> str:
-    """What attacks brought back, in a sentence."""
-    at = Thresholds()
-    most = attacked.most
-    if most is None:
-        tried = len(attacked.results)
-        return (
-            "Nothing was attacked: whether an attack brings the data back was not tried."
-            if not tried
-            else f"{tried} attacks were run; none of them needs the model alone and tells what was learned from what never was."
-        )
-    counted = sum(item.counts for item in attacked.results)
-    word = "Yes" if (most.recovered or 0.0) > at.recovered else "No"
-    return (
-        f"{word}: of {counted} attacks on the model alone, {most.audit} brings most back, {most.recovered:.0%} of what it gets from"
-        f" the model before beyond one that never learned it (at most {at.recovered:.0%} is accepted)."
-    )
