@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 _evaluation_locked: ContextVar[bool] = ContextVar("salmu_evaluation_locked", default=False)
 
 
+MOST_SAMPLES = 1e12  # of a role: a thousand GPUs take years for as many
+
+
 @dataclass(frozen=True)
 class Budget:
     """Samples of each role that a method may be handed at 1x. A row seen twice counts twice.
@@ -41,7 +44,15 @@ class Budget:
     retain: int
 
     def times(self, factor: float) -> dict[str, int]:
-        """Allowed samples per role at `factor` x."""
+        """Allowed samples per role at `factor` x.
+
+        Raises:
+            BadOptions: more than any run could see.
+        """
+        if (most := max(self.forget, self.retain) * factor) > MOST_SAMPLES:
+            raise BadOptions(
+                f"A budget of {factor:g}x is {most:.0e} samples, which no run comes to the end of.", "Choose a smaller one."
+            )
         return {"forget": int(self.forget * factor), "retain": int(self.retain * factor)}
 
 

@@ -8,16 +8,31 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.padding import Padding
 from rich.panel import Panel
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from salmu_core.cli.streams import visible
 from salmu_core.errors import SalmuError
 
-out = Console()
-err = Console(stderr=True)
+
+class _Shown(Console):
+    """Colours are its own to write, and nobody's name is: the one place that all text for a terminal passes."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """As rich does it, without signs that steer the terminal."""
+        for part in super().render(renderable, options):
+            yield part if part.control else Segment(visible(part.text), part.style)
+
+
+out = _Shown()
+err = _Shown(stderr=True)
+
+
+_LONGEST_NAME = 60  # cells of a first column that is not broken
 
 
 def show_error(error: SalmuError) -> None:
@@ -37,7 +52,8 @@ def show_problems(problems: Iterable[object]) -> None:
 def print_json(content: Any) -> None:
     """JSON on standard output, nothing else."""
     readable = (sys.stdout.encoding or "utf-8").lower().startswith("utf")  # else letters are escaped, not lost
-    print(json.dumps(content, indent=2, ensure_ascii=not readable, default=str))
+    text = json.dumps(content, indent=2, ensure_ascii=not readable, default=str)
+    print("".join(sign if visible(sign) == sign else f"\\u{ord(sign):04x}" for sign in text))
 
 
 def show_preset(method: str, options: Mapping[str, Any], preset: str, budget: float | None = None) -> None:
@@ -64,10 +80,12 @@ def _preset_in_words(preset: str) -> str:
 def make_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> Table:
     """A plain table."""
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    cells = [[Text(visible(cell)) for cell in row] for row in rows]
     for number, column in enumerate(columns):
-        table.add_column(column, overflow="fold", no_wrap=number == 0)
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        whole = number == 0 and all(row[0].cell_len <= _LONGEST_NAME for row in cells)
+        table.add_column(column, overflow="fold", no_wrap=whole)
+    for row in cells:
+        table.add_row(*row)
     return table
 
 

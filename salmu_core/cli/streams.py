@@ -30,6 +30,11 @@ _PLAIN = {
     "≤": "<=",
     "≥": ">=",
 }
+#: Signs that steer a terminal or turn the order of writing; names of files and people come from outside.
+_STEERING = {
+    **{sign: 0x2400 + sign for sign in range(32) if chr(sign) not in "\n\t"},
+    **dict.fromkeys([*range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A)], "\ufffd"),
+}
 _STREAM = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
@@ -52,7 +57,12 @@ def _show_warning(
     ours = category is UserWarning and any(part.startswith("salmu_") for part in Path(filename).parts)
     text = f"warning: {message}\n" if ours else warnings.formatwarning(message, category, filename, lineno, line)
     with contextlib.suppress(OSError):
-        (file or sys.stderr).write(text)
+        (file or sys.stderr).write(visible(text))
+
+
+def visible(text: str, *, one_line: bool = False) -> str:
+    """Text with another sign for each that would steer a terminal, and for line breaks where they would forge a line."""
+    return (text.replace("\n", "\u240a") if one_line else text).translate(_STEERING)
 
 
 def check_arguments(arguments: Sequence[str]) -> None:

@@ -108,7 +108,8 @@ def benchmark_for(
     except BadRecord as error:
         if benchmark is None:
             raise BadRecord(
-                error.message, "A run's record says on which benchmark its model is looked at: name one with --benchmark."
+                error.message,
+                "Run it again, or name the benchmark on which its weights are to be measured: --benchmark NAME.",
             ) from error
         return BenchmarkChoice(benchmark, dict(options), chosen=True, folder=folder)
     if benchmark is not None:

@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import re
 import sys
 import warnings
 
@@ -39,6 +40,41 @@ def test_an_ascii_terminal_gets_plainer_signs_and_json_escapes(monkeypatch):
     ascii_output.seek(0)
     render.print_json({"name": "Müller 张 –"})
     assert json.loads(ascii_output.getvalue()) == {"name": "Müller 张 –"}
+
+
+STEERING = "a\x1b[31m\x9b2J\u202eb\r\x07\u2066"
+
+
+def test_names_cannot_steer_a_terminal(capsys):
+    """Colours of ours still can: they are no part of the text."""
+    console = render._Shown(file=sys.stdout, force_terminal=True, color_system="standard", width=80)
+    console.print(render.make_table(("Identity", "Facts"), [(STEERING, "1\n2")]))
+    console.print(f"[red]{STEERING}[/red]", highlight=False)
+    console.print(render.Text(STEERING))
+    shown = capsys.readouterr().out
+    assert "a\u241b[31m\ufffd2J\ufffdb\u240d\u2407\ufffd" in shown
+    assert "\x1b[31ma\u241b[31m\ufffd2J\ufffdb\ufffd\x1b[0m" in shown  # rich itself leaves out the bell and the return
+    assert not set("\x9b\u202e\x07\u2066") & set(shown)
+    assert set(re.findall("\x1b(.*?m)", shown)) == {"[1m", "[0m", "[31m"}
+
+
+def test_json_and_names_in_sentences_hold_no_signs_that_steer(capsys):
+    render.print_json({"name": STEERING + "\n"})
+    text = capsys.readouterr().out
+    assert json.loads(text) == {"name": STEERING + "\n"}
+    assert "\u202e" not in text
+    assert "\x9b" not in text
+    assert streams.visible("a\nfact: b", one_line=True) == "a\u240afact: b"
+    assert streams.visible("שלום 张 é\u200e\n") == "שלום 张 é\u200e\n"
+
+
+def test_long_names_do_not_push_the_other_columns_out(capsys):
+    console = render._Shown(file=sys.stdout, width=80)
+    console.print(render.make_table(("Identity", "Name", "Facts"), [("x" * 300, "Ann", "job 2"), ("y", "Ben", "city 1")]))
+    shown = capsys.readouterr().out
+    assert "job 2" in shown
+    assert "Ben" in shown
+    assert shown.count("x") == 300
 
 
 @pytest.mark.parametrize(

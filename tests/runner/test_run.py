@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 import forked
 from salmu_core import UnlearningMethod, load_model
+from salmu_core.benchmark import Budget
 from salmu_core.builtin.toy import Toy
 from salmu_core.errors import BadOptions, EvaluationLocked, OutputError, SalmuError, UnknownName
 from salmu_core.records.schema import RunSpec
@@ -161,6 +162,13 @@ def test_a_method_with_a_bug_is_a_failed_record_that_says_why_and_is_tried_again
     assert record.status == "failed"
     assert "ZeroDivisionError: a bug of the method" in record.error
     assert _run("raises", tmp_path / "run", settings).created_at > record.created_at
+
+
+@pytest.mark.parametrize("factor", [1e300, 1e12, float(2**1023)])
+def test_a_budget_that_no_run_comes_to_the_end_of_is_refused(factor):
+    with pytest.raises(BadOptions, match="no run comes to the end of"):
+        Budget(forget=100, retain=0).times(factor)
+    assert Budget(forget=100, retain=7).times(2.5) == {"forget": 250, "retain": 17}
 
 
 def test_the_budget_is_enforced(tmp_path, settings):

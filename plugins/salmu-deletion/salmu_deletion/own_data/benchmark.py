@@ -63,6 +63,7 @@ class OwnDataOptions(Options):
     passes: float = Field(
         10,
         gt=0,
+        le=1e6,
         description="the 1x budget in passes over forget; as many retain samples are allowed, and at least 64 in each",
     )
     seed: int = Field(0, ge=0, description="which retain rows are set aside to measure is drawn from it")

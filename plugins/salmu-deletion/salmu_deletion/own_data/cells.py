@@ -88,7 +88,7 @@ def read_texts(
 def named_rows(rows: Sequence[int], name: Callable[[int], str] = lambda row: f"row {row + 1}") -> str:
     """The first of some rows, counted from 1."""
     more = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
-    return ", ".join(name(row) for row in rows[:_SHOWN]) + more
+    return ", ".join(visible(name(row), one_line=True) for row in rows[:_SHOWN]) + more
 
 
 def loose(identity: str) -> str:
