@@ -268,7 +268,8 @@ def _replayed(
     with _refusing("method"):
         entry = checks.plugins.get("method", record.spec.method)
         resolved = resolve(record.spec, checks.plugins, checks.settings.cache_folder, checks.benchmark(record))
-    if entry.package != submission.package:
+    former = entry.package.model_copy(update={"name": entry.cls.former_package})  # a method that moved is the same method
+    if submission.package not in (entry.package, former):
         raise Refused(
             "method", f"{name}: made with {_named(submission.package)}, and {_named(entry.package)} is installed here."
         )

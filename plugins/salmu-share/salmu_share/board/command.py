@@ -177,5 +177,6 @@ def board_command(
     elif board.index is not None:
         render.out.print(str(board.index), markup=False, highlight=False, soft_wrap=True)
     elif not board.outcomes:
-        render.err.print("There is no submission. `salmu submit` makes one.", markup=False, highlight=False)
+        words = f"There is no submission below '{place}'. `salmu submit` makes one."
+        render.err.print(words, markup=False, highlight=False, soft_wrap=True)
     return 1 if board.refused else 0
