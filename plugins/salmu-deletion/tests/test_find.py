@@ -133,6 +133,11 @@ def test_what_it_writes_is_what_forget_takes(place, tmp_path, monkeypatch):
     assert max(len(line) for line in done.stdout.splitlines() if str(elsewhere) not in line) <= 80
     again = read_table(out, {})
     whole = read_table(place, COLUMNS)
+    # Beside a table of other names, which --columns gives for both.
+    assert read_table(out, COLUMNS).used == again.used
+    assert "More than one person: p00 (2), p01 (2)" in " ".join(
+        _run("--table", place, *FLAGS, "--name", "Anna Smith").stdout.split()
+    )
     assert [again.captions[row] for row in range(3)] == [whole.captions[row] for row in (0, 1, 2)]
     assert again.identities == ["p00", "p00", "p01"]
     assert [again.images.read(row) for row in range(3)] == [whole.images.read(row) for row in (0, 1, 2)]

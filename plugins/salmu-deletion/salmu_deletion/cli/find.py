@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -200,10 +201,18 @@ def _show(table: Table, found: Sequence[Candidate]) -> None:
         for item in found[:_SHOWN]
     ]
     render.out.print(render.make_table(("Row", "Identity", "Why", "Cosine", "Caption"), rows))
-    people = {table.identities[item.row] for item in found if table.identities is not None} - {None}
+    people = Counter(
+        who for item in found if table.identities is not None and (who := table.identities[item.row]) is not None
+    )
     more = f" The first {_SHOWN} are shown." if len(found) > _SHOWN else ""
     count = f"{len(found)} row{'s' if len(found) > 1 else ''} of {len(people)} known identit{'ies' if len(people) != 1 else 'y'}."
     render.out.print(f"{count}{more}", highlight=False)
+    if len(people) > 1:
+        each = ", ".join(f"{who} ({rows})" for who, rows in people.most_common(5)) + (", ..." if len(people) > 5 else "")
+        text = (
+            f"More than one person: {each}. --name IDENTITY finds one of them and rows that name it, --drop leaves rows out."
+        )
+        render.out.print(render.Text(render.visible(text, one_line=True)))
 
 
 def _short(text: str, length: int) -> str:

@@ -16,6 +16,8 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "name": ("name",),
     "value": ("value",),
 }
+#: Columns of the CSV that `salmu find` writes.
+FOUND_COLUMNS = ("image", "caption", "identity", "field", "name", "value", "row", "why", "similarity")
 _NEEDED = ("image", "caption")
 
 
@@ -50,7 +52,8 @@ def parse_columns(text: str) -> dict[str, str]:
 
 
 def match_columns(names: Iterable[str], given: Mapping[str, str], where: str, optional: frozenset[str]) -> Columns:
-    """Find each part among a table's columns: as given, else under its usual names.
+    """Find each part among a table's columns: as given, else under its usual names. A table of `salmu find` has names of its own,
+    beside whatever names the other table has.
 
     Args:
         names: the table's columns.
@@ -61,6 +64,8 @@ def match_columns(names: Iterable[str], given: Mapping[str, str], where: str, op
         BadData: a given column that is not there, or no column for image or caption.
     """
     there = list(names)
+    if tuple(there) == FOUND_COLUMNS:
+        given = {}
     found: dict[str, str] = {}
     for part, usual in PARTS.items():
         if part in given:

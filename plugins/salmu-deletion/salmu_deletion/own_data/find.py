@@ -21,11 +21,11 @@ from salmu_core.evaluation.embed import Tell, embed_views
 from salmu_core.files.writing import atomic_path, write_text
 from salmu_core.models.dual_encoder import DualEncoder
 from salmu_deletion.own_data.cells import loose
+from salmu_deletion.own_data.columns import FOUND_COLUMNS
 from salmu_deletion.own_data.images import PathImages
 from salmu_deletion.own_data.spelling import folded, stands_in
 from salmu_deletion.own_data.tables import Table
 
-HEADINGS = ("image", "caption", "identity", "field", "name", "value", "row", "why", "similarity")
 _KINDS = {b"\xff\xd8": ".jpg", b"\x89PNG": ".png", b"RIFF": ".webp", b"GIF8": ".gif", b"BM": ".bmp"}
 
 
@@ -161,7 +161,7 @@ def write_candidates(path: Path, table: Table, candidates: Sequence[Candidate]) 
             places.append(str(file.absolute()))
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer)
-    writer.writerow(HEADINGS)
+    writer.writerow(FOUND_COLUMNS)
     for item, place in zip(candidates, places, strict=True):
         cells = [column[item.row] if column is not None else None for column in _columns(table)]
         similarity = "" if item.similarity is None else f"{item.similarity:.4f}"
