@@ -22,6 +22,7 @@ from salmu_core.runner.planned import (
     as_carried_out,
     described,
     folder_of,
+    likely_cost,
     plan_comparison,
 )
 from salmu_core.runner.run import Settings, run_resolved
@@ -118,7 +119,8 @@ def run_planned(
     references = [item for item in planned if item.resolved.spec.method == "none"]
     runs = [item for item in planned if item.resolved.spec.method != "none"]
     records = [run_alone(item.resolved, item.folder, settings, plugins) for item in references]
-    open_runs = [item for item in runs if settings.overwrite or not item.done]
+    # Quick ones first: somebody is waiting for the first row.
+    open_runs = sorted((item for item in runs if settings.overwrite or not item.done), key=likely_cost)
     if workers is None:
         workers = 1
         if len(open_runs) > 1:
@@ -127,13 +129,11 @@ def run_planned(
     if workers > 1:
         here = [(item.resolved, item.folder) for item in open_runs]
         made = run_in_workers(here, settings, plugins, workers, audits=audits)
-        found = dict(zip((str(item.folder) for item in open_runs), made, strict=True))
-        # Those that were done before are read back.
-        records += [
-            found.get(str(item.folder)) or run_resolved(item.resolved, item.folder, settings, plugins) for item in runs
-        ]
     else:
-        records += [run_alone(item.resolved, item.folder, settings, plugins) for item in runs]
+        made = [run_alone(item.resolved, item.folder, settings, plugins) for item in open_runs]
+    found = dict(zip((str(item.folder) for item in open_runs), made, strict=True))
+    # Those that were done before are read back.
+    records += [found.get(str(item.folder)) or run_resolved(item.resolved, item.folder, settings, plugins) for item in runs]
     attacked = [(item.resolved.benchmark, item.folder, item.resolved.title) for item in runs]
     notes = _attacked(attacked, audits, settings, plugins)
     return compared(records, [item.folder for item in [*references, *runs]], folder_of(planned), notes)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from salmu_core.benchmark import Benchmark
 from salmu_core.comparison.leaderboard import Comparison
 from salmu_core.errors import SalmuError
+from salmu_core.method import LossMethod
 from salmu_core.plugins.loading import Plugins, load_plugins
 from salmu_core.records.schema import RunRecord, RunSpec
 from salmu_core.runner.run import Settings, finished_record
@@ -28,6 +29,12 @@ class PlannedRun:
     resolved: Resolved
     folder: Path
     done: bool
+
+
+def likely_cost(item: PlannedRun) -> tuple[bool, float, int]:
+    """Sorts runs by the time that they are likely to take: what trains by the budget comes after what does not."""
+    method, spec = item.resolved.method.cls, item.resolved.spec
+    return issubclass(method, LossMethod), spec.budget, len(method.data)
 
 
 @dataclass(frozen=True)
