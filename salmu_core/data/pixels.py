@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,6 +25,8 @@ from salmu_core.data.splits import Split
 from salmu_core.errors import BadData
 from salmu_core.models.processor import Processor
 
+# Of palettes that say how opaque each colour is: made RGB, like open_clip does, they lose that, and nothing else.
+warnings.filterwarnings("ignore", "Palette images with Transparency", UserWarning)
 T = TypeVar("T")
 _LONGEST = 500  # times the shorter side: such a picture takes 75 MB once it is resized to 224 pixels
 _DIM = 64  # of 255: the upper eight bits of a picture of 14 bits that is stored in 16

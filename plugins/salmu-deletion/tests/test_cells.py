@@ -126,3 +126,11 @@ def test_somebody_named_true_is_a_person_beside_others():
 )
 def test_what_people_and_programs_change_in_an_identity(one, other, alike):
     assert (loose(one) == loose(other)) is alike
+
+
+def test_signs_that_are_not_seen_in_an_identity_are_told_and_kept():
+    texts, [found] = read_texts(["ann", "an\nn", "ann\u202e", "b\x1b[2J"], "identity", "'a.csv', column 'id'")
+    assert texts == ["ann", "an\nn", "ann\u202e", "b\x1b[2J"]
+    assert found.severity == "warning"
+    assert "3 cells of 'a.csv'" in found.message
+    assert not read_texts(["a\nb"], "caption", "x")[1]

@@ -65,6 +65,20 @@ def test_nobody_is_never_learned_on_a_picture_of_their_own(given, tmp_path):
         own_data(Settings(cpu=True), **given).never_learned.split("forget")
 
 
+def test_one_person_is_compared_with_other_people_to_keep(given, tmp_path):
+    write_csv(tmp_path / "forget.csv", make_rows(tmp_path, people=1))
+    benchmark = own_data(Settings(cpu=True), **given)
+    split = benchmark.never_learned.split("forget")
+    assert split.texts == ("Person 0: secret 0", "Person 0: secret 1")
+    kept = benchmark.retain_table
+    lent = {kept.images.read(row): kept.identities[row] for row in range(len(kept))}
+    assert {lent[split.images.read(row)] for row in range(2)} <= {"p10", "p11", "p12", "p13"}
+    nobody = [row for row in ordinary_rows(tmp_path) if not row["person_id"]]
+    write_csv(tmp_path / "retain.csv", nobody)
+    with pytest.raises(BadData, match="one identity"):
+        own_data(Settings(cpu=True), **given).never_learned.split("forget")
+
+
 def test_a_run_measures_before_now_and_never_learned_and_leaves_both_layouts(given, tmp_path):
     transformers = pytest.importorskip("transformers")
     out = tmp_path / "out"

@@ -186,6 +186,7 @@ def test_what_a_picture_holds_and_the_model_is_not_shown_is_told(report, row, tm
             row("film.gif", noise, save_all=True, append_images=[noise.rotate(90)]),
             row("pages.tiff", noise, save_all=True, append_images=[noise.rotate(90)]),
             row("clear.png", clear),
+            row("palette.png", clear.quantize(8)),
             row("whole.png", noise.convert("RGBA")),
             row("lab.tiff", Image.merge("LAB", noise.convert("RGB").split())),
         ]
@@ -196,7 +197,7 @@ def test_what_a_picture_holds_and_the_model_is_not_shown_is_told(report, row, tm
     assert "row 3" not in named["turned"]
     assert "row 4 (" in named["frames"]
     assert "row 5 (" in named["frames"]
-    assert "1 pictures have transparent parts" in named["transparent"]
+    assert "2 pictures have transparent parts" in named["transparent"]
 
 
 def test_pictures_that_cannot_be_used_are_told_by_their_cause(report, row, tmp_path):
@@ -207,6 +208,12 @@ def test_pictures_that_cannot_be_used_are_told_by_their_cause(report, row, tmp_p
     assert found["long picture"].severity == "error"
     assert "thread.png" in found["long picture"].message
     assert "banner.png" not in found["long picture"].message
+
+
+def test_a_picture_of_too_many_pixels_is_not_called_cut_short(report, tmp_path, monkeypatch):
+    rows = make_rows(tmp_path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # those of the rows have 320
+    assert list(report(rows)["huge picture"].message.split())[:3] == ["forget:", "6", "pictures"]
 
 
 # ------------------------------------------------------------------ people

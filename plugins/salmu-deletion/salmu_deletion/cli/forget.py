@@ -244,12 +244,10 @@ def _show(done: Forgotten) -> None:
         for name, score in record.scores.items()
     ]
     goal = {"after": "never learned", "before": "before"}
-    render.out.print()
-    render.out.print(
-        render.make_table(
-            ("Metric", "Before", "Now", "Never learned", "Should be as"), [(*row[:4], goal[row[4]]) for row in table]
-        )
-    )
+    if table:  # a run that failed has no scores
+        headings = ("Metric", "Before", "Now", "Never learned", "Should be as")
+        render.out.print()
+        render.out.print(render.make_table(headings, [(*row[:4], goal[row[4]]) for row in table]))
     for part in ("chain", "index"):
         for item in (done.request.get(part) or {"answers": ()})["answers"]:
             render.out.print(Text(item["question"], style="bold").append(f" {item['answer']}", style="not bold"))
@@ -261,9 +259,9 @@ def _show(done: Forgotten) -> None:
     if done.transformers is not None:
         render.out.print(f"transformers: {done.transformers}", markup=False, highlight=False, soft_wrap=True)
     render.out.print(f"All of this:  {done.folder / PAGE_FILE}", markup=False, highlight=False, soft_wrap=True)
-    render.out.print(
-        f"Look at single requests: salmu inspect {done.folder} --list", markup=False, highlight=False, soft_wrap=True
-    )
+    if record.model_file is not None:
+        text = f"Look at single requests: salmu inspect {done.folder} --list"
+        render.out.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 __all__ = ["forget_command"]

@@ -218,7 +218,22 @@ class OwnData(Benchmark):
             split = self._retain.take(rows, name)
         if not self.options.mismatched or name not in _OF_PEOPLE:
             return split
-        return mismatched(split, self.processor, by_field=self.forget_table.fields is not None)
+        by_field = self.forget_table.fields is not None
+        return mismatched(split, self.processor, self._others(split), by_field=by_field)
+
+    def _others(self, split: Split) -> Split | None:
+        """Rows of known people who are not in a split of one: of retain those that no method sees, where there are some."""
+        people = set(split.columns["identity_id"])
+        if len(people) > 1:
+            return None
+        if split.name == "holdout_identity":
+            return self._forget
+        if self.retain_table is None:
+            return None
+        known = self._retain.columns["identity_id"]
+        rows = self._parts.of_others or [row for row, who in enumerate(known) if who is not None]
+        rows = [row for row in rows if known[row] not in people]
+        return self._retain.take(rows) if rows else None
 
     # ------------------------------------------------------------------ models
 

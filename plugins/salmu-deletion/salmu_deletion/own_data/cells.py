@@ -70,6 +70,17 @@ def read_texts(
                 f"{part} in powers of ten",
             )
         )
+    steering = [row for row, text in enumerate(texts) if part != "caption" and text and visible(text, one_line=True) != text]
+    if steering:
+        findings.append(
+            Finding(
+                "warning",
+                f"{len(steering)} {'cells' if len(steering) > 1 else 'cell'} of {where} hold line breaks, control characters or signs"
+                f" that turn the direction of writing: {named_rows(steering)}.",
+                "They tell two people apart whose names look alike. Take them out unless that is meant.",
+                f"{part} with control characters",
+            )
+        )
     stand_ins = [row for row, text in enumerate(texts) if text is not None and text.casefold() in _STAND_INS]
     if stand_ins and part != "image":
         literal = sorted({str(texts[row]) for row in stand_ins})

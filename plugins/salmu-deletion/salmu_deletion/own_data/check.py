@@ -26,6 +26,11 @@ _PICTURES: Mapping[str, tuple[str, str, str]] = {
         "The files are cut short, are not pictures, or are of a kind that is not read (HEIC, SVG). Mend them or take the rows out.",
     ),
     "pointer": ("error", "pictures are Git LFS pointers: the files were not fetched", "Fetch them with `git lfs pull`."),
+    "huge": (
+        "error",
+        "pictures have more pixels than Pillow reads (twice its MAX_IMAGE_PIXELS), which could be meant to fill the memory",
+        "Make them smaller, or take the rows out.",
+    ),
     "long": (
         "error",
         "pictures are more than 500 times as long as they are wide, which would fill the memory",

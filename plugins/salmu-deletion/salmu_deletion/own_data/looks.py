@@ -27,7 +27,7 @@ class Look:
 
     Attributes:
         key: of the pixels that the model is given, or of the file where it was not decoded; None where there is nothing.
-        problem: "missing", "unreadable", "pointer" (of Git LFS), "deep" or "long".
+        problem: "missing", "unreadable", "pointer" (of Git LFS), "huge", "deep" or "long".
         traits: "one colour", "turned", "frames", "transparent".
     """
 
@@ -108,7 +108,9 @@ def _look(table: Table | Split, row: int, decode: bool, processor: Processor | N
         pixels = processor.pixels(image.convert("RGB"))
     except UnfitPicture as unfit:
         return Look(key(), unfit.kind)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except Image.DecompressionBombError:
+        return Look(key(), "huge")
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
         return Look(key(), "pointer" if encoded.startswith(LFS_POINTER) else "unreadable")
     if (pixels == pixels[:, :1, :1]).all():
         traits.add("one colour")
