@@ -80,7 +80,7 @@ def _preset_in_words(preset: str) -> str:
 def make_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> Table:
     """A plain table."""
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    cells = [[Text(visible(cell)) for cell in row] for row in rows]
+    cells = [[Text(visible(cell, one_line=True)) for cell in row] for row in rows]
     for number, column in enumerate(columns):
         whole = number == 0 and all(row[0].cell_len <= _LONGEST_NAME for row in cells)
         table.add_column(column, overflow="fold", no_wrap=whole)

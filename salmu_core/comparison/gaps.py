@@ -28,8 +28,10 @@ def not_informative(name: str, clean: ScoreRecord, compromised: ScoreRecord) -> 
     else:
         ends = f"Compromised ({compromised.value:.3f}) and chance ({compromised.chance:.3f})"
         apart, overlap = compromised.value - compromised.chance, _holds(compromised, compromised.chance)
-    if apart < SMALLEST_SCALE:
-        why = f"{ends} are {max(apart, 0.0):.3f} apart, less than {SMALLEST_SCALE:g}"
+    if apart < 0:  # of chance alone
+        why = f"Compromised ({compromised.value:.3f}) does no better than chance ({compromised.chance:.3f})"
+    elif apart < SMALLEST_SCALE:
+        why = f"{ends} are {apart:.3f} apart, less than {SMALLEST_SCALE:g}"
     elif overlap:
         why = f"the 95 % intervals of {ends} overlap" if _between_references(compromised) else f"{ends} cannot be told apart"
     else:

@@ -48,11 +48,12 @@ STEERING = "a\x1b[31m\x9b2J\u202eb\r\x07\u2066"
 def test_names_cannot_steer_a_terminal(capsys):
     """Colours of ours still can: they are no part of the text."""
     console = render._Shown(file=sys.stdout, force_terminal=True, color_system="standard", width=80)
-    console.print(render.make_table(("Identity", "Facts"), [(STEERING, "1\n2")]))
+    console.print(render.make_table(("Identity", "Facts"), [(STEERING, "1\nAnn: 2")]))
     console.print(f"[red]{STEERING}[/red]", highlight=False)
     console.print(render.Text(STEERING))
     shown = capsys.readouterr().out
     assert "a\u241b[31m\ufffd2J\ufffdb\u240d\u2407\ufffd" in shown
+    assert "1\u240aAnn: 2" in shown
     assert "\x1b[31ma\u241b[31m\ufffd2J\ufffdb\ufffd\x1b[0m" in shown  # rich itself leaves out the bell and the return
     assert not set("\x9b\u202e\x07\u2066") & set(shown)
     assert set(re.findall("\x1b(.*?m)", shown)) == {"[1m", "[0m", "[31m"}

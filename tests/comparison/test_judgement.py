@@ -112,6 +112,8 @@ def test_overlapping_intervals_make_a_metric_uninformative_and_separate_ones_do_
     assert "chance" in (
         not_informative("M", scores({"GenKnow": 0.005})["GenKnow"], scores({"GenKnow": 0.005})["GenKnow"]) or ""
     )
+    below = scores({"GenKnow": 0.0})["GenKnow"]
+    assert "does no better than chance (0.001)" in (not_informative("M", below, below) or "")
 
 
 #: SALMUBench's published 5x table: RetFail, GenKnow, InterIdSim, IntraIdSim, and the paper's reading.
