@@ -162,7 +162,7 @@ class Processor:
     def vocabulary(self) -> int:
         """A hash of what CLIP's own tokenizer knows, which is Python's and can be written into; 0 for others."""
         encoder = getattr(self._tokenizer, "encoder", None)
-        return hash(frozenset(encoder.items())) if isinstance(encoder, dict) else 0
+        return hash((*encoder, *encoder.values())) if isinstance(encoder, dict) else 0
 
     @cached_property
     def image_fingerprint(self) -> str:

@@ -88,17 +88,20 @@ def plugin_code(
 
 
 @contextlib.contextmanager
-def asked(who: str, warn: Warn = lambda sentence: None) -> Iterator[None]:
+def asked(who: str, warn: Warn = lambda sentence: None, state: ProcessState | None = None) -> Iterator[None]:
     """`plugin_code` around a small question, such as what a metric needs, or around an observer that is told of a step.
 
     Settings of the process are put back. Functions and threads are not looked at: that takes longer.
+
+    Args:
+        state: of the settings before, where several questions share one; default: as it is now.
 
     Raises:
         PluginFailure: see `no_exit`.
     """
     from salmu_core.plugins.process_state import ProcessState
 
-    state = ProcessState(code=False)
+    state = state or ProcessState(code=False)
 
     def told(what: str) -> None:
         warn(f"{who} {what}. It was put back.")

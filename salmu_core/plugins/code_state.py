@@ -6,6 +6,8 @@ import builtins
 import functools
 import sys
 from collections.abc import Collection, Iterator
+from itertools import chain, repeat
+from operator import getitem, is_
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -13,59 +15,17 @@ import numpy as np
 from pydantic_core import SchemaValidator
 
 #: Modules of libraries that scores rest on.
-_LIBRARIES = (
-    "accelerate.accelerator",
-    "builtins",
-    "copy",
-    "ftfy",
-    "functools",
-    "hashlib",
-    "io",
-    "itertools",
-    "json",
-    "json.decoder",
-    "json.encoder",
-    "math",
-    "numpy",
-    "numpy.linalg",
-    "numpy.random",
-    "open_clip.model",
-    "open_clip.transformer",
-    "open_clip.tokenizer",
-    "open_clip.transform",
-    "os",
-    "pathlib",
-    "PIL.Image",
-    "posixpath",
-    "random",
-    "safetensors.torch",
-    "shutil",
-    "statistics",
-    "struct",
-    "time",
-    "torch",
-    "torch._tensor",
-    "torch.linalg",
-    "torch.nn.functional",
-    "torch.nn.init",
-    "torch.nn.modules.activation",
-    "torch.nn.modules.container",
-    "torch.nn.modules.conv",
-    "torch.nn.modules.dropout",
-    "torch.nn.modules.linear",
-    "torch.nn.modules.module",
-    "torch.nn.modules.normalization",
-    "torch.nn.modules.sparse",
-    "torch.nn.parameter",
-    "torch.nn.utils.clip_grad",
-    "torch.optim.adam",
-    "torch.optim.adamw",
-    "torch.optim.optimizer",
-    "torch.optim.sgd",
-    "torchvision.transforms.functional",
-    "torchvision.transforms.transforms",
+_LIBRARIES = {
+    "accelerate.accelerator", "builtins", "copy", "ftfy", "functools", "hashlib", "io", "itertools", "json", "json.decoder",
+    "json.encoder", "math", "numpy", "numpy.linalg", "numpy.random", "open_clip.model", "open_clip.transformer",
+    "open_clip.tokenizer", "open_clip.transform", "os", "pathlib", "PIL.Image", "posixpath", "random", "safetensors.torch",
+    "shutil", "statistics", "struct", "time", "torch", "torch._tensor", "torch.linalg", "torch.nn.functional",
+    "torch.nn.init", "torch.nn.modules.activation", "torch.nn.modules.container", "torch.nn.modules.conv",
+    "torch.nn.modules.dropout", "torch.nn.modules.linear", "torch.nn.modules.module", "torch.nn.modules.normalization",
+    "torch.nn.modules.sparse", "torch.nn.parameter", "torch.nn.utils.clip_grad", "torch.optim.adam", "torch.optim.adamw",
+    "torch.optim.optimizer", "torch.optim.sgd", "torchvision.transforms.functional", "torchvision.transforms.transforms",
     "xxhash",
-)
+}  # fmt: skip
 #: NumPy's functions are not Python functions to Python: ufuncs, dispatchers and what Cython made.
 _CODE = frozenset(
     {FunctionType, BuiltinFunctionType, MethodType, classmethod, staticmethod, property}
@@ -81,46 +41,60 @@ _MISSING = object()
 watched = {"salmu_core"}
 
 
+class _Held:
+    """What one module or class held. Looking whether that is still so is many times quicker than taking it anew."""
+
+    def __init__(self, owner: Any, ours: bool) -> None:
+        self.owner, self.ours, self.now = owner, ours, vars(owner)
+        self.names, self.types = [*self.now], [*map(type, self.now.values())]
+        kinds = _OURS if ours else _CODE
+        self.kept = {name: value for name, value in self.now.items() if _compared(name, value, kinds)}
+        self.values = [*self.kept.values()]
+        self.functions = [value for value in self.values if isinstance(value, FunctionType)]
+        self.covered = ours or isinstance(owner, type)
+        # Tables may grow, as caches do. What stands in them stays.
+        tables = [name for name, value in self.now.items() if type(value) is dict and name.isupper()]
+        self.tables = tables if ours and isinstance(owner, ModuleType) else []
+
+    def unchanged(self) -> bool:
+        """Is all that is compared what it was? By identity: no code of a plugin is asked."""
+        return len(self.now) == len(self.names) and all(map(is_, map(self.now.get, self.kept), self.values))
+
+    def current(self) -> bool:
+        """Would another look find the same?"""
+        return self.unchanged() and [*self.now] == self.names and [*map(type, self.now.values())] == self.types
+
+
+#: What the last look found, which serves the next one where it still holds: few modules change between two runs.
+_last: dict[str, list[_Held]] = {}
+
+
 class CodeState:
     """What modules and classes held when this was made: those that are `watched`, and libraries."""
 
     def __init__(self) -> None:
-        self._kept: list[tuple[Any, dict[str, Any]]] = []
-        self._bodies: list[tuple[FunctionType, Any, Any, Any]] = []
-        self._names: list[tuple[Any, frozenset[str]]] = []
-        self._tables: list[tuple[ModuleType, str, dict[Any, Any], dict[Any, Any]]] = []
-        self._modules: dict[str, ModuleType] = {}
+        global _last
+        found: dict[str, list[_Held]] = {}
         for name, module in list(sys.modules.items()):
             ours = name.partition(".")[0] in watched
             if isinstance(module, ModuleType) and (ours or name in _LIBRARIES):
-                self._modules[name] = module
-                self._take(module, ours)
-
-    def _take(self, module: ModuleType, ours: bool) -> None:
-        owners: list[Any] = [module]
-        owners += [
-            value
-            for value in list(vars(module).values())
-            if isinstance(value, type) and value.__module__ == module.__name__ and value.__module__ != "builtins"
+                found[name] = _look(module, ours, _last.get(name))
+        _last = found
+        self._modules = {name: held[0].owner for name, held in found.items()}
+        self._held = [item for held in found.values() for item in held]
+        self._kept = (
+            [*chain.from_iterable(repeat(item.now, len(item.kept)) for item in self._held)],
+            [*chain.from_iterable(item.kept for item in self._held)],
+            [*chain.from_iterable(item.values for item in self._held)],
+        )
+        self._bodies = [
+            (function, function.__code__, function.__defaults__, function.__kwdefaults__)
+            for item in self._held
+            for function in item.functions
         ]
-        for owner in owners:
-            held = vars(owner)
-            if ours or isinstance(owner, type):
-                self._names.append((owner, frozenset(held)))
-            kinds = _OURS if ours else _CODE
-            self._kept.append((owner, {name: value for name, value in held.items() if _compared(name, value, kinds)}))
-            if ours and owner is module:
-                # Tables may grow, as caches do. What stands in them stays.
-                self._tables += [
-                    (module, name, value, dict(value))
-                    for name, value in held.items()
-                    if type(value) is dict and name.isupper()
-                ]
-            self._bodies += [
-                (value, value.__code__, value.__defaults__, value.__kwdefaults__)
-                for value in held.values()
-                if isinstance(value, FunctionType)
-            ]
+        self._tables = [
+            (item.owner, name, item.now[name], dict(item.now[name])) for item in self._held for name in item.tables
+        ]
 
     def put_back(self, own: str = "") -> list[str]:
         """Put back what was replaced, deleted or covered by another of the same name.
@@ -137,13 +111,13 @@ class CodeState:
             if sys.modules.get(name) is not module and not _of(module, own):
                 sys.modules[name] = module
                 found.append(f"the module {name}")
-        for owner, kept in self._kept:
-            held = vars(owner)
-            for name, value in kept.items():
-                now = held.get(name, _MISSING)
-                if now is not value and not _harmless(owner, value, now) and not _of(owner, own):
-                    setattr(owner, name, value)
-                    found.append(_called(owner, name))
+        changed = [] if self._all_unchanged() else [item for item in self._held if not item.unchanged()]
+        for item in changed:
+            for name, value in item.kept.items():
+                now = item.now.get(name, _MISSING)
+                if now is not value and not _harmless(item.owner, value, now) and not _of(item.owner, own):
+                    setattr(item.owner, name, value)
+                    found.append(_called(item.owner, name))
         for function, code, defaults, named in self._bodies:
             same = function.__code__ is code and function.__defaults__ is defaults and function.__kwdefaults__ is named
             if not same and not _within(str(function.__module__), own):
@@ -155,13 +129,33 @@ class CodeState:
                 table.update(entries)
                 setattr(module, name, table)
                 found.append(_called(module, name))
-        for owner, before in self._names:
-            if len(vars(owner)) == len(before) or _of(owner, own):
-                continue
-            for name in list(_covering(owner, before)):
-                delattr(owner, name)
-                found.append(_called(owner, name))
+        for item in changed:
+            if item.covered and len(item.now) != len(item.names) and not _of(item.owner, own):
+                for name in list(_covering(item.owner, frozenset(item.names))):
+                    delattr(item.owner, name)
+                    found.append(_called(item.owner, name))
         return found
+
+    def _all_unchanged(self) -> bool:
+        """`unchanged` of everything, in one go."""
+        where, names, values = self._kept
+        try:
+            same = all(map(is_, map(getitem, where, names), values))
+        except KeyError:  # one was deleted
+            return False
+        return same and all(len(item.now) == len(item.names) for item in self._held)
+
+
+def _look(module: ModuleType, ours: bool, last: list[_Held] | None) -> list[_Held]:
+    """A module and the classes that it defines; what an earlier look found, as far as it still holds."""
+    if last is not None and last[0].owner is module and last[0].ours == ours and last[0].current():
+        return [item if item.current() else _Held(item.owner, ours) for item in last]
+    classes = [
+        value
+        for value in list(vars(module).values())
+        if isinstance(value, type) and value.__module__ == module.__name__ and value.__module__ != "builtins"
+    ]
+    return [_Held(owner, ours) for owner in (module, *classes)]
 
 
 def _of(owner: Any, top: str) -> bool:

@@ -229,15 +229,19 @@ def add_plugin(
         return
     others = [other for other in manager.get_plugins() if other is not plugin]
     told: list[str] = []  # of what it changed in the process: it was put back
+    state = ProcessState(code=False)
     for kind, (hook, base) in _KINDS.items():
+        caller = manager.subset_hook_caller(hook, remove_plugins=others)
+        if not caller.get_hookimpls():
+            continue
         try:
-            with asked("it", told.append):
-                offered = [cls for group in manager.subset_hook_caller(hook, remove_plugins=others)() for cls in group or ()]
+            with asked("it", told.append, state):
+                offered = [cls for group in caller() for cls in group or ()]
         except Exception as error:  # the plugin's own code
             plugins.problems.append(PluginProblem(package, entry_point, f"{hook} raised {type(error).__name__}: {error}"))
             continue
         for cls in offered:
-            cause = _fault(kind, cls, base) or _call_fault(kind, cls, told.append)
+            cause = _fault(kind, cls, base) or _call_fault(kind, cls, told.append, state)
             if cause is None:
                 cause = _take(plugins, Entry(kind, cls.name, cls, package, entry_point, installed))
             if cause is not None:
@@ -277,10 +281,10 @@ def _take(plugins: Plugins, entry: Entry[Any]) -> str | None:
     return f"its {entry.kind} '{name}' is also registered by {others}: say {' or '.join(sorted(choices))}"
 
 
-def _call_fault(kind: Kind, cls: Any, warn: Warn) -> str | None:
+def _call_fault(kind: Kind, cls: Any, warn: Warn, state: ProcessState) -> str | None:
     """Why an object with default options cannot be made and asked what it needs; None when it can."""
     try:
-        with asked(f"its {kind} {cls.name}", warn):
+        with asked(f"its {kind} {cls.name}", warn, state):
             if kind == "method":
                 cls().reads()
             elif kind == "metric":

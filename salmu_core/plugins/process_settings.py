@@ -40,7 +40,7 @@ class Setting:
 
     name: str
     read: Callable[[], Any]
-    write: Callable[[Any], None]
+    write: Callable[[Any], object]
     #: Are values shown in the sentence? Those of the environment may be secrets.
     shown: bool = True
 
@@ -53,10 +53,6 @@ def _leave_inference_mode(before: bool) -> None:
 
 def _attribute(owner: Any, name: str) -> tuple[Callable[[], Any], Callable[[Any], None]]:
     return lambda: getattr(owner, name), lambda value: setattr(owner, name, value)
-
-
-def _set_gradients(before: bool) -> None:
-    torch.set_grad_enabled(before)
 
 
 def _autocast(device: str) -> tuple[Callable[[], Any], Callable[[Any], None]]:
@@ -148,7 +144,7 @@ def _drop_error_filters(before: list[Any]) -> None:
 def _settings() -> Iterator[Setting]:
     """Everything that is compared, in the order in which it is put back."""
     yield Setting("inference mode", torch.is_inference_mode_enabled, _leave_inference_mode)
-    yield Setting("whether gradients are taken", torch.is_grad_enabled, _set_gradients)
+    yield Setting("whether gradients are taken", torch.is_grad_enabled, torch.set_grad_enabled)
     yield Setting("the default number type", torch.get_default_dtype, torch.set_default_dtype)
     yield Setting(
         "the default device",
@@ -175,7 +171,7 @@ def _settings() -> Iterator[Setting]:
             yield Setting(f"attention by {name}", read, write)
     for device in ("cpu", "cuda"):
         yield Setting(f"autocast on {device}", *_autocast(device))
-    yield Setting("whether tiny numbers count as zero", _flushes_denormal, _flush_denormal)
+    yield Setting("whether tiny numbers count as zero", _flushes_denormal, torch.set_flush_denormal)
     for name in ("enabled", "strategy"):
         yield Setting(f"torch.backends.opt_einsum.{name}", *_attribute(torch.backends.opt_einsum, name))
     yield Setting(
@@ -185,18 +181,23 @@ def _settings() -> Iterator[Setting]:
     yield Setting("torch's global hooks", _hooks, _put_hooks_back, shown=False)
     yield Setting("how Pillow takes pictures that are cut short", *_attribute(ImageFile, "LOAD_TRUNCATED_IMAGES"))
     yield Setting("Pillow's limit on pixels", *_attribute(Image, "MAX_IMAGE_PIXELS"))
-    yield Setting("how NumPy treats floating-point errors", np.geterr, lambda before: np.seterr(**before) and None)
+    yield Setting("how NumPy treats floating-point errors", np.geterr, lambda before: np.seterr(**before))
     yield Setting("the working directory", os.getcwd, _enter_folder)
     yield Setting("environment variables", lambda: dict(os.environ), _write_environment, shown=False)
     yield Setting("an alarm that is set", _alarms, _stop_alarms, shown=False)
     yield Setting("warnings that are turned into errors", _error_filters, _drop_error_filters, shown=False)
     yield Setting("logging", _logging, _write_logging, shown=False)
-    yield Setting("the mode of new files", _umask, _set_umask)
+    yield Setting("the mode of new files", _umask, os.umask)
     yield Setting("sys.settrace", sys.gettrace, sys.settrace, shown=False)
     yield Setting("sys.setprofile", sys.getprofile, sys.setprofile, shown=False)
     yield Setting("the recursion limit", sys.getrecursionlimit, sys.setrecursionlimit)
     yield Setting("garbage collection", gc.isenabled, lambda before: gc.enable() if before else gc.disable())
-    yield Setting("what is called when garbage is collected", lambda: list(gc.callbacks), _write_callbacks, shown=False)
+    yield Setting(
+        "what is called when garbage is collected",
+        lambda: list(gc.callbacks),
+        lambda before: gc.callbacks.__setitem__(slice(None), before),
+        shown=False,
+    )
     for name in ("stdout", "stderr", "excepthook"):
         yield Setting(f"sys.{name}", *_attribute(sys, name), shown=False)
     yield Setting("sys.path", lambda: list(sys.path), lambda before: sys.path.__setitem__(slice(None), before), shown=False)
@@ -212,22 +213,10 @@ def _write_logging(before: tuple[int, int, list[Any], list[Any]]) -> None:
     logging.root.handlers[:], logging.root.filters[:] = before[2], before[3]
 
 
-def _write_callbacks(before: list[Any]) -> None:
-    gc.callbacks[:] = before
-
-
 def _umask() -> int:
     mode = os.umask(0o022)
     os.umask(mode)
     return mode
-
-
-def _set_umask(before: int) -> None:
-    os.umask(before)
-
-
-def _flush_denormal(before: bool) -> None:
-    torch.set_flush_denormal(before)
 
 
 def _flushes_denormal() -> bool:
