@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -149,11 +150,13 @@ class Toy(Benchmark):
 
 
 def _squares(colours: Sequence[tuple[int, int, int]], names: Sequence[str]) -> EncodedImages:
-    encoded = []
-    for colour in colours:
-        pixels = np.full((16, 16, 3), colour, dtype=np.uint8)
-        pixels[4:12, 4:12] = 255 - pixels[4:12, 4:12]  # flat images would make every patch the same
-        buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, format="PNG")
-        encoded.append(buffer.getvalue())
-    return EncodedImages(encoded, names, "toy")
+    return EncodedImages([_square(colour) for colour in colours], names, "toy")
+
+
+@lru_cache(4096)
+def _square(colour: tuple[int, int, int]) -> bytes:
+    pixels = np.full((16, 16, 3), colour, dtype=np.uint8)
+    pixels[4:12, 4:12] = 255 - pixels[4:12, 4:12]  # flat images would make every patch the same
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()

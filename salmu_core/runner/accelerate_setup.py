@@ -66,7 +66,8 @@ def open_accelerator(
         # Not `end_training`: it takes the process group down, and a comparison has more runs to come.
         for tracker in accelerator.trackers:
             tracker.finish()
-        accelerator.free_memory()
+        if accelerator.device.type != "cpu":  # there it would only search all that is imported for garbage
+            accelerator.free_memory()
         torch.set_float32_matmul_precision(rounding)
 
 
