@@ -31,7 +31,7 @@ _PLAIN = {
     "≥": ">=",
 }
 #: Signs that steer a terminal or turn the order of writing; names of files and people come from outside.
-_STEERING = {
+_STEERING: dict[int, int | str] = {
     **{sign: 0x2400 + sign for sign in range(32) if chr(sign) not in "\n\t"},
     **dict.fromkeys([*range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A)], "\ufffd"),
 }
