@@ -20,7 +20,7 @@ from salmu_core.models.folder_tokenizer import read_tokenizer
 
 CONFIG_FILE = "open_clip_config.json"  # open_clip's own name: a saved directory loads as `local-dir:` there
 _LARGEST_FILE = 1_000_000  # bytes of a configuration
-_LARGEST_MODEL = 20_000_000_000  # parameters; the largest open CLIP has a quarter of it
+_MOST_PLACES = 1_000_000  # of a picture, each of which has a vector; the largest open CLIP has 1,025
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Width = Annotated[int, Field(ge=1, le=32_768)]
@@ -207,14 +207,11 @@ def read_config(path: Path, *, online: bool = False) -> ModelConfig:
     return ModelConfig(config.model_cfg, config.preprocess_cfg, read_tokenizer(path.parent), online)
 
 
-def check_config(config: ModelConfig, source: str) -> int:
+def check_config(config: ModelConfig, source: str) -> None:
     """Compare a configuration with the list.
 
     Args:
         source: the file, for the message.
-
-    Returns:
-        Parameters that the model has at least.
 
     Raises:
         BadCheckpoint: a key or a value that is not on the list, or a size beyond the limits; all are named.
@@ -230,45 +227,10 @@ def check_config(config: ModelConfig, source: str) -> int:
             "A configuration may hold open_clip's keys with their types; docs/trust.md lists the limits.",
         ) from error
     _check_names(checked, source)
-    parameters = least_parameters(checked)
-    if parameters > _LARGEST_MODEL:
-        raise BadCheckpoint(
-            f"'{source}' describes a model of at least {parameters:,} parameters; the limit is {_LARGEST_MODEL:,}."
-        )
-    return parameters
-
-
-def least_parameters(config: ArchitectureConfig) -> int:
-    """Parameters that a model has at least: tables of tokens and positions, and the matrices of its layers. Towers by name do not
-    count.
-
-    Example:
-        >>> vision, text = VisionConfig(layers=2, width=10), TextConfig(layers=1, width=4, vocab_size=100)
-        >>> least_parameters(ArchitectureConfig(embed_dim=4, vision_cfg=vision, text_cfg=text))
-        3300
-    """
-    vision, text = config.vision_cfg, config.text_cfg
-    total = 0
-    if text.hf_model_name is None:
-        total += (text.vocab_size + text.context_length) * text.width + text.layers * _of_layer(text.width, text.mlp_ratio)
-    if vision.timm_model_name is not None:
-        return total
-    if isinstance(vision.layers, list):  # a ResNet: each stage is twice as wide
-        stages = sum(17 * count * (vision.width << stage) ** 2 for stage, count in enumerate(vision.layers))
-        return total + stages + 3 * (32 * vision.width) ** 2  # its head attends
-    total += vision.layers * _of_layer(vision.width, vision.mlp_ratio)
-    if vision.attentional_pool:
-        total += vision.attn_pooler_queries * config.embed_dim
-    if vision.patch_size is not None:
-        height, width = vision.image_size if isinstance(vision.image_size, list) else [vision.image_size] * 2
-        places = (height // vision.patch_size) * (width // vision.patch_size)
-        total += vision.width * (3 * vision.patch_size**2 + (places if vision.pos_embed_type != "none" else 0))
-    return total
-
-
-def _of_layer(width: int, mlp_ratio: float) -> int:
-    """Numbers in the matrices of one layer of a transformer."""
-    return 4 * width**2 + 2 * width * int(width * mlp_ratio)
+    size, patch = checked.vision_cfg.image_size, checked.vision_cfg.patch_size or 32  # a ResNet makes them small by itself
+    height, width = size if isinstance(size, list) else [size] * 2
+    if (places := (height // patch) * (width // patch)) > _MOST_PLACES:
+        raise BadCheckpoint(f"'{source}' describes pictures of {places:,} places; the limit is {_MOST_PLACES:,}.")
 
 
 def _check_names(config: ArchitectureConfig, source: str) -> None:

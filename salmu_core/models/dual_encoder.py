@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -298,6 +299,29 @@ def _build(config: ModelConfig) -> nn.Module:
         raise BadCheckpoint(f"open_clip cannot build this architecture: {error}.") from error
     finally:
         logging.disable(previous)
+
+
+@lru_cache(maxsize=8)
+def sized_up(model_cfg: str, online: bool, shape: Sequence[int]) -> tuple[int, str]:
+    """Of a model of shapes alone, which take no memory: numbers of its weights (0: not possible), and `encoding_problem`."""
+    needed, content = 0, json.loads(model_cfg)
+    try:
+        with torch.device("meta"), torch.inference_mode():
+            empty: Any = _build(ModelConfig(content, online=online)).eval()
+            needed = sum(tensor.numel() for tensor in empty.parameters())
+            return needed, encoding_problem(empty, shape, content["embed_dim"])
+    except BadCheckpoint as error:  # a model that cannot be built at all says so when it is
+        return needed, error.message
+
+
+def encoding_problem(clip: Any, shape: Sequence[int], width: int) -> str:
+    """Why a model makes no embedding of a picture of that shape, channels first; "": it does."""
+    try:
+        with torch.inference_mode():
+            found = clip.encode_image(torch.zeros(1, *shape, device=next(clip.parameters()).device))
+    except Exception as error:  # encoders of other packages say no in their own ways
+        return str(error).partition("\n")[0] or type(error).__name__
+    return "" if found.shape == (1, width) else f"it makes {tuple(found.shape)} of it instead of (1, {width})"
 
 
 def _towers(tower: Literal["both", "image", "text"]) -> tuple[Tower, ...]:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
 
 from salmu_core.errors import BadCheckpoint
 from salmu_core.models.config import CONFIG_FILE, ModelConfig, check_config, read_config
-from salmu_core.models.dual_encoder import DualEncoder
+from salmu_core.models.dual_encoder import DualEncoder, encoding_problem, sized_up
 from salmu_core.models.hf_layout import from_hf_weights
 from salmu_core.models.hf_settings import is_hf_clip, other_architecture, read_hf_config
+from salmu_core.models.processor import Processor
 from salmu_core.models.sources import fetched
 from salmu_core.models.weight_numbers import check_numbers, numbers_in
 from salmu_core.models.weights import read_weights, without_constants
 
 
-def load_model(source: str | Path, *, like: ModelConfig | None = None) -> DualEncoder:
+def load_model(
+    source: str | Path, *, like: ModelConfig | None = None, fingerprint: Mapping[str, str] | None = None
+) -> DualEncoder:
     """Load a model from wherever people keep them.
 
     Args:
@@ -24,11 +29,19 @@ def load_model(source: str | Path, *, like: ModelConfig | None = None) -> DualEn
             file, an index of shards, a directory of `transformers.CLIPModel`, an open_clip name starting with `local-dir:`, or a
             name of a source that a package offers: `hf-hub:OWNER/NAME`, perhaps with @REVISION.
         like: architecture of a checkpoint that has no `open_clip_config.json` beside it.
+        fingerprint: the model must have it, e.g. that of a run's record; empty: any will do.
 
     Raises:
-        BadCheckpoint: nothing there, a pickle that holds more than tensors, or weights of another architecture.
+        BadCheckpoint: nothing there, a pickle that holds more than tensors, weights of another architecture, or another model.
         HubError: a model on the hub that is not there, not for this user, or out of reach.
     """
+    model = _loaded(source, like)
+    if fingerprint and model.fingerprint() != fingerprint:
+        raise BadCheckpoint(f"'{source}' holds another model than its record was made of.", "Run it again: --overwrite.")
+    return model
+
+
+def _loaded(source: str | Path, like: ModelConfig | None) -> DualEncoder:
     text = str(source)
     if (files := fetched(text)) is not None:
         config_path, weights = files
@@ -59,9 +72,11 @@ def load_model(source: str | Path, *, like: ModelConfig | None = None) -> DualEn
 
 
 def _with_weights(config: ModelConfig, weights: dict[str, Tensor], source: str) -> DualEncoder:
-    least, held = check_config(config, source), numbers_in(weights, source)
-    if held < least:  # found out before memory is taken for the model
-        raise _of_another(config, source, f"lacks most of it, and holds {held:,} numbers where there are at least {least:,}")
+    check_config(config, source)
+    held, shape = numbers_in(weights, source), Processor(config).image_shape
+    needed, problem = sized_up(json.dumps(config.model_cfg, default=list), config.online, shape)
+    if 2 * held < needed:  # found out before memory is taken for the model
+        raise _of_another(config, source, f"lacks most of it, and holds {held:,} numbers where there are {needed:,}")
     model = DualEncoder.create(config, seed=0)
     expected = model.weights()
     weights = without_constants(weights, expected, dict(model.clip.named_buffers()), config.model_cfg, source)
@@ -80,7 +95,13 @@ def _with_weights(config: ModelConfig, weights: dict[str, Tensor], source: str) 
         raise _of_another(config, source, f"{'; '.join(found[:3])}{more}")
     check_numbers(weights, expected, source)
     model.clip.load_state_dict(weights)
-    return model.float().eval()
+    model.float().eval()
+    if problem and (problem := encoding_problem(model.clip, shape, config.model_cfg["embed_dim"])):  # in earnest as well
+        raise BadCheckpoint(
+            f"The model of '{source}' cannot encode a picture of {shape[1]} x {shape[2]} pixels: {problem}.",
+            "Its configuration does not fit its image encoder.",
+        )
+    return model
 
 
 def _of_another(config: ModelConfig, source: str, said: str) -> BadCheckpoint:

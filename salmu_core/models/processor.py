@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
 from typing import Any
@@ -83,13 +84,14 @@ class Processor:
         from open_clip.transform import PreprocessCfg, image_transform_v2
 
         vision = config.model_cfg["vision_cfg"]
-        settings = {"size": vision.get("image_size", 224), **config.preprocess_cfg}
+        settings = {**config.preprocess_cfg, "size": vision.get("image_size", 224)}  # the encoder's, as open_clip does
         known = {name: settings[name] for name in PreprocessCfg.__dataclass_fields__ if name in settings}
         self.preprocess = PreprocessCfg(**{k: tuple(v) if isinstance(v, list) else v for k, v in known.items()})
         # The last two transforms are ToTensor and Normalize; everything before them yields a PIL image.
         self._to_pixels = image_transform_v2(self.preprocess, is_train=False).transforms[:-2]
         text = config.model_cfg["text_cfg"]
         self.context_length = int(text.get("context_length", 77))
+        self._vocabulary_size = math.inf if "hf_model_name" in text else int(text.get("vocab_size", 49408))
         name = text.get("hf_tokenizer_name")
         kwargs = dict(text.get("tokenizer_kwargs") or {})
         self._own = not name  # CLIP's own: end-of-text has the largest id, and the model reads up to the first one
@@ -128,10 +130,12 @@ class Processor:
         return pixels.to(torch.float32).div_(255).sub_(self._mean).div_(self._std)
 
     def tokenize(self, texts: Sequence[str]) -> Int[Tensor, "batch context"]:
-        """Token ids, padded with 0 and cut to the context length."""
+        """Token ids, padded with 0 and cut to the context length. BadCheckpoint: the model has no vector for one of them."""
         if not texts:
             return torch.zeros(0, self.context_length, dtype=torch.long)
         tokens: Tensor = self._tokenizer(list(texts))
+        if (largest := int(tokens.max())) >= self._vocabulary_size:
+            raise BadCheckpoint(f"The model's tokenizer gives number {largest:,}; the model has {self._vocabulary_size:,}.")
         return tokens
 
     def what_is_read(self, texts: Sequence[str]) -> tuple[Int[np.ndarray, "n context"], Bool[np.ndarray, " n"]]:

@@ -11,10 +11,10 @@ from salmu_core.errors import BadCheckpoint
 
 
 def numbers_in(weights: Mapping[str, Tensor], source: str) -> int:
-    """How many numbers are stored. One that stands for a whole tensor counts once.
+    """How many numbers there are, all of which are stored.
 
     Raises:
-        BadCheckpoint: a tensor that stores its numbers in another way, or none at all.
+        BadCheckpoint: a tensor that stores its numbers in another way, one for many, or none at all.
     """
     total = 0
     for name, tensor in weights.items():
@@ -23,7 +23,9 @@ def numbers_in(weights: Mapping[str, Tensor], source: str) -> int:
             raise BadCheckpoint(
                 f"'{source}' holds {name} as {kind}.", "Quantised and sparse weights are not read. Convert them."
             )
-        total += min(tensor.numel(), tensor.untyped_storage().nbytes() // tensor.itemsize)
+        if tensor.numel() * tensor.itemsize > tensor.untyped_storage().nbytes():
+            raise BadCheckpoint(f"'{source}' holds {name} as fewer numbers than its shape has.", "Save it contiguous.")
+        total += tensor.numel()
     return total
 
 

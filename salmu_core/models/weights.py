@@ -39,7 +39,6 @@ _SHARD = re.compile(r"(?P<name>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suff
 #: Modules that PyTorch puts around others; each adds its word to the names of what it holds.
 _WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _COUNTERS = {"n_averaged"}  # of torch.optim.swa_utils.AveragedModel
-_MOST_PLACES = 1_000_000  # of a model
 #: Entries of OpenAI's own checkpoints, and where a configuration says the same.
 _OPENAI = {
     "input_resolution": ("vision_cfg", "image_size", 224),
@@ -307,7 +306,7 @@ def without_constants(
             if tensor.item() != ours:  # which may be no whole number
                 raise BadCheckpoint(f"'{source}' says {name} {tensor.item()}, and the configuration says {ours}.")
         elif name in buffers or name.endswith("position_ids"):
-            usual_value = buffers[name] if name in buffers else _positions(tensor)
+            usual_value = buffers.get(name, torch.arange(tensor.numel()).view(tensor.shape))
             if tensor.shape != usual_value.shape or not torch.equal(tensor.float(), usual_value.float()):
                 raise BadCheckpoint(f"'{source}' holds {name} with other content than the architecture has.")
         else:
@@ -319,11 +318,6 @@ def without_constants(
             stacklevel=3,
         )
     return kept
-
-
-def _positions(tensor: Tensor) -> Tensor:
-    """0, 1, 2, ... in a tensor's shape, or one number where no model has so many places."""
-    return torch.arange(tensor.numel()).view(tensor.shape) if tensor.numel() <= _MOST_PLACES else torch.zeros(())
 
 
 def _few(names: list[str]) -> str:

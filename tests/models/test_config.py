@@ -6,14 +6,16 @@ import json
 import os
 import zipfile
 
+import numpy as np
 import open_clip
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from salmu_core.errors import BadCheckpoint
 from salmu_core.models.config import check_config, known_names, read_config
-from salmu_core.models.dual_encoder import DualEncoder, ModelConfig
+from salmu_core.models.dual_encoder import DualEncoder, ModelConfig, sized_up
 from salmu_core.models.folder_tokenizer import SETTINGS, TOKENIZER
 from salmu_core.models.loading import load_model
 from salmu_core.models.processor import Processor
@@ -88,38 +90,82 @@ def test_what_is_not_on_the_list_is_refused_by_name(tmp_path, part, key, value, 
         load_model(folder)
 
 
-def test_a_model_too_large_to_build_is_refused_before_anything_is_allocated():
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("text_cfg", {"layers": 8, "width": 32_768}),
+        ("vision_cfg", {"image_size": 992, "patch_size": 1, "width": 8192, "head_width": 64}),
+        ("vision_cfg", {"layers": 6, "width": 16_384, "mlp_ratio": 64.0, "head_width": 64}),
+        ("vision_cfg", {"layers": [1, 1, 1, 24], "width": 16_384}),
+        ("vision_cfg", {"timm_model_name": "eva02_enormous_patch14_clip_224"}),
+        ("text_cfg", {"context_length": 8_192, "vocab_size": 2_000_000, "width": 16_384}),
+    ],
+)
+def test_a_model_is_not_built_for_weights_that_hold_less(tmp_path, monkeypatch, part, change):
+    folder = folder_with(tmp_path, lambda content: content["model_cfg"][part].update(change))
+    monkeypatch.setattr(DualEncoder, "create", lambda *given, **named: pytest.fail("built"))
+    with pytest.raises(BadCheckpoint, match="lacks most of it"):
+        load_model(folder)
+
+
+def test_pictures_of_too_many_places_are_refused_before_anything_is_made_for_them():
     config = copy.deepcopy(SMALL)
-    config["text_cfg"].update(layers=512, width=32_768)
-    with pytest.raises(BadCheckpoint, match="at least 6,"):
+    config["vision_cfg"].update(image_size=[8192, 4096], patch_size=1, pos_embed_type="sin_cos_2d")
+    with pytest.raises(BadCheckpoint, match="33,554,432 places"):
         check_config(ModelConfig(config), "x")
+
+
+@pytest.mark.parametrize("name", ["ViT-bigG-14", "RN50x64", "EVA02-E-14-plus"])
+def test_the_largest_models_that_people_keep_are_sized_up_without_memory(name):
+    config = ModelConfig.named(name)
+    needed, problem = sized_up(json.dumps(config.model_cfg), config.online, Processor(config).image_shape)
+    assert needed > 600_000_000
+    assert not problem
 
 
 @pytest.mark.parametrize(
-    ("part", "change", "least"),
+    ("change", "said"),
     [
-        ("vision_cfg", {"image_size": 8192, "patch_size": 1, "width": 8192, "head_width": 64}, 8192 * 8192 * 8192),
-        ("vision_cfg", {"image_size": [8192, 4096], "patch_size": 1, "width": 1024}, 8192 * 4096 * 1024),
-        ("vision_cfg", {"layers": 6, "width": 16_384, "mlp_ratio": 64.0}, 6 * 2 * 64 * 16_384**2),
-        ("vision_cfg", {"layers": [3, 4, 6, 512], "width": 16_384}, 512 * (8 * 16_384) ** 2),
-        ("text_cfg", {"context_length": 8_192, "vocab_size": 2_000_000, "width": 16_384}, 2_008_192 * 16_384),
+        ({"timm_model_name": "vit_tiny_patch16_224", "image_size": 256}, "256 x 256 pixels: Input"),
+        ({"patch_size": 24}, "16 x 16 pixels"),
+        (
+            {"timm_model_name": "resnet10t", "timm_proj": "none", "timm_pool": "avg"},
+            r"it makes \(1, 512\) of it instead of \(1, 16\)",
+        ),
     ],
 )
-def test_sizes_that_only_together_fill_the_memory_are_refused(part, change, least):
+def test_a_model_that_cannot_encode_its_own_pictures_is_refused_when_it_is_loaded(tmp_path, change, said):
     config = copy.deepcopy(SMALL)
-    config[part].update(change)
-    with pytest.raises(BadCheckpoint, match="parameters; the limit is") as caught:
-        check_config(ModelConfig(config), "x")
-    assert int(str(caught.value).split("at least ")[1].split(" ")[0].replace(",", "")) >= least
+    config["vision_cfg"].update(change)
+    DualEncoder.create(ModelConfig(config), 0).save(tmp_path)
+    with pytest.raises(BadCheckpoint, match=said):
+        load_model(tmp_path)
 
 
-@pytest.mark.parametrize("layers", [2, [1, 1, 1, 1]])
-def test_no_model_has_fewer_parameters_than_is_said_of_its_configuration(layers):
+def test_pictures_become_as_large_as_the_encoder_takes_whatever_the_preprocessing_says(tmp_path):
+    folder = folder_with(tmp_path, lambda content: content.update(preprocess_cfg={"size": 224, "mean": [0.5, 0.5, 0.5]}))
+    model = load_model(folder)
+    assert model.processor.image_shape == (3, 16, 16)
+    _, _, theirs = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 30, 3), dtype=np.uint8))
+    ours = model.processor.normalise(torch.from_numpy(model.processor.pixels(image))[None])[0]
+    assert torch.equal(ours, theirs(image))
+
+
+def test_a_caption_that_the_model_has_no_vector_for_is_one_error(tmp_path):
     config = copy.deepcopy(SMALL)
-    config["vision_cfg"].update(layers=layers, image_size=32, mlp_ratio=3.0)
-    least = check_config(ModelConfig(config), "x")
-    held = sum(tensor.numel() for tensor in DualEncoder.create(ModelConfig(config), 0).weights().values())
-    assert 0.7 * held < least <= held
+    config["text_cfg"]["vocab_size"] = 1000
+    DualEncoder.create(ModelConfig(config), 0).save(tmp_path)
+    with pytest.raises(BadCheckpoint, match="gives number 49,407; the model has 1,000"):
+        load_model(tmp_path).processor.tokenize(["a"])
+
+
+def test_a_model_other_than_the_one_that_is_wanted_is_refused(tmp_path):
+    model = DualEncoder.create(ModelConfig(SMALL), 0)
+    model.save(tmp_path)
+    assert load_model(tmp_path, fingerprint=model.fingerprint())
+    with pytest.raises(BadCheckpoint, match="holds another model than its record"):
+        load_model(tmp_path, fingerprint=DualEncoder.create(ModelConfig(SMALL), 1).fingerprint())
 
 
 @pytest.mark.parametrize("kind", ["missing", "spread", "sparse", "meta"])
@@ -131,9 +177,8 @@ def test_a_model_is_not_built_for_weights_that_are_too_few(tmp_path, monkeypatch
         weights["token_embedding.weight"] = made[kind]
     torch.save(weights, tmp_path / "w.pt")
     monkeypatch.setattr(DualEncoder, "create", lambda *given, **named: pytest.fail("built"))
-    with pytest.raises(
-        BadCheckpoint, match=f"holds token_embedding.weight as {kind}" if kind in ("sparse", "meta") else "lacks most"
-    ):
+    said = {"missing": "lacks most", "spread": "as fewer numbers than"}.get(kind, f"holds token_embedding.weight as {kind}")
+    with pytest.raises(BadCheckpoint, match=said):
         load_model(tmp_path / "w.pt", like=ModelConfig(SMALL))
 
 

@@ -81,7 +81,7 @@ def test_what_is_wrapped_around_weights_is_taken_off(tmp_path, content):
         (STATE | {"_orig_mod." + NAMES[0]: STATE[NAMES[0]]}, rf"holds {NAMES[0]} twice"),
         (STATE | {"attn_mask": torch.zeros_like(MASK)}, "attn_mask with other content"),
         (STATE | {"x.position_ids": torch.ones(4)}, "position_ids with other content"),
-        (STATE | {"x.position_ids": torch.zeros(1).expand(10**12)}, "position_ids with other content"),
+        (STATE | {"x.position_ids": torch.zeros(1).expand(10**12)}, "position_ids as fewer numbers than"),
         (STATE | {"input_resolution": torch.tensor(float("nan"))}, "says input_resolution nan"),
         (STATE | {"logit_scale": torch.zeros(3)}, r"logit_scale is \(3,\), expected \(\)"),
         (STATE | {"input_resolution": torch.tensor(336)}, "says input_resolution 336, and the configuration says"),
