@@ -73,7 +73,16 @@ def test_one_person_is_compared_with_other_people_to_keep(given, tmp_path):
     kept = benchmark.retain_table
     lent = {kept.images.read(row): kept.identities[row] for row in range(len(kept))}
     assert {lent[split.images.read(row)] for row in range(2)} <= {"p10", "p11", "p12", "p13"}
-    nobody = [row for row in ordinary_rows(tmp_path) if not row["person_id"]]
+
+    # The only other person who is kept takes the forgotten one's pictures.
+    alone = [*ordinary_rows(tmp_path), *make_rows(tmp_path, people=1, facts=4, first=10)]
+    write_csv(tmp_path / "retain.csv", alone)
+    benchmark = own_data(Settings(cpu=True), **given)
+    holdout, forgotten = benchmark.never_learned.split("holdout_identity"), benchmark.forget_table
+    assert set(holdout.columns["identity_id"]) == {"p10"}
+    lent = {forgotten.images.read(row) for row in range(2)}
+    assert {holdout.images.read(row) for row in range(len(holdout))} <= lent
+    nobody = ordinary_rows(tmp_path)
     write_csv(tmp_path / "retain.csv", nobody)
     with pytest.raises(BadData, match="one identity"):
         own_data(Settings(cpu=True), **given).never_learned.split("forget")
