@@ -110,9 +110,9 @@ def _arguments(hook: Any) -> str:
 def contract() -> str:
     """Every check of `salmu check`."""
     lines: list[str] = []
-    for kind in ("method", "metric", "benchmark", "command"):
+    for kind in ("method", "metric", "benchmark", "audit", "command"):
         rows = [(check.id, check.sentence) for check in checks_of(kind)]  # type: ignore[arg-type]
-        lines += _table(f"checks of a {kind} ({len(rows)})", rows)
+        lines += _table(f"checks of {'an' if kind == 'audit' else 'a'} {kind} ({len(rows)})", rows)
     return "\n".join([*lines, ""])
 
 

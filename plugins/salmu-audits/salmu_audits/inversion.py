@@ -128,9 +128,8 @@ def freed_rows(model: DualEncoder, tokens: Int[Tensor, " tokens"]) -> Iterator[n
     place = torch.full((table.num_embeddings,), -1, dtype=torch.long)
     place[tokens] = torch.arange(len(tokens))
     place = place.to(device)
-    free = nn.Embedding(len(tokens), table.embedding_dim, device=device)
-    with torch.no_grad():
-        free.weight.copy_(table.weight[tokens.to(device)])
+    # From values that are there: a table that fills itself would draw from torch's own generator.
+    free = nn.Embedding.from_pretrained(table.weight.detach()[tokens.to(device)].clone(), freeze=False)
 
     def read(module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
         at = place[given[0]]

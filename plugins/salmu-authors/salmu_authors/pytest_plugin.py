@@ -5,6 +5,7 @@
 | `toy_benchmark` | the toy benchmark: every split and column of SALMUBench, in milliseconds |
 | `tiny_dual_encoder` | the toy's Compromised model, fresh for every test: it may be changed |
 | `toy_run` | `toy_run(method)`: the method has unlearned on the toy; its context, e.g. `.model`, `.samples`, `.history` |
+| `toy_attack` | `toy_attack(audit)`: what the audit gets out of the toy's Compromised model, or of another one |
 | `toy_views` | `toy_views(metric)`: what the metric asks for, embedded, ready for `compute(**views)` |
 """
 
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from salmu_core.audit import Leak
     from salmu_core.builtin.toy import Toy
     from salmu_core.data.pairs import Embedded
     from salmu_core.method import UnlearningMethod
@@ -56,6 +58,19 @@ def toy_run() -> Callable[..., UnlearnContext]:
         return ctx
 
     return unlearned
+
+
+@pytest.fixture
+def toy_attack() -> Callable[..., Leak]:
+    """A function that lets an audit attack a model on the toy benchmark, Compromised by default, and gives what it got.
+
+    Example:
+        def test_a_noisy_model_gives_less_away(toy_attack):
+            assert toy_attack(WeightNoise()).value < 1
+    """
+    from salmu_authors.testing.context import toy_attack as attack
+
+    return attack
 
 
 @pytest.fixture

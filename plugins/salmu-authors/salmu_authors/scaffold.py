@@ -27,13 +27,14 @@ from salmu_core.options import describe_options
 from salmu_core.plugins.commands import COMMAND_GROUP, Commands
 from salmu_core.plugins.loading import GROUP, Kind, Plugins
 
-PluginKind = Literal["loss", "multi-stage", "weights", "metric", "benchmark", "command"]
+PluginKind = Literal["loss", "multi-stage", "weights", "metric", "benchmark", "audit", "command"]
 _REGISTERED: Mapping[PluginKind, Kind | Literal["command"]] = {
     "loss": "method",
     "multi-stage": "method",
     "weights": "method",
     "metric": "metric",
     "benchmark": "benchmark",
+    "audit": "audit",
     "command": "command",
 }
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")

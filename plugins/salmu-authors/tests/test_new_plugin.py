@@ -72,9 +72,9 @@ def tried(written):
         "commands = installed_commands()\n"
         "assert not commands.problems, commands.problems\n"
         "plugins.benchmarks['fresh-benchmark'].cls().build()\n"
-        "names = [*plugins.methods, *plugins.metrics, *plugins.benchmarks, *commands.entries]\n"
+        "names = [*plugins.methods, *plugins.metrics, *plugins.benchmarks, *plugins.audits, *commands.entries]\n"
         "own = [name for name in names if name.lower().startswith('fresh')]\n"
-        "tried = ['fresh-multi-stage', 'FreshMetric', 'fresh-benchmark', 'fresh-command']\n"  # the others' own tests do that
+        "tried = ['fresh-multi-stage', 'FreshMetric', 'fresh-benchmark', 'fresh-audit', 'fresh-command']\n"  # the others' own tests do that
         "print(json.dumps([own, [report_named(name, plugins, commands=commands).as_json() for name in tried]]), flush=True)\n"
         "import pytest\n"
         "sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', '--import-mode=importlib', *sys.argv[1:]]))"
@@ -98,6 +98,7 @@ def test_what_is_written_is_listed_at_once_and_passes_every_check(tried):
         "fresh-weights",
         "FreshMetric",
         "fresh-benchmark",
+        "fresh-audit",
         "fresh-command",
     }
     reports = {report["name"]: report for report in reports}

@@ -24,7 +24,11 @@ Examples:
 def _complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
     from salmu_core.cli.command_group import installed_commands
 
-    found = [item for kind in ("method", "metric", "benchmark") for item in complete_names(kind)(ctx, parameter, incomplete)]
+    found = [
+        item
+        for kind in ("method", "metric", "benchmark", "audit")
+        for item in complete_names(kind)(ctx, parameter, incomplete)
+    ]
     return found + [name for name in installed_commands().entries if name.startswith(incomplete)]
 
 
@@ -35,9 +39,9 @@ def _complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -
 @click.option("--quick", is_flag=True, help="Leave out the checks that start processes.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def check_command(name: str, settings: tuple[str, ...], only: tuple[str, ...], quick: bool, as_json: bool) -> int:
-    """Check whether the method, metric, benchmark or command NAME keeps salmu's contract.
+    """Check whether the method, metric, benchmark, audit or command NAME keeps salmu's contract.
 
-    A method or metric is tried on the toy benchmark, on the CPU; a benchmark must be built; of a command only `--help` is run.
+    A method, metric or audit is tried on the toy benchmark, on the CPU; a benchmark must be built; of a command only `--help` is run.
     Exit code 1 when a check fails.
     """
     import torch

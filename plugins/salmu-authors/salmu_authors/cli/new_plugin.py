@@ -21,6 +21,7 @@ Kinds:
   weights      a method that measures and edits weights, without training
   metric       a number about a model, from embeddings
   benchmark    data, splits and a Clean/Compromised pair
+  audit        an attack on a finished model
   command      a command of salmu itself
 """
 
@@ -29,7 +30,7 @@ Kinds:
 @click.argument("name")
 @click.option(
     "--kind",
-    type=click.Choice(["loss", "multi-stage", "weights", "metric", "benchmark", "command"]),
+    type=click.Choice(["loss", "multi-stage", "weights", "metric", "benchmark", "audit", "command"]),
     default="loss",
     show_default=True,
     help="What is written; see below.",

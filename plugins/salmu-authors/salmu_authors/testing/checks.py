@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from salmu_authors.testing.audit_checks import AUDIT_CHECKS, AuditTrial
 from salmu_authors.testing.benchmark_checks import BENCHMARK_CHECKS, BenchmarkTrial
 from salmu_authors.testing.command_checks import COMMAND_CHECKS, CommandTrial
 from salmu_authors.testing.contract import Check, CheckReport, run_all
 from salmu_authors.testing.method_checks import METHOD_CHECKS
 from salmu_authors.testing.method_trial import MethodTrial
 from salmu_authors.testing.metric_checks import METRIC_CHECKS, MetricTrial
+from salmu_core.audit import Audit
 from salmu_core.benchmark import Benchmark
 from salmu_core.errors import PluginFailure, UnknownName
 from salmu_core.method import UnlearningMethod
@@ -21,13 +23,19 @@ from salmu_core.plugins.commands import CommandEntry, CommandInfo, Commands
 from salmu_core.plugins.loading import Entry, Kind, Plugins, require_class
 
 #: Kinds that can be checked, in the order in which a name is looked up.
-KINDS: tuple[Kind, ...] = ("method", "metric", "benchmark")
-CheckedKind = Literal["method", "metric", "benchmark", "command"]
+KINDS: tuple[Kind, ...] = ("method", "metric", "benchmark", "audit")
+CheckedKind = Literal["method", "metric", "benchmark", "audit", "command"]
 
 
 def checks_of(kind: CheckedKind) -> list[Check]:
     """The checks of a kind, in order."""
-    found = {"method": METHOD_CHECKS, "metric": METRIC_CHECKS, "benchmark": BENCHMARK_CHECKS, "command": COMMAND_CHECKS}
+    found = {
+        "method": METHOD_CHECKS,
+        "metric": METRIC_CHECKS,
+        "benchmark": BENCHMARK_CHECKS,
+        "audit": AUDIT_CHECKS,
+        "command": COMMAND_CHECKS,
+    }
     return list(found[kind].listed)
 
 
@@ -60,6 +68,13 @@ def report_benchmark(benchmark: Benchmark, *, entry: Entry[Any] | None = None, s
     return run_all("benchmark", _name(type(benchmark)), BENCHMARK_CHECKS.listed, BenchmarkTrial(benchmark, entry), slow=slow)
 
 
+def report_audit(
+    cls: type[Audit], options: Mapping[str, Any] | None = None, *, entry: Entry[Any] | None = None, slow: bool = True
+) -> CheckReport:
+    """Run every check on an audit and say what each found; arguments as for `report_method`."""
+    return run_all("audit", _name(cls), AUDIT_CHECKS.listed, AuditTrial(cls, options or {}, entry), slow=slow)
+
+
 def report_command(info: CommandInfo, *, entry: CommandEntry | None = None) -> CheckReport:
     """Run every check on a command and say what each found; nothing but its `--help` is run."""
     return run_all("command", str(getattr(info, "name", info)), COMMAND_CHECKS.listed, CommandTrial(info, entry), slow=True)
@@ -74,7 +89,7 @@ def report_named(
     slow: bool = True,
     commands: Commands | None = None,
 ) -> CheckReport:
-    """Run every check on the installed method, metric, benchmark or command of that name.
+    """Run every check on the installed method, metric, benchmark, audit or command of that name.
 
     Args:
         options: of the plugin, as after `--set`.
@@ -93,12 +108,12 @@ def report_named(
         known = [*(known for kind in KINDS for known in plugins.of(kind)), *commands.entries]
         broken = "; ".join(str(problem) for problem in (*plugins.problems, *commands.problems))
         hint = f"{UnknownName('', name, known).hint} These plugins have problems: {broken}" if broken else None
-        raise UnknownName("method, metric, benchmark or command", name, known, hint)
+        raise UnknownName("method, metric, benchmark, audit or command", name, known, hint)
     entry = plugins.get(kind, name)
     parsed = parse_options(entry.cls.Options, options or {}, name)
     if kind == "benchmark":
         return report_benchmark(entry.cls(parsed, cache), entry=entry, slow=slow)
-    report: Any = report_method if kind == "method" else report_metric
+    report: Any = {"method": report_method, "metric": report_metric, "audit": report_audit}[kind]
     found: CheckReport = report(entry.cls, parsed.model_dump(exclude_unset=True), entry=entry, slow=slow)
     return found
 
@@ -126,6 +141,16 @@ def check_metric(cls: type[Metric], **options: Any) -> None:
     """
     _require("metric", cls)
     report_metric(cls, options, slow=False).raise_failures()
+
+
+def check_audit(cls: type[Audit], **options: Any) -> None:
+    """Attack the toy benchmark's models with an audit and check what a comparison relies on.
+
+    Raises:
+        AssertionError: names every check that failed and what to change.
+    """
+    _require("audit", cls)
+    report_audit(cls, options, slow=False).raise_failures()
 
 
 def check_benchmark(benchmark: Benchmark) -> None:
@@ -163,11 +188,13 @@ def _name(cls: Any) -> str:
 
 
 __all__ = [
+    "check_audit",
     "check_benchmark",
     "check_command",
     "check_method",
     "check_metric",
     "checks_of",
+    "report_audit",
     "report_benchmark",
     "report_command",
     "report_method",
