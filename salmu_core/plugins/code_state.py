@@ -12,11 +12,12 @@ from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
+import torch
 from pydantic_core import SchemaValidator
 
 #: Modules of libraries that scores rest on.
 _LIBRARIES = {
-    "accelerate.accelerator", "builtins", "copy", "ftfy", "functools", "hashlib", "io", "itertools", "json", "json.decoder",
+    "accelerate.accelerator", "builtins", "copy", "copyreg", "ftfy", "functools", "hashlib", "io", "itertools", "json", "json.decoder",
     "json.encoder", "math", "numpy", "numpy.linalg", "numpy.random", "open_clip.model", "open_clip.transformer",
     "open_clip.tokenizer", "open_clip.transform", "os", "pathlib", "PIL.Image", "posixpath", "random", "safetensors.torch",
     "shutil", "statistics", "struct", "time", "torch", "torch._tensor", "torch.linalg", "torch.nn.functional",
@@ -33,6 +34,8 @@ _CODE = frozenset(
     | {SchemaValidator}  # what the defaults of options are compiled into
 )
 _CONSTANTS = frozenset({bool, int, float, complex, str, bytes, tuple, frozenset, type(None)})
+#: What is compared in libraries: code, and constants that they do not use as switches of their own.
+_THEIRS = _CODE | {float, tuple, torch.dtype}
 #: What is compared in salmu's own modules and in plugins: which module a name stands for, too.
 _OURS = _CODE | _CONSTANTS | {ModuleType}
 _BUILTINS = frozenset(vars(builtins))
@@ -47,14 +50,15 @@ class _Held:
     def __init__(self, owner: Any, ours: bool) -> None:
         self.owner, self.ours, self.now = owner, ours, vars(owner)
         self.names, self.types = [*self.now], [*map(type, self.now.values())]
-        kinds = _OURS if ours else _CODE
+        kinds = _OURS if ours else _THEIRS
         self.kept = {name: value for name, value in self.now.items() if _compared(name, value, kinds)}
         self.values = [*self.kept.values()]
         self.functions = [value for value in self.values if isinstance(value, FunctionType)]
         self.covered = ours or isinstance(owner, type)
-        # Tables may grow, as caches do. What stands in them stays.
-        tables = [name for name, value in self.now.items() if type(value) is dict and name.isupper()]
-        self.tables = tables if ours and isinstance(owner, ModuleType) else []
+        # Tables may grow, as caches do. What stands in them stays: in those of libraries, where all of it is code or types.
+        tables = [(name, value) for name, value in self.now.items() if type(value) is dict and isinstance(owner, ModuleType)]
+        theirs = {type, *_THEIRS}
+        self.tables = [n for n, v in tables if (n.isupper() if ours else v and {*map(type, v.values())} <= theirs)]
 
     def unchanged(self) -> bool:
         """Is all that is compared what it was? By identity: no code of a plugin is asked."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import logging
 import os
 import signal
@@ -15,21 +16,17 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.library
 from PIL import Image, ImageFile
+from torch.nn.modules import module
+from torch.optim import optimizer
 
+resource: Any = importlib.import_module("resource") if os.name == "posix" else None
 #: Environment variables that libraries set when they are first imported: taken back without a word.
 OF_LIBRARIES = ("KMP_", "TORCHINDUCTOR_", "TRITON_", "QT_", "TF_", "CUDA_MODULE_LOADING", "PYTORCH_NVML")
-_GLOBAL_HOOKS = (
-    "_global_forward_hooks",
-    "_global_forward_pre_hooks",
-    "_global_forward_hooks_always_called",
-    "_global_backward_hooks",
-    "_global_backward_pre_hooks",
-    "_global_module_registration_hooks",
-    "_global_parameter_registration_hooks",
-    "_global_buffer_registration_hooks",
-)
 _TIMERS = [getattr(signal, name) for name in ("ITIMER_REAL", "ITIMER_VIRTUAL", "ITIMER_PROF") if hasattr(signal, name)]
+_LIMITS = sorted({getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")})
+_SAVED_BY = torch._C._autograd._top_saved_tensors_default_hooks
 UNREADABLE = "nothing that can be read"
 _left_open: list[Any] = []  # modes that take another one back: they hold for as long as they live
 
@@ -67,26 +64,19 @@ def _deterministic(before: tuple[bool, bool]) -> None:
     torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
-def _hooks() -> dict[str, dict[Any, Any]]:
-    from torch.nn.modules import module
-    from torch.optim import optimizer
-
-    found = {name: dict(getattr(module, name)) for name in _GLOBAL_HOOKS if hasattr(module, name)}
-    for name in ("_global_optimizer_pre_hooks", "_global_optimizer_post_hooks"):
-        found[name] = dict(getattr(optimizer, name, {}))
-    return found
+def _hook_tables() -> list[dict[Any, Any]]:
+    held = [*vars(module).items(), *vars(optimizer).items()]
+    return [value for name, value in held if name.startswith("_global_") and isinstance(value, dict)]
 
 
-def _put_hooks_back(before: dict[str, dict[Any, Any]]) -> None:
-    from torch.nn.modules import module
-    from torch.optim import optimizer
+def _hooks() -> list[dict[Any, Any]]:
+    return [dict(table) for table in _hook_tables()]
 
-    for name, kept in before.items():
-        held = getattr(module, name, None)
-        held = getattr(optimizer, name, None) if held is None else held
-        if held is not None:
-            held.clear()
-            held.update(kept)
+
+def _put_hooks_back(before: list[dict[Any, Any]]) -> None:
+    for table, kept in zip(_hook_tables(), before, strict=True):
+        table.clear()
+        table.update(kept)
 
 
 def _modes() -> list[int]:
@@ -105,6 +95,28 @@ def _pop_modes(before: list[int]) -> None:
         pop_function_mode()
     for _ in range(dispatches - before[1]):
         pop_dispatch_mode()
+
+
+def _put_saved_by_back(before: Any) -> None:
+    while (now := _SAVED_BY(True)) is not None and now != before:
+        torch._C._autograd._pop_saved_tensors_default_hooks()
+
+
+def _kernels() -> set[str]:
+    """Operators of torch's own that Python code computes instead (`torch.library`). Torch itself adds such that infer shapes."""
+    return {name for name in torch.library._impls if name.startswith("aten/") and name.endswith(("CPU", "CUDA"))}
+
+
+def _drop_kernels(before: set[str]) -> None:
+    for item in gc.get_objects():
+        if type(item) is torch.library.Library and item.ns == "aten" and item._op_impls - before:
+            item._destroy()
+
+
+def _put_limits_back(before: dict[int, tuple[int, int]]) -> None:
+    for number, limits in before.items():
+        with contextlib.suppress(OSError, ValueError):  # what only an administrator may raise again
+            resource.setrlimit(number, limits)
 
 
 def _enter_folder(before: str) -> None:
@@ -224,4 +236,9 @@ def _flushes_denormal() -> bool:
 
 
 #: Read once: the same functions serve every run.
-SETTINGS = tuple(_settings())
+SETTINGS = (
+    *_settings(),
+    Setting("what autograd keeps of a pass", lambda: _SAVED_BY(True), _put_saved_by_back, shown=False),
+    Setting("limits of the process", lambda: {n: resource.getrlimit(n) for n in _LIMITS}, _put_limits_back, shown=False),
+    Setting("kernels of torch", _kernels, _drop_kernels, shown=False),
+)

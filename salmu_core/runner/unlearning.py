@@ -26,7 +26,7 @@ from salmu_core.method import FitOptions, UnlearningMethod
 from salmu_core.models.dual_encoder import WEIGHTS_FILE, DualEncoder
 from salmu_core.models.loading import load_model
 from salmu_core.models.row_count import RowCount
-from salmu_core.plugins.calls import plugin_code
+from salmu_core.plugins.calls import asked, plugin_code
 from salmu_core.plugins.loading import Plugins
 from salmu_core.plugins.opened_files import opened_files
 from salmu_core.records.schema import Status
@@ -126,9 +126,8 @@ def _unlearn(
     started = time.perf_counter()
     where, which = benchmark.reference(spec.start)
     model = _on_device(where.load_model(which), resolved, accelerator)
-    handed = Handed(model)
+    handed, start_fingerprint = Handed(model), model.fingerprint()
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
-    start_fingerprint = model.fingerprint()
     warnings: list[str] = []
     method, reads = resolved.new_method(warnings.append), resolved.reads(warnings.append)
     _check_disk(model, method, reads, folder)
@@ -137,12 +136,11 @@ def _unlearn(
     loaded, memory = time.perf_counter(), MemoryPeak(accelerator.device)
     if settings.log_with:
         accelerator.init_trackers("salmu", config=_flat(resolved.options))
-    called = _call(method, ctx, resolved, settings, plugins, resolved.who)
-    seconds = {"load": loaded - started, "unlearn": time.perf_counter() - loaded + ctx.seconds_before_resume}
+    called, ended = _call(method, ctx, resolved, settings, plugins, resolved.who), time.perf_counter()
 
     def fresh(weights: Mapping[str, torch.Tensor]) -> DualEncoder:
-        made_new = None if spec.method == "none" else fresh_model(lambda: where.load_model(which), weights)
-        return model if made_new is None else _on_device(made_new, resolved, accelerator)
+        untouched = model if spec.method == "none" else fresh_model(lambda: where.load_model(which), weights)
+        return _on_device(untouched, resolved, accelerator)
 
     made = take_back(handed, ctx.model, fresh, accelerator, resolved.who, called.status, called.error)
     facts = {
@@ -150,7 +148,7 @@ def _unlearn(
         "error": made.error,
         "finite": made.usable,
         "warnings": list(dict.fromkeys([*warnings, *called.warnings, *made.warnings])),
-        "seconds": seconds,
+        "seconds": {"load": loaded - started, "unlearn": ended - loaded + ctx.seconds_before_resume},
         "allowed": benchmark.budget().times(spec.budget),
         **_seen(ctx),
         "encoded": called.encoded,
@@ -170,6 +168,8 @@ def _unlearn(
         write_sealed_json(folder / UNLEARNED_FILE, {"run": resolved.id, **facts})
         checkpoints.clear()
     accelerator.wait_for_everyone()
+    with asked(f"{resolved.who}, when its model was let go,", facts["warnings"].append):
+        del ctx, handed, method, model  # what hangs on them may act when it goes
     return Unlearned(made.model, facts, made.error)
 
 

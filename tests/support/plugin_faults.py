@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import gc
 import json
 import logging
 import math
 import os
 import random
+import resource
 import signal
 import sys
 import threading
 import types
 from collections.abc import Callable, Mapping
-from copy import deepcopy
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,6 +25,7 @@ import torchvision.transforms.functional as vision
 from PIL import Image, ImageFile
 from safetensors.torch import load_file
 from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
 
 import salmu_core.evaluation.embed as embed
 import salmu_core.evaluation.evaluate as evaluation
@@ -56,7 +58,7 @@ def _raise(error: BaseException) -> None:
 
 
 def _replace_model(ctx: Any) -> None:
-    ctx.model = deepcopy(ctx.model)
+    ctx.model = copy.deepcopy(ctx.model)
 
 
 def _register_parameter(ctx: Any) -> None:
@@ -101,6 +103,23 @@ def _write_config(ctx: Any) -> None:
 
 def _other_body(ctx: Any) -> None:
     nn.functional.normalize.__code__ = (lambda input, p=2.0, dim=1, eps=1e-12, out=None: input).__code__
+
+
+def _other_kernel(ctx: Any) -> None:
+    _KEPT.append(torch.library.Library("aten", "IMPL"))
+    _KEPT[-1].impl("native_layer_norm", lambda rows, *others: (rows * 0, rows, rows), "CPU")
+
+
+def _limit_files(ctx: Any) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+
+
+def _act_at_the_end(ctx: Any) -> None:
+    class Last:
+        def __del__(self) -> None:
+            torch.set_default_dtype(torch.float64)
+
+    ctx.model.clip.last = Last()
 
 
 def _flip(module: Any, inputs: Any, output: Any) -> Any:
@@ -188,6 +207,16 @@ FAULTS: dict[str, tuple[Fault, str, str]] = {
     ),
     "cut pictures": (lambda ctx: setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True), "ok", "pictures that are cut short"),
     "pixels": (lambda ctx: setattr(Image, "MAX_IMAGE_PIXELS", None), "ok", "Pillow's limit on pixels"),
+    "other float": (lambda ctx: setattr(torch, "float32", torch.bfloat16), "ok", "torch.float32"),
+    "patched copying": (lambda ctx: copy._deepcopy_dispatch.update({dict: _wrong_metric}), "ok", "copy._deepcopy_dispatch"),
+    "kernel": (_other_kernel, "ok", "kernels of torch"),
+    "kept tensors": (lambda ctx: _enter(saved_tensors_hooks(torch.zeros_like, lambda kept: kept)), "ok", "autograd keeps"),
+    "open files": (_limit_files, "ok", "limits of the process"),
+    "last act": (
+        _act_at_the_end,
+        "ok",
+        "when its model was let go, changed the default number type",
+    ),
     "patched torch": (lambda ctx: setattr(nn.functional, "normalize", _wrong_metric), "ok", "functional.normalize"),
 }
 #: What changes nothing of anybody: no record has to speak of it.
