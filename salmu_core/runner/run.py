@@ -21,6 +21,7 @@ from salmu_core.models.dual_encoder import WEIGHTS_FILE
 from salmu_core.plugins.calls import asked
 from salmu_core.plugins.loading import Plugins, load_plugins
 from salmu_core.records.report_data import EXHIBITS_FILE, SCENE_FILE
+from salmu_core.records.rows import check_rows
 from salmu_core.records.schema import Protocol, RunRecord, RunSpec, Status
 from salmu_core.records.store import RECORD_FILE, read_record, write_record
 from salmu_core.report.beside_records import HISTORY_FILE
@@ -147,7 +148,10 @@ def finished_record(folder: Path, resolved: Resolved) -> RunRecord | None:
     if not (folder / RECORD_FILE).is_file():
         return None
     record = read_record(folder)
-    return record if resolved.made(record) and record.status != "failed" else None
+    if not resolved.made(record) or record.status == "failed":
+        return None
+    check_rows(record, folder)
+    return record
 
 
 def ensure_built(benchmark: Benchmark, accelerator: Accelerator, report: Callable[[BuildStep], None]) -> None:

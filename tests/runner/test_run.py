@@ -14,7 +14,7 @@ import forked
 from salmu_core import UnlearningMethod, load_model
 from salmu_core.benchmark import Budget
 from salmu_core.builtin.toy import Toy
-from salmu_core.errors import BadOptions, EvaluationLocked, OutputError, SalmuError, UnknownName
+from salmu_core.errors import BadOptions, BadRecord, EvaluationLocked, OutputError, SalmuError, UnknownName
 from salmu_core.records.schema import RunSpec
 from salmu_core.records.store import read_record
 from salmu_core.runner.run import Settings, run
@@ -88,6 +88,14 @@ def test_a_finished_run_is_read_back_and_overwrite_repeats_it(tmp_path, settings
     repeated = _run("ascent", tmp_path / "run", Settings(cache=settings.cache, cpu=True, overwrite=True))
     assert repeated.created_at > first.created_at
     assert repeated.provenance.model_fingerprint == first.provenance.model_fingerprint
+
+
+def test_a_finished_run_whose_rows_are_another_runs_is_not_read_back(tmp_path, settings):
+    for seed in (0, 1):
+        _run("ascent", tmp_path / str(seed), settings, seed=seed)
+    shutil.copy(tmp_path / "0" / "rows.safetensors", tmp_path / "1" / "rows.safetensors")
+    with pytest.raises(BadRecord, match="does not belong to its record: the rows of MeanCosine have the mean"):
+        _run("ascent", tmp_path / "1", settings, seed=1)
 
 
 def test_options_equal_to_the_defaults_are_the_same_run():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from salmu_audits.runner import AttackedInstance, attack_folder, make_audits
@@ -58,8 +59,9 @@ def attack_runs(
                 problems.append("No run was attacked: there is no Clean model to compare with.")
                 break
             instance = instances.setdefault(id(benchmark), AttackedInstance(benchmark, accelerator, plugins, settings))
+            load = partial(load_model, folder, fingerprint=record.provenance.model_fingerprint)
             try:
-                for found in attack_folder(instance, folder, chosen, lambda folder=folder: load_model(folder), title):
+                for found in attack_folder(instance, folder, chosen, load, title):
                     if found.failed:
                         problems.append(f"{title}: {found.reason}")
             except SalmuError as error:  # weights or data that cannot be read, or an attack that diverged

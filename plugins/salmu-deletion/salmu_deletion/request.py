@@ -58,7 +58,10 @@ def index_report(
     data = settings.data_cache(plugins, "index")
     vectors = []
     with open_accelerator("no", cpu=settings.cpu) as accelerator:
-        for model in (benchmark.load_model("compromised"), load_model(folder)):
+        for model in (
+            benchmark.load_model("compromised"),
+            load_model(folder, fingerprint=record.provenance.model_fingerprint),
+        ):
             moved = model.to(accelerator.device)
             moved.autocast = AUTOCAST[record.spec.precision]
             found = embed_views(moved, rows, list(views.values()), settings.embedding_cache, data=data)
