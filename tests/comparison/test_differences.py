@@ -53,10 +53,10 @@ def test_a_difference_seen_from_the_other_side_is_turned():
 
 
 def test_single_runs_say_that_seeds_are_not_covered_and_claim_little():
-    runs = [record("near", _values(RetFail=0.08, AssocStr=0.2)), record("far", _values(RetFail=0.13, AssocStr=0.24))]
+    runs = [record("near", _values(RetFail=0.1, AssocStr=0.22)), record("far", _values(RetFail=0.13, AssocStr=0.24))]
     comparison = compare_records([*references(), *runs])
     found = comparison.between("near", "far")
-    assert 0.1 < found.difference < 0.3
+    assert 0.05 < found.difference < 0.19
     assert (found.outcome, found.unit, found.units) == ("tie", "single run", 1)
     assert [row.place for row in comparison.rows[2:]] == ["=1", "=1"]
     assert "training-seed noise is not covered" in comparison.testing

@@ -9,7 +9,7 @@ comes out significantly better than another is a false winner.
 
 What a training seed moves is what runs of a method on one instance differ by, pooled over the instances of the head-to-head. `--runs
 FOLDER` reads other runs with several training seeds (made by `salmu compare METHOD ... --seeds 0,1,2`) and stores what they show beside
-it. Writes `results/mini-1/aa.json`, `results/mini-1/aa.md` and the table of `docs/compare.md`.
+it. Writes `results/aa.json`, `results/aa.md` and the table of `docs/compare.md`.
 """
 
 from __future__ import annotations
@@ -43,15 +43,13 @@ from salmu_core.records.schema import RunRecord, RunSpec, ScoreRecord
 from salmu_core.records.store import load_records
 from salmu_core.seeding import numpy_generator
 
-#: Runs on mini 1: mini 2 has too few so far to tell the noise of seeds from.
-MINI_1 = RESULTS.parent / "mini-1"
-PAGE = MINI_1 / "aa.md"
+PAGE = RESULTS.parent / "aa.md"
 DOCS = Path(__file__).parents[3] / "docs" / "compare.md"
-START, END = "<!-- aa: benchmarks/mini/results/mini-1/aa.json -->\n", "<!-- end of aa -->"
-STORED = MINI_1 / "aa.json"
+START, END = "<!-- aa: benchmarks/mini/results/aa.json -->\n", "<!-- end of aa -->"
+STORED = RESULTS.parent / "aa.json"
 COMMAND = "uv run python benchmarks/mini/experiments/aa_comparisons.py"
 #: What a seed moves single identities by beyond what it moves all, as a share of what identities differ by. In real runs between nothing
-#: and 1.6 (results/mini-1/aa.md); the moves drawn hold what it does to means already, so this is on top.
+#: and 1.6 (results/mini-1/aa.md, results/aa.md); the moves drawn hold what it does to means already, so this is on top.
 INTERACTION = 0.5
 #: copies of the method, benchmark instances, training seeds
 DESIGNS = ((2, 1, 1), (2, 1, 2), (2, 1, 3), (2, 1, 5), (10, 1, 1), (10, 1, 3), (10, 1, 5), (2, 3, 1), (2, 3, 3), (10, 3, 1))
@@ -80,11 +78,12 @@ class World:
 
 def world() -> World:
     """From the stored head-to-head."""
-    stored = every_stored(MINI_1 / "head_to_head")
+    stored = every_stored()
     # Without the interval, which is that of one model and would go along with every drawn value.
     kinds = {
         name: ScoreRecord(**{**score, "low": None, "high": None})
         for name, score in stored[0]["references"]["compromised"].items()
+        if score.get("scored", True)
     }
     sd = {name: float(np.mean([_identity_sd(one["references"]["compromised"][name]) for one in stored])) for name in kinds}
     references = {
@@ -240,7 +239,8 @@ def _true_overall(of: World, method: str) -> float:
 
 def stored_noise() -> dict[str, dict[str, Any]]:
     """The largest standard deviations of a method's runs on one instance: of the overall score, and of a distance."""
-    groups = cells_with_seeds(every_stored(MINI_1 / "head_to_head"))
+    stored = every_stored()
+    groups, kinds = cells_with_seeds(stored), stored[0]["references"]["compromised"]
 
     def sd(method: str, value: Callable[[Cell], float]) -> float:
         deviations = _within([np.array([value(cell) for cell in cells]) for cells in groups[method]])
@@ -251,6 +251,7 @@ def stored_noise() -> dict[str, dict[str, Any]]:
         (method, name): sd(method, lambda cell, name=name: cell.gaps[name])
         for method, tables in groups.items()
         for name in tables[0][0].gaps
+        if kinds[name].get("scored", True)
     }
     noisiest, (method, metric) = max(overall, key=lambda m: overall[m]), max(gaps, key=lambda key: gaps[key])
     return {
