@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
+from salmu_authors.testing.registry import installed_method
 from salmu_core.audit import Audit, Leak
 from salmu_core.benchmark import Benchmark, evaluation_locked
 from salmu_core.builtin.toy import Toy
 from salmu_core.data.pixels import PairStore
 from salmu_core.method import UnlearningMethod
 from salmu_core.models.dual_encoder import DualEncoder
-from salmu_core.plugins.loading import load_plugins
 from salmu_core.records.schema import Target
 from salmu_core.runner.accelerate_setup import open_accelerator
 from salmu_core.runner.audit_context import AuditContext
 from salmu_core.runner.budget import SampleMeter
 from salmu_core.runner.context import UnlearnContext
-from salmu_core.spec.resolve import make_method
 
 
 @contextmanager
@@ -38,7 +36,7 @@ def toy_context(
         meter = SampleMeter(benchmark.budget().times(budget), method.name)
         clean = (lambda: benchmark.load_model("clean")) if method.oracle else None
         with evaluation_locked():
-            yield UnlearnContext(model, stores, meter, accelerator, seed, method, clean=clean, make_method=_make_installed)
+            yield UnlearnContext(model, stores, meter, accelerator, seed, method, clean=clean, make_method=installed_method)
 
 
 def toy_attack(
@@ -58,7 +56,3 @@ def toy_attack(
     with open_accelerator(cpu=True) as accelerator:
         victim = toy.load_model("compromised") if model is None else model
         return audit.attack(AuditContext(victim, toy, accelerator, seed, audit.name, load_reference=load_reference))
-
-
-def _make_installed(name: str, options: Mapping[str, Any]) -> UnlearningMethod:
-    return make_method(name, options, load_plugins())
