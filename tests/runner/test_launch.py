@@ -16,7 +16,8 @@ pytest.importorskip("salmu_gradient_ascent")
 pytest.importorskip("salmu_metrics")
 
 
-def test_two_processes_in_micro_batches_give_the_weights_and_metrics_of_one_without(tmp_path):
+def test_two_processes_in_micro_batches_give_the_weights_and_metrics_of_one_without(tmp_path, monkeypatch):
+    monkeypatch.setenv("SALMU_PLUGINS", "salmu-gradient-ascent,salmu-metrics")  # what both processes import
     run = ["run", "gradient-ascent-retain", "--benchmark", "toy", "--cpu", "--set", "batch_size=12", "--out"]
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", "-m", "salmu_core"]
     # Each of the two encodes 6 of 12 rows, in parts of 2.

@@ -62,7 +62,11 @@ def test_faults_that_cost_a_method_its_row_are_found_before(name, monkeypatch, t
     monkeypatch.setenv("SALMU_CACHE", str(tmp_path))
     left_out = _MORE_RUNS - ({"no-warnings"} if name in _IN_THE_RECORD else set())
     checks = [item for item in METHOD_CHECKS.listed if item.id not in left_out]
-    failed = _failed(run_all("method", "faulty", checks, MethodTrial(faulty_method(FAULTS[name][0]), {}), slow=False))
+    trial = MethodTrial(faulty_method(FAULTS[name][0]), {})
+    # Most are found by these two: the others need not look then.
+    likely = [item for item in checks if item.id in {"runs", "process-settings"}] if name not in _IN_THE_RECORD else []
+    failed = _failed(run_all("method", "faulty", likely, trial, slow=False))
+    failed = failed or _failed(run_all("method", "faulty", checks, trial, slow=False))
     assert failed
     assert not _IN_THE_RECORD & {name} or FAULTS[name][2] in failed["no-warnings"]
 
@@ -242,19 +246,18 @@ def test_pytest_offers_the_fixtures_and_imports_nothing_heavy_for_them(tmp_path)
         "def test_light():\n"
         "    heavy = {'torch', 'open_clip', 'salmu_core.plugins.loading', 'salmu_authors.testing'} & set(sys.modules)\n"
         "    assert not heavy, heavy\n"
-        "def test_heavy(toy_benchmark, tiny_dual_encoder, toy_views, toy_run):\n"
-        "    assert toy_benchmark.name == 'toy'\n"
-        "    assert tiny_dual_encoder.fingerprint() == toy_benchmark.load_model('compromised').fingerprint()\n"
     )
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", str(tmp_path)]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
     assert done.returncode == 0, done.stdout
-    assert "2 passed" in done.stdout
+    assert "1 passed" in done.stdout
 
 
-def test_fixtures_run_methods_and_embed_views(toy_run, toy_views):
+def test_fixtures_are_offered_run_methods_and_embed_views(toy_benchmark, tiny_dual_encoder, toy_run, toy_views):
+    assert toy_benchmark.name == "toy"
+    assert tiny_dual_encoder.fingerprint() == toy_benchmark.load_model("compromised").fingerprint()
     ctx = toy_run(faulty.Correct(), budget=0.5)
     assert ctx.samples["forget"] == ctx.rows("forget") * 2
     assert faulty.Mean().compute(**toy_views(faulty.Mean())).value == pytest.approx(
