@@ -1,6 +1,7 @@
 """Requests one after another, and what a deletion means for stored vectors."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -23,12 +24,40 @@ from salmu_deletion.own_data.index_report import advise, neighbours_kept, report
 COLUMNS = {"image": "photo", "caption": "text", "identity": "person_id"}
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Tables, and the first request: the folder, what is given for every request, and what came of the first."""
+    place = tmp_path_factory.mktemp("chain")
+    kept = [*ordinary_rows(place, 60), *make_rows(place, people=4, first=10)]
+    write_csv(place / "first.csv", make_rows(place))
+    write_csv(place / "second.csv", make_rows(place, first=20))
+    given = {"retain": str(write_csv(place / "retain.csv", kept)), "columns": COLUMNS}
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SALMU_CACHE", str(place / "cache"))
+        first = _forget(given, place / "1", model=str(make_model(place / "model")), forget=str(place / "first.csv"))
+    untouched = tmp_path_factory.mktemp("untouched") / "chain"
+    shutil.copytree(place, untouched)
+    return place, given, first, untouched
+
+
 @pytest.fixture
-def given(tmp_path):
-    kept = [*ordinary_rows(tmp_path, 60), *make_rows(tmp_path, people=4, first=10)]
-    write_csv(tmp_path / "first.csv", make_rows(tmp_path))
-    write_csv(tmp_path / "second.csv", make_rows(tmp_path, first=20))
-    return {"retain": str(write_csv(tmp_path / "retain.csv", kept)), "columns": COLUMNS}
+def place(made):
+    """Where everything lies. It is put back when a test is done: records hold paths, so a copy elsewhere would be another chain."""
+    place, *_, untouched = made
+    yield place
+    shutil.rmtree(place)
+    shutil.copytree(untouched, place)
+
+
+@pytest.fixture
+def given(place, made):
+    return made[1]
+
+
+@pytest.fixture
+def first(place, made):
+    return made[2]
 
 
 def _forget(given, out, method="ascent", **more):
@@ -38,13 +67,8 @@ def _forget(given, out, method="ascent", **more):
     return forget(benchmark, plan(benchmark, method, plugins, settings=how), out, settings=how, plugins=plugins)
 
 
-@pytest.fixture
-def first(given, tmp_path):
-    return _forget(given, tmp_path / "1", model=str(make_model(tmp_path / "model")), forget=str(tmp_path / "first.csv"))
-
-
-def test_a_second_request_starts_from_the_first_ones_model_and_measures_its_pairs(given, first, tmp_path):
-    second = _forget(given, tmp_path / "2", after=first.folder, forget=str(tmp_path / "second.csv"))
+def test_a_second_request_starts_from_the_first_ones_model_and_measures_its_pairs(given, first, place):
+    second = _forget(given, place / "2", after=first.folder, forget=str(place / "second.csv"))
     assert second.record.provenance.start_fingerprint == first.record.provenance.model_fingerprint
     assert second.record.scores["EarlierMRR"].n == 6  # the first request's pairs, not its own
     assert not second.record.scores["EarlierMRR"].scored
@@ -61,8 +85,8 @@ def test_a_second_request_starts_from_the_first_ones_model_and_measures_its_pair
     assert "Earlier requests" in (second.folder / "request.html").read_text()
     assert read_request(second.folder) == second.request
     # A third one carries both.
-    write_csv(tmp_path / "third.csv", make_rows(tmp_path, first=30))
-    third = _forget(given, tmp_path / "3", after=second.folder, forget=str(tmp_path / "third.csv"))
+    write_csv(place / "third.csv", make_rows(place, first=30))
+    third = _forget(given, place / "3", after=second.folder, forget=str(place / "third.csv"))
     assert third.request["chain"]["requests"] == 3
     assert third.record.scores["EarlierMRR"].n == 12
     assert third.request["chain"]["drift"]["first"] == pytest.approx(chain["drift"]["first"])
@@ -75,9 +99,9 @@ def test_a_first_request_says_nothing_of_a_chain_and_keeps_its_identity(given, f
     assert "Earlier requests" not in (first.folder / "request.html").read_text()
 
 
-def test_pairs_that_are_gone_are_not_called_forgotten(given, first, tmp_path):
-    (tmp_path / "first.csv").unlink()
-    second = _forget(given, tmp_path / "2", after=first.folder, forget=str(tmp_path / "second.csv"))
+def test_pairs_that_are_gone_are_not_called_forgotten(given, first, place):
+    (place / "first.csv").unlink()
+    second = _forget(given, place / "2", after=first.folder, forget=str(place / "second.csv"))
     chain = second.request["chain"]
     assert chain["earlier_verdict"] == "not measured"
     assert "first.csv" in chain["unmeasured"][0]
@@ -85,39 +109,39 @@ def test_pairs_that_are_gone_are_not_called_forgotten(given, first, tmp_path):
     assert second.record.skipped["EarlierMRR"]
 
 
-def test_a_changed_table_is_not_taken_for_the_earlier_request_but_a_changed_retain_is_no_matter(given, first, tmp_path):
-    write_csv(tmp_path / "retain.csv", [*ordinary_rows(tmp_path, 50), *make_rows(tmp_path, people=4, first=10)])
-    second = _forget(given, tmp_path / "2", after=first.folder, forget=str(tmp_path / "second.csv"))
+def test_a_changed_table_is_not_taken_for_the_earlier_request_but_a_changed_retain_is_no_matter(given, first, place):
+    write_csv(place / "retain.csv", [*ordinary_rows(place, 50), *make_rows(place, people=4, first=10)])
+    second = _forget(given, place / "2", after=first.folder, forget=str(place / "second.csv"))
     assert second.request["chain"]["unmeasured"] == []
-    write_csv(tmp_path / "first.csv", make_rows(tmp_path, people=2))
-    third = _forget(given, tmp_path / "3", after=first.folder, forget=str(tmp_path / "second.csv"))
+    write_csv(place / "first.csv", make_rows(place, people=2))
+    third = _forget(given, place / "3", after=first.folder, forget=str(place / "second.csv"))
     assert "is not what it was" in third.request["chain"]["unmeasured"][0]
     assert third.record.id != second.record.id  # what must stay forgotten is part of a run's identity
 
 
-def test_pairs_of_earlier_requests_among_those_to_keep_stop_the_run(given, first, tmp_path):
-    rows = [*ordinary_rows(tmp_path, 60), *make_rows(tmp_path, people=1)]
+def test_pairs_of_earlier_requests_among_those_to_keep_stop_the_run(given, first, place):
+    rows = [*ordinary_rows(place, 60), *make_rows(place, people=1)]
     noted = PngInfo()
     noted.add_text("Comment", "the same pixels in another file")
-    with Image.open(tmp_path / rows[-1]["photo"]) as image:
-        image.save(tmp_path / "photos" / "copy.png", pnginfo=noted)
+    with Image.open(place / rows[-1]["photo"]) as image:
+        image.save(place / "photos" / "copy.png", pnginfo=noted)
     rows[-1]["photo"] = "photos/copy.png"
-    write_csv(tmp_path / "retain.csv", rows)
-    how = settings_for(tmp_path / "2", Settings(cpu=True))
-    benchmark = own_data(how, **given, after=first.folder, forget=str(tmp_path / "second.csv"))
+    write_csv(place / "retain.csv", rows)
+    how = settings_for(place / "2", Settings(cpu=True))
+    benchmark = own_data(how, **given, after=first.folder, forget=str(place / "second.csv"))
     errors = [finding for finding in check(benchmark, toy_plugins()) if finding.severity == "error"]
     assert [finding.message.split(",")[0] for finding in errors] == ["retain: 2 rows are pairs of earlier requests"]
     assert "row 61 (photos/0-0.png), row 62 (photos/copy.png)" in errors[0].message
 
 
-def test_model_and_after_exclude_each_other_and_after_takes_a_run(given, first, tmp_path):
+def test_model_and_after_exclude_each_other_and_after_takes_a_run(given, first, place):
     with pytest.raises(BadOptions, match="Leave --model out"):
         own_data(Settings(cpu=True), **given, model="x", after=first.folder, forget="second.csv")
     with pytest.raises(BadRecord):
-        _forget(given, tmp_path / "2", after=tmp_path / "model", forget=str(tmp_path / "second.csv"))
+        _forget(given, place / "2", after=place / "model", forget=str(place / "second.csv"))
 
 
-def test_a_chain_that_leads_back_to_itself_is_refused(given, first, tmp_path):
+def test_a_chain_that_leads_back_to_itself_is_refused(given, first, place):
     record = read_record(first.folder)
     options = {**record.spec.benchmark_options, "after": str(first.folder)}
     from salmu_core.records.store import write_record
@@ -126,7 +150,7 @@ def test_a_chain_that_leads_back_to_itself_is_refused(given, first, tmp_path):
         first.folder, record.model_copy(update={"spec": record.spec.model_copy(update={"benchmark_options": options})})
     )
     with pytest.raises(BadRecord, match="leads back"):
-        _forget(given, tmp_path / "2", after=first.folder, forget=str(tmp_path / "second.csv"))
+        _forget(given, place / "2", after=first.folder, forget=str(place / "second.csv"))
 
 
 @pytest.mark.parametrize(
@@ -156,16 +180,16 @@ def test_the_budget_is_one_for_the_whole_chain():
     assert report.sentences()[0][1].startswith("No, they came back")
 
 
-def test_the_command_says_it_at_80_columns_and_ends_with_3_over_budget(given, first, tmp_path, monkeypatch):
+def test_the_command_says_it_at_80_columns_and_ends_with_3_over_budget(given, first, place, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    words = ["forget", "--after", str(first.folder), "--forget", str(tmp_path / "second.csv"), "--retain", given["retain"]]
+    words = ["forget", "--after", str(first.folder), "--forget", str(place / "second.csv"), "--retain", given["retain"]]
     words += ["--columns", "image=photo,caption=text,identity=person_id", "--method", "none", "--cpu"]
     from salmu_core.plugins.loading import load_plugins
 
     assert load_plugins().methods
     done = CliRunner().invoke(
         cli,
-        [*words[:-3], "--method", "gradient-ascent", "--cpu", "--passes", "1", "--out", str(tmp_path / "2")],
+        [*words[:-3], "--method", "gradient-ascent", "--cpu", "--passes", "1", "--out", str(place / "2")],
         catch_exceptions=False,
         standalone_mode=False,
     )
@@ -173,9 +197,9 @@ def test_the_command_says_it_at_80_columns_and_ends_with_3_over_budget(given, fi
     assert "Do earlier requests stay forgotten?" in said
     assert "Is the drift of all requests together within the budget?" in said
     assert "May an index of picture vectors stay?" in said
-    assert max(map(len, done.stdout.replace(str(tmp_path), "").splitlines())) <= 80
-    record = read_record(tmp_path / "2")
-    request = json.loads((tmp_path / "2" / "request.json").read_text())
+    assert max(map(len, done.stdout.replace(str(place), "").splitlines())) <= 80
+    record = read_record(place / "2")
+    request = json.loads((place / "2" / "request.json").read_text())
     assert done.return_value == (0 if request["chain"]["good"] else 3)
     fall = request["chain"]["drift"]["first"] - record.scores["RetainMRR"].value
     assert (request["chain"]["drift_verdict"] == "over the budget") == (fall > 0.1)
@@ -274,12 +298,12 @@ def _certify(run, plugins):
     return sealed
 
 
-def test_certificates_name_the_one_before_by_its_hash_and_verify_follows_them(given, first, tmp_path):
+def test_certificates_name_the_one_before_by_its_hash_and_verify_follows_them(given, first, place):
     pytest.importorskip("rfc8785")
     from salmu_deletion.certificate.page import render_page
     from salmu_deletion.certificate.verify import verify
 
-    second = _forget(given, tmp_path / "2", after=first.folder, forget=str(tmp_path / "second.csv"))
+    second = _forget(given, place / "2", after=first.folder, forget=str(place / "second.csv"))
     plugins = toy_plugins()
     early = _certify(second.folder, plugins)
     assert early["content"]["predecessor"]["certificate_sha256"] is None
@@ -297,21 +321,21 @@ def test_certificates_name_the_one_before_by_its_hash_and_verify_follows_them(gi
     assert [check.what for check in verify(first.folder / "certificate.json")] == ["content", "signature", "weights"]
 
     # Elsewhere it has to be named; what is named and not there is bad.
-    moved = tmp_path / "elsewhere" / "certificate.json"
+    moved = place / "elsewhere" / "certificate.json"
     moved.parent.mkdir()
     (first.folder / "certificate.json").rename(moved)
-    (tmp_path / "nothing").mkdir()
+    (place / "nothing").mkdir()
     outcome = lambda *earlier: verify(second.folder / "certificate.json", earlier=earlier)[3].outcome  # noqa: E731
-    moved.rename(tmp_path / "nothing" / "x.json")
+    moved.rename(place / "nothing" / "x.json")
     assert outcome() == "not checked"
-    assert outcome(tmp_path / "nothing") == "bad"
-    assert outcome(tmp_path / "nothing" / "x.json") == "good"
+    assert outcome(place / "nothing") == "bad"
+    assert outcome(place / "nothing" / "x.json") == "good"
 
     # A certificate that was changed under its old hash, and one of another run under it, are found out.
-    changed = json.loads((tmp_path / "nothing" / "x.json").read_text())
+    changed = json.loads((place / "nothing" / "x.json").read_text())
     changed["content"]["requested"]["rows"] = 1
-    (tmp_path / "nothing" / "x.json").write_text(json.dumps(changed))
-    assert outcome(tmp_path / "nothing" / "x.json") == "bad"
+    (place / "nothing" / "x.json").write_text(json.dumps(changed))
+    assert outcome(place / "nothing" / "x.json") == "bad"
 
 
 def test_a_request_that_was_changed_is_one_error(tmp_path):
