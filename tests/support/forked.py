@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import time
@@ -65,6 +66,7 @@ def _begin(environment: Mapping[str, str], work: Callable[..., None], arguments:
     os.environ.clear()  # the server's is from when it was started
     os.environ.update(environment)
     torch.set_num_threads(1)
+    gc.freeze()  # as a worker does
     work(*arguments)
 
 

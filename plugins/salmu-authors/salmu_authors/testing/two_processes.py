@@ -7,6 +7,7 @@ is not run again, and nothing of its threads is inherited.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import importlib.util
 import json
@@ -114,6 +115,7 @@ def _main(folder: Path) -> None:
     if fork:  # once for both
         with contextlib.suppress(Exception):  # each process will say what is wrong
             _find(task)
+        gc.freeze()  # collections after every fit need not look at what both share
     processes = [context.Process(target=_work, args=(rank, folder, task), daemon=True) for rank in range(PROCESSES)]
     for process in processes:
         process.start()
