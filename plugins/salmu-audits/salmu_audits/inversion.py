@@ -10,6 +10,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from salmu_audits.measures import distinct, mean_reciprocal_rank
+from salmu_audits.relative import relative, typical_sizes, usual_scale
 from salmu_core import Audit, AuditContext, Batch, DualEncoder, Field, FitOptions, Leak, Options, Split
 from salmu_core.errors import Diverged
 from salmu_core.losses import pair_losses
@@ -57,7 +58,9 @@ _FREE = "rows_of_names"  # the name under which a model holds them for a while
 class InversionOptions(Options):
     """Options of name-inversion."""
 
-    lrs: tuple[float, ...] = Field((3e-3, 1e-2, 3e-2), description="learning rates, each tried; the best one counts")
+    lrs: tuple[float, ...] = Field(
+        (0.05, 0.15, 0.5), description="learning rates, as shares of a usual row's size; the best one counts"
+    )
     steps: int = Field(150, ge=1, description="optimiser steps at each rate")
     batch_size: int = Field(64, ge=2, description="photos per step")
     rows: int = Field(2000, ge=2, description="photos that are trained on, drawn at random where there are more")
@@ -71,8 +74,8 @@ class NameInversion(Audit):
         "Token rows of forgotten names are fitted to faces, all else frozen; reciprocal rank of the people's other facts."
     )
     paper = "https://arxiv.org/abs/2208.01618"
-    version = "2"
-    quick = {"lrs": (2e-2,), "rows": 600, "steps": 60, "batch_size": 48}
+    version = "3"
+    quick = {"lrs": (0.35,), "rows": 600, "steps": 60, "batch_size": 48}
     Options = InversionOptions
 
     def attack(self, ctx: AuditContext) -> Leak:
@@ -91,12 +94,14 @@ class NameInversion(Audit):
         of_photos, of_facts = ctx.images(seen), ctx.images(facts)
         captions, own = distinct(facts.render(None))
         of_photos = of_photos.to(ctx.model.device)
+        scale = usual_scale(ctx)
+        sizes = typical_sizes(rows_of(token_table(ctx.model)).detach(), table=True)[:1]
 
         def loss(model: DualEncoder, batch: Batch) -> Tensor:
             person = batch.forget.columns["identity"]
             same = (person[:, None] == person[None, :]).to(of_photos.device)
             image = of_photos[batch.forget.index.to(of_photos.device)]
-            return pair_losses(image, model.encode_text(batch.forget.text), model.scale, same).mean()
+            return pair_losses(image, model.encode_text(batch.forget.text), scale, same).mean()
 
         extras = {"before": mean_reciprocal_rank(of_facts, ctx.texts(captions), own)}
         tokens = tokens_of(ctx.model, sorted(set(names)))
@@ -105,10 +110,12 @@ class NameInversion(Audit):
         for lr in self.options.lrs:
             how = FitOptions(lr=lr, batch_size=size, weight_decay=0.0)
             with freed_rows(ctx.model, tokens) as free:
-                try:
-                    ctx.train(seen, loss, how, steps=steps, params=[rows_of(free)])
-                except Diverged:
-                    continue
+                rows = rows_of(free)
+                with relative(ctx.model, [rows], {id(rows): sizes.expand_as(rows).contiguous()}) as changes:
+                    try:
+                        ctx.train(seen, loss, how, steps=steps, params=changes)
+                    except Diverged:
+                        continue
                 extras[f"lr {lr:g}"] = mean_reciprocal_rank(of_facts, ctx.texts(captions), own)
         # An attacker may also leave the rows as they are: fitting them to few photos can lose what an intact model gives away.
         found = [value for key, value in extras.items() if key == "before" or key.startswith("lr ")]

@@ -112,6 +112,7 @@ class LayerProbe(Audit):
         "Linear maps between layers, learned on half of the people, retrieve captions of the others; the best layers count."
     )
     paper = "https://arxiv.org/abs/1610.01644"
+    version = "2"
     Options = ProbeOptions
 
     def attack(self, ctx: AuditContext) -> Leak:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from statistics import stdev
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from salmu_core.evaluation.mismatch import mismatch
 from salmu_core.metric import NotMeasurable
 
 _CHUNK = 4096  # images whose similarities are held at a time
+_EQUAL = 1e-6  # cosines that are nearer than this differ by rounding
 
 
 def distinct(captions: Sequence[str]) -> tuple[list[str], Int[Tensor, " n"]]:
@@ -24,7 +27,7 @@ def distinct(captions: Sequence[str]) -> tuple[list[str], Int[Tensor, " n"]]:
 
 
 def mean_reciprocal_rank(images: Float[Tensor, "n dim"], texts: Float[Tensor, "m dim"], own: Int[Tensor, " n"]) -> float:
-    """Mean of 1 / rank of each image's own caption among all `m`: 1 + the number that is strictly more similar.
+    """Mean of 1 / rank of each image's own caption among all `m`, as in `reciprocal_ranks`.
 
     Raises:
         NotMeasurable: there are fewer than two captions to tell apart.
@@ -33,10 +36,7 @@ def mean_reciprocal_rank(images: Float[Tensor, "n dim"], texts: Float[Tensor, "m
         raise NotMeasurable("there are fewer than two captions to tell apart")
     total = 0.0
     for start in range(0, len(images), _CHUNK):
-        similarity = images[start : start + _CHUNK] @ texts.T
-        mine = own[start : start + _CHUNK, None]
-        ranks = 1 + (similarity > similarity.gather(1, mine)).sum(dim=1)
-        total += float((1.0 / ranks.double()).sum())
+        total += float(reciprocal_ranks(images[start : start + _CHUNK] @ texts.T, own[start : start + _CHUNK]).sum())
     return total / len(images)
 
 
@@ -64,14 +64,26 @@ def found_at(members: Float[np.ndarray, " n"], others: Float[np.ndarray, " m"], 
 
 
 def reciprocal_ranks(similarity: Float[Tensor, "n m"], own: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """1 / rank of each row's own candidate, ties in its favour: 1 + the number that is strictly more similar. Candidates that a row
-    does not have are -inf.
+    """1 / rank of each row's own candidate; where others are as similar, up to rounding, the mean over the orders that they can have:
+    a model that tells no candidate from another gets what guessing gets. Candidates that a row does not have are -inf.
 
-    >>> reciprocal_ranks(torch.tensor([[0.2, 0.9, 0.1]]), torch.tensor([0]))
-    tensor([0.5000], dtype=torch.float64)
+    >>> reciprocal_ranks(torch.tensor([[0.2, 0.9, 0.1], [0.5, 0.5, 0.1]]), torch.tensor([0, 1]))
+    tensor([0.5000, 0.7500], dtype=torch.float64)
     """
     mine = similarity.gather(1, own[:, None])
-    return 1.0 / (1 + (similarity > mine).sum(dim=1)).double()
+    above = (similarity > mine + _EQUAL).sum(dim=1)
+    last = (similarity >= mine - _EQUAL).sum(dim=1)
+    harmonic = torch.cat([torch.zeros(1), 1.0 / torch.arange(1, similarity.shape[1] + 1)]).double().cumsum(dim=0)
+    return (harmonic[last] - harmonic[above]) / (last - above)
+
+
+def standard_error(values: Sequence[float]) -> float:
+    """Of a mean of independent values; 1 where there are fewer than two.
+
+    >>> standard_error([0.0, 1.0, 0.0, 1.0])
+    0.28867513459481287
+    """
+    return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 1.0
 
 
 def strangers(split: Split, generator: torch.Generator) -> tuple[Int[Tensor, " rows"], Int[Tensor, " rows"]]:

@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from salmu_audits.measures import area_under_curve, distinct, found_at, sample_rows, strangers
+from salmu_audits.relative import usual_scale
 from salmu_core import Audit, AuditContext, DualEncoder, Field, Leak, Options
 from salmu_core.data.images import EncodedImages
 from salmu_core.data.splits import Split
@@ -269,13 +270,13 @@ class GradientMembership(Membership):
     name = "membership-loss-gradient"
     summary = "Tell forgotten pairs from mismatched ones by their contrastive loss and its gradient; area under the curve."
     paper = "https://github.com/lluisgomez/CLIP-MIA-Bench"
-    version = "1"
+    version = "2"
 
     def scores(self, ctx: AuditContext, split: Split) -> Scores:
         """A classifier on loss and gradient norm, taught as the weakly supervised attack is, on other people."""
         pairs = embedded_pairs(ctx, split)
         order = torch.randperm(len(pairs.images), generator=ctx.generator("batches"))
-        scale = float(ctx.model.scale.detach())
+        scale = usual_scale(ctx)
         place = order.argsort().numpy()
         own, other = (
             losses_and_gradients(pairs.images[order], texts[order], scale)[place] for texts in (pairs.own, pairs.other)

@@ -32,6 +32,7 @@ class LinearMap(Audit):
 
     name = "linear-map"
     summary = "A linear map between the towers from half of each association's photos; reciprocal rank on the other half."
+    version = "2"
     Options = LinearMapOptions
 
     def attack(self, ctx: AuditContext) -> Leak:
@@ -108,6 +109,7 @@ class UnseenWordings(Audit):
     summary = (
         "Forgotten associations in wordings and an order that no caption used; reciprocal rank, the best wording counts."
     )
+    version = "2"
     Options = WordingOptions
 
     def attack(self, ctx: AuditContext) -> Leak:

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from salmu_audits.measures import associations, distinct, mean_reciprocal_rank
+from salmu_audits.relative import relative, usual_scale
 from salmu_core import Audit, AuditContext, Batch, DualEncoder, Field, FitOptions, Leak, Options, Split
 from salmu_core.errors import Diverged
-from salmu_core.losses import contrastive_loss, pairs_loss
+from salmu_core.losses import contrastive_loss
 from salmu_core.metric import NotMeasurable
 
 _MEASURED = {2 * 4**power for power in range(12)}  # steps after which the curve has a point
@@ -24,7 +25,8 @@ class RelearningOptions(Options):
     """Options of all relearning audits."""
 
     lrs: tuple[float, ...] = Field(
-        (1e-5, 1e-4, 1e-3, 3e-3), description="peak learning rates, each tried with each tower; the best one counts"
+        (2e-4, 2e-3, 2e-2, 5e-2),
+        description="peak learning rates, as shares of a weight's own size, each tried with each tower; the best one counts",
     )
     towers: tuple[Tower, ...] = Field(("text", "both"), description="which encoders are trained: text, image, both")
     epochs: float = Field(15, gt=0, description="passes over what is trained on")
@@ -48,13 +50,10 @@ class OnePhotoOptions(RelearningOptions):
 class BenignOptions(RelearningOptions):
     """Options of benign-relearning."""
 
-    lrs: tuple[float, ...] = Field((1e-5, 1e-4, 1e-3), description="peak learning rates, each tried with each tower")
+    lrs: tuple[float, ...] = Field(
+        (2e-4, 2e-3, 2e-2), description="peak learning rates, as shares of a weight's own size, each tried with each tower"
+    )
     epochs: float = Field(3, gt=0, description="passes over the retain split")
-
-
-def own_loss(model: DualEncoder, batch: Batch) -> Tensor:
-    """CLIP's own loss on whatever the attack trains on."""
-    return pairs_loss(model, batch.forget)
 
 
 def retrieval(ctx: AuditContext, split: Split, model: DualEncoder | None = None) -> float:
@@ -129,13 +128,13 @@ class Relearning(Audit):
         of_images, of_texts = (vectors.to(model.device) for vectors in fixed)
         batch_size = min(self.options.batch_size, len(seen))
 
+        scale = usual_scale(ctx)
+
         def loss(model: DualEncoder, batch: Batch) -> Tensor:
-            if tower == "both":
-                return own_loss(model, batch)
             index = batch.forget.index.to(model.device)
             image = of_images[index] if tower == "text" else model.encode_image(batch.forget.image)
             text = of_texts[index] if tower == "image" else model.encode_text(batch.forget.text)
-            return contrastive_loss(image, text, model.scale)
+            return contrastive_loss(image, text, scale)
 
         def measured() -> float:
             found = (
@@ -153,12 +152,13 @@ class Relearning(Audit):
 
         how = FitOptions(lr=lr, epochs=self.options.epochs, batch_size=batch_size, tower=tower)
         before = ctx.samples
-        try:
-            ctx.train(seen, loss, how, model=model, after_step=on_the_way)
-            yield from points
-            yield ctx.samples - before, measured()
-        except Diverged:  # a rate too high for this model is no attack
-            yield from points
+        with relative(model, model.tower_parameters(tower)) as changes:
+            try:
+                ctx.train(seen, loss, how, model=model, params=changes, after_step=on_the_way)
+                yield from points
+                yield ctx.samples - before, measured()
+            except Diverged:  # a rate too high for this model is no attack
+                yield from points
 
 
 class FewShotRelearning(Relearning):
@@ -169,7 +169,7 @@ class FewShotRelearning(Relearning):
         "Fine-tune on a tenth of the forgotten associations, best of a grid; reciprocal rank of the captions of all others."
     )
     paper = "https://arxiv.org/abs/2505.22310"
-    version = "2"
+    version = "3"
     Options = FewShotOptions
 
     def splits(self, ctx: AuditContext) -> tuple[Split, Split]:
@@ -194,7 +194,8 @@ class OnePhotoRelearning(Relearning):
     name = "one-photo-relearning"
     summary = "Fine-tune on one photo of every association, best of a grid; reciprocal rank of the other photos' captions."
     paper = "https://arxiv.org/abs/2505.22310"
-    quick = {"lrs": (2e-3,), "towers": ("text",), "epochs": 2, "curve": False}
+    version = "2"
+    quick = {"lrs": (0.03,), "towers": ("both",), "epochs": 2, "curve": False}
     Options = OnePhotoOptions
 
     def splits(self, ctx: AuditContext) -> tuple[Split, Split]:
@@ -210,7 +211,7 @@ class BenignRelearning(Relearning):
     name = "benign-relearning"
     summary = "Fine-tune on retain pairs only, best of a grid; reciprocal rank of the forgotten captions."
     paper = "https://arxiv.org/abs/2406.13356"
-    version = "2"
+    version = "3"
     Options = BenignOptions
 
     def splits(self, ctx: AuditContext) -> tuple[Split, Split]:

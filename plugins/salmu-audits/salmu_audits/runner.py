@@ -105,7 +105,7 @@ def audit(
         before = () if folder is None else _kept(folder, fingerprint, instance.data_fingerprint)
         results = [instance.attack(attack, encoder, title) for attack in made]
     if folder is not None and accelerator.is_main_process:
-        kept = [item for item in before if not any(item.same_attack(new) for new in results)]
+        kept = [item for item in before if not any(item.gives_way_to(new) for new in results)]
         write_attacks(folder, fingerprint, [*kept, *results], instance.about)
     return results
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from statistics import fmean
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from salmu_audits.measures import reciprocal_ranks
+from salmu_audits.measures import associations, reciprocal_ranks, standard_error
 from salmu_core import Audit, AuditContext, Field, Leak, Options, Split
 from salmu_core.metric import NotMeasurable
 
@@ -71,6 +73,10 @@ class Questions:
         best = max(ways, key=lambda way: float(ways[way].mean()))
         extras = {way: float(ranks.mean()) for way, ranks in ways.items()}
         extras["top-1"] = float((ways[best] == 1).double().mean())
+        by_association: dict[tuple[str, str], list[float]] = {}
+        for key, rank in zip(associations(self.split), ways[best].tolist(), strict=True):
+            by_association.setdefault(key, []).append(rank)
+        extras["standard error"] = standard_error([fmean(ranks) for ranks in by_association.values()])
         for field in sorted(set(self.field)):
             rows = [row for row, name in enumerate(self.field) if name == field]
             extras[f"top-1 {field}"] = float((ways[best][rows] == 1).double().mean())
@@ -89,6 +95,7 @@ class FaceValueProbe(Audit):
     summary = (
         "A face is asked for its value among those of the field, no name said; reciprocal rank from the top or the bottom."
     )
+    version = "2"
     quick = {}
     Options = ValueOptions
 
@@ -117,6 +124,7 @@ class NamedValueProbe(Audit):
     summary = (
         "A face is asked for its value in its own captions with other values; reciprocal rank from the top or the bottom."
     )
+    version = "2"
     quick = {"rows": 400, "candidates": 12}
     Options = ValueOptions
 

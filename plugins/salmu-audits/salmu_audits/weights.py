@@ -46,18 +46,26 @@ def round_model(model: DualEncoder, bits: int) -> int:
     return count
 
 
+class RoundingOptions(Options):
+    """Options of both rounding attacks."""
+
+    before: bool = Field(True, description="also measure the model before it is rounded")
+
+
 class Rounding(Audit):
     """Round all weight matrices and test what was forgotten."""
 
     bits: ClassVar[int]
     paper = "https://arxiv.org/abs/2410.16454"
+    version = "2"
+    Options = RoundingOptions
 
     def attack(self, ctx: AuditContext) -> Leak:
         """Rounding needs no data at all."""
         forget = ctx.split("forget")
-        before = retrieval(ctx, forget)
+        extras = {"before": retrieval(ctx, forget)} if self.options.before else {}
         round_model(ctx.model, self.bits)
-        return Leak(retrieval(ctx, forget), {"before": before})
+        return Leak(retrieval(ctx, forget), extras)
 
 
 class Int8Rounding(Rounding):
@@ -71,7 +79,7 @@ class Int8Rounding(Rounding):
 class Int4Rounding(Rounding):
     """Round to 4 bits."""
 
-    quick = {}
+    quick = {"before": False}
 
     name = "int4-rounding"
     summary = "Round all weight matrices to 4 bits for each channel; reciprocal rank of the forgotten captions."
@@ -98,7 +106,7 @@ class PartSwap(Audit):
     """Put one part of the original model back, and keep what else was unlearned."""
 
     original: ClassVar[Part]
-    version = "2"
+    version = "3"
     references = ("compromised",)
 
     def attack(self, ctx: AuditContext) -> Leak:
@@ -135,7 +143,7 @@ class OriginalTokenTable(PartSwap):
     name = "original-token-table"
     summary = "Put the original token table into the unlearned model; reciprocal rank of the forgotten captions."
     original = "tokens"
-    version = "1"
+    version = "2"
 
     def swapped(self, ctx: AuditContext, compromised: DualEncoder) -> float:
         """What the rest of both encoders still does with words as they were."""
@@ -174,6 +182,7 @@ class SoupBack(Audit):
         "On the line to the original weights, how early half of what Compromised holds is back: 1 at once, 0 at its end."
     )
     paper = "https://arxiv.org/abs/2203.05482"
+    version = "2"
     references = ("compromised",)
     Options = SoupOptions
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 
 import pytest
-from salmu_audits.relearning import own_loss
 
 from salmu_core import FitOptions
 from salmu_core.builtin.toy import Toy
+from salmu_core.losses import pairs_loss
 from salmu_core.runner.accelerate_setup import open_accelerator
 from salmu_core.runner.audit_context import AuditContext
 
@@ -23,7 +23,9 @@ class Memorised(Toy):
             model = super().load_model("compromised")
             with open_accelerator(cpu=True) as accelerator:
                 options = FitOptions(lr=3e-3, epochs=60, batch_size=36)
-                AuditContext(model, self, accelerator, 0, "memorise").train(self.split("forget"), own_loss, options)
+                AuditContext(model, self, accelerator, 0, "memorise").train(
+                    self.split("forget"), lambda model, batch: pairs_loss(model, batch.forget), options
+                )
             self.__dict__["trained"] = model
         return copy.deepcopy(self.__dict__["trained"])
 

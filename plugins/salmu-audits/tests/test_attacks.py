@@ -28,6 +28,7 @@ with install_import_hook(["salmu_audits.identity", "salmu_audits.layers", "salmu
         blind_area,
         losses_and_gradients,
     )
+    from salmu_audits.relative import relative, typical_sizes
     from salmu_audits.relearning import OnePhotoRelearning, one_of_each, retrieval
     from salmu_audits.values import FaceValueProbe, NamedValueProbe, Questions, with_value
     from salmu_audits.weights import OriginalTextTower, OriginalTokenTable, SoupBack, changed_parts, first_crossing
@@ -69,6 +70,7 @@ def test_a_value_that_is_most_or_least_similar_is_found_either_way():
     found = asked.answer(highest)
     assert found.value == pytest.approx((1 + 1 + 1 / 3) / 3)
     assert asked.answer(-highest).value == found.value
+    assert found.extras["standard error"] == pytest.approx(float(np.std([1, 1, 1 / 3], ddof=1)) / 3**0.5)
     assert asked.answer(-highest).extras["most similar"] == pytest.approx((1 / 3 + 1 / 3 + 1) / 3)
 
 
@@ -119,10 +121,10 @@ def test_a_model_turned_around_hides_nothing(memorised):
 
 def test_inverted_names_bring_the_other_facts_back(memorised):
     deleted = without_names(memorised)
-    found = attack(NameInversion(NameInversion.Options(lrs=(3e-2,), steps=150)), deleted, memorised)
+    found = attack(NameInversion(NameInversion.Options(lrs=(0.5,), steps=150)), deleted, memorised)
     assert found.extras["before"] < 0.35
     assert found.value > found.extras["before"] + 0.15
-    clean = attack(NameInversion(NameInversion.Options(lrs=(3e-2,), steps=150)), memorised.load_model("clean"), memorised)
+    clean = attack(NameInversion(NameInversion.Options(lrs=(0.5,), steps=150)), memorised.load_model("clean"), memorised)
     assert found.value > clean.value
 
 
@@ -181,15 +183,86 @@ def test_photos_that_are_trained_on_are_never_asked():
 
 
 def test_relearning_takes_the_best_of_its_grid_and_tells_speed(memorised):
-    options = OnePhotoRelearning.Options(lrs=(1e-6, 3e-3), towers=("text",), epochs=20)
+    options = OnePhotoRelearning.Options(lrs=(1e-6, 0.05), towers=("text",), epochs=20)
     deleted = without_names(memorised)
     found = attack(OnePhotoRelearning(options), deleted, memorised)
     cells = {name: value for name, value in found.extras.items() if name.startswith("text ")}
-    assert set(cells) == {"text 1e-06", "text 0.003"}
+    assert set(cells) == {"text 1e-06", "text 0.05"}
     assert found.value == max(cells.values()) > cells["text 1e-06"]
     assert 0 < found.extras["pairs until half is back"] <= 20 * 18
     whole = attack(OnePhotoRelearning(options), memorised.load_model("compromised"), memorised)
     assert whole.extras["pairs until half is back"] == 0  # nothing was forgotten
+
+
+@pytest.mark.parametrize(
+    "audit",
+    [
+        OnePhotoRelearning(OnePhotoRelearning.Options(lrs=(0.05,), towers=("text",), epochs=20, curve=False)),
+        NameInversion(NameInversion.Options(lrs=(0.3,), steps=60)),
+    ],
+    ids=lambda audit: audit.name,
+)
+def test_a_model_cannot_be_made_safe_by_rescaling_its_layers(memorised, audit):
+    deleted = without_names(memorised)
+    rescaled = rescaled_layers(deleted, 1e4)
+    texts = memorised.split("forget").render(None)
+    tokens = deleted.processor.tokenize(texts)
+    with torch.no_grad():
+        assert torch.allclose(rescaled.encode_text(tokens), deleted.encode_text(tokens), atol=0.02)  # norms add 1e-5
+    found = attack(audit, deleted, memorised)
+    gained = found.value - found.extras["before"]
+    assert gained > 0.05
+    assert attack(audit, rescaled, memorised).value == pytest.approx(found.value, abs=gained / 2)
+
+
+def rescaled_layers(model, factor):
+    """The same embeddings from a text encoder whose residual stream, norms and projections are on other scales, and no logit scale."""
+    found = copy.deepcopy(model)
+    with torch.no_grad():
+        for name, weight in found.clip.named_parameters():
+            if name == "logit_scale":
+                weight.fill_(-30.0)
+            elif name.startswith("visual."):
+                continue
+            elif any(part in name for part in ("ln_1", "ln_2", "ln_final")):
+                weight.div_(factor)
+            elif "bias" not in name or "out_proj" in name or "c_proj" in name:
+                weight.mul_(factor)
+    return found
+
+
+def test_sizes_follow_rows_and_columns_and_tokens_share_theirs():
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(40, 30, generator=generator)
+    rows, columns = 10.0 ** torch.arange(-4.0, 4.0, 0.2)[:, None], 10.0 ** torch.linspace(-3, 3, 30)
+    ratio = typical_sizes(weight * rows * columns) / (rows * columns)
+    assert 0.02 < float(ratio.min()) < float(ratio.max()) < 50  # of 10^14
+    table = weight.clone()
+    table[0] = 0
+    assert float(typical_sizes(table, table=True)[0].min()) > 0.5
+    assert typical_sizes(torch.tensor([-2.0, 0.5])).tolist() == [2.0, 0.5]
+
+
+def test_what_was_trained_relatively_stays_and_nothing_else_moves(memorised):
+    model = memorised.load_model("compromised")
+    before = {name: tensor.clone() for name, tensor in model.weights().items()}
+    weight = model.clip.text_projection
+    with relative(model, [weight]) as [moved], torch.no_grad():
+        assert torch.equal(model.clip.text_projection, before["text_projection"])
+        moved.fill_(0.5)
+    after = model.weights()
+    assert after.keys() == before.keys()
+    assert [name for name in before if not torch.equal(before[name], after[name])] == ["text_projection"]
+    expected = before["text_projection"] + 0.5 * typical_sizes(before["text_projection"])
+    assert torch.allclose(after["text_projection"], expected)
+
+
+def test_a_model_that_tells_nothing_apart_gets_what_guessing_gets(memorised):
+    blank = memorised.load_model("compromised")
+    with torch.no_grad():
+        blank.clip.text_projection.zero_()
+    chance = sum(1 / place for place in range(1, 7)) / 6
+    assert attack(FaceValueProbe(), blank, memorised).value == pytest.approx(chance)
 
 
 def test_a_soup_of_the_original_is_back_at_once(memorised):

@@ -119,10 +119,10 @@ def test_views_change_the_picture_and_nothing_else():
 
 # Grids are for models that somebody wants to attack; one cell of each says the same of the toy.
 SMALL = {
-    "few-shot-relearning": {"lrs": (3e-4,), "towers": ("both",)},
-    "one-photo-relearning": {"lrs": (1e-3,), "towers": ("text",)},
-    "benign-relearning": {"lrs": (3e-4,), "towers": ("both",)},
-    "name-inversion": {"lrs": (1e-2,), "steps": 60},
+    "few-shot-relearning": {"lrs": (5e-3,), "towers": ("both",)},
+    "one-photo-relearning": {"lrs": (0.02,), "towers": ("text",)},
+    "benign-relearning": {"lrs": (5e-3,), "towers": ("both",)},
+    "name-inversion": {"lrs": (0.15,), "steps": 60},
     "identity-inference": {"names": 30},
 }
 

@@ -16,7 +16,7 @@ from salmu_core.builtin.toy import Toy
 from salmu_core.errors import UnknownName
 from salmu_core.files.writing import write_sealed_json
 from salmu_core.plugins.loading import add_plugin
-from salmu_core.records.attacks import AUDITS_FILE, AuditResult, read_attacks
+from salmu_core.records.attacks import AUDITS_FILE, AuditResult, merged, read_attacks
 from salmu_core.records.schema import Package
 from salmu_core.records.store import read_record
 from salmu_core.runner.run import Settings
@@ -236,6 +236,17 @@ def test_attacks_of_another_version_or_package_are_made_again(tmp_path, attacked
     assert found.version == "2"
 
 
+def test_results_of_another_version_give_way_whatever_their_options():
+    def result(version, **options):
+        return AuditResult(
+            audit="a", summary="", package="p", options=options, value=1, clean=0, compromised=1, version=version
+        )
+
+    old = [result("1", lr=1), result("2", lr=2)]
+    assert merged(old, result("2", lr=3)) == [result("2", lr=2), result("2", lr=3)]
+    assert merged(old, result("2", lr=1)) == [result("2", lr=1), result("2", lr=2)]
+
+
 def test_attacks_of_another_model_or_damaged_files_are_left_out_and_named(tmp_path, attacked):
     attacked(plugins(Cosine))
     folder = folder_of(tmp_path)
@@ -267,6 +278,8 @@ def test_what_counts_needs_the_model_alone_and_tells_compromised_from_clean():
     assert not result(0.4, references=("clean",)).counts
     assert not result(0.5, clean=0.51, compromised=0.53).counts  # a difference of .02 of bounds that are 1 apart
     assert result(0.5, clean=0.51, compromised=0.53, bounds=(0.5, 1.0)).counts
+    assert result(0.5, clean=0.4, compromised=0.5, extras={"standard error": 0.03}).counts
+    assert not result(0.5, clean=0.4, compromised=0.5, extras={"standard error": 0.04}).counts  # by chance
     assert not result(0.5, clean=0.6, compromised=0.5).counts
     assert not result(None).counts
 
