@@ -87,7 +87,7 @@ def relative(
             # Unsafe: the change is 0 at first whatever the weight is, which PyTorch's own check takes for an error.
             parametrize.register_parametrization(module, name, _Relative(parameter.detach().clone(), sizes), unsafe=True)
             done.append((module, name))
-        yield [getattr(module.parametrizations, name).original for module, name in done]  # type: ignore[union-attr]
+        yield [getattr(module.parametrizations, name).original for module, name in done]
     finally:
         for module, name in done:
             parametrize.remove_parametrizations(module, name, leave_parametrized=True)

@@ -94,7 +94,8 @@ class Relearning(Audit):
         images, texts = ctx.images(test), ctx.texts(captions)
         before = mean_reciprocal_rank(images, texts, own)
         half = retrieval(ctx, test, ctx.reference("compromised")) / 2 if self.options.curve else None
-        fixed = (ctx.images(seen), ctx.texts(seen.render(None)))
+        alone = any(tower != "both" for tower in self.options.towers)
+        fixed = (ctx.images(seen), ctx.texts(seen.render(None))) if alone else (images, texts)  # the latter is not read
         extras: dict[str, float] = {"before": before}
         best = before
         needed: list[int] = [] if half is None or before < half else [0]
