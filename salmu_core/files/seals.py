@@ -12,7 +12,7 @@ import math
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from difflib import SequenceMatcher
 from pathlib import Path
 from typing import IO, Any
@@ -186,12 +186,13 @@ def sealed_json(content: Mapping[str, Any]) -> dict[str, Any]:
     return {**plain, SEAL: json_checksum(plain)}
 
 
-def read_json(path: Path, largest: int = LARGEST_JSON, *, finite: bool = True) -> Any:
+def read_json(path: Path, largest: int = LARGEST_JSON, *, finite: bool = True, sealed_with: Collection[str] = ()) -> Any:
     """The JSON value in a file that anybody may have put there; a checksum that it holds is compared and taken out.
 
     Args:
         largest: bytes, beyond which nothing is read.
         finite: refuse Python's NaN and Infinity, which JSON does not know.
+        sealed_with: names that salmu 0.1 did not write: an object with one of them has a checksum, or lost it.
 
     Raises:
         FileNotFoundError: it is not there.
@@ -208,10 +209,10 @@ def read_json(path: Path, largest: int = LARGEST_JSON, *, finite: bool = True) -
             raise DamagedFile(f"'{path}' cannot be read: {error.strerror or error}.") from error
         except UnicodeDecodeError as error:
             raise DamagedFile(f"'{path}' is not UTF-8: {error}.") from error
-    return parse_json(text, str(path), finite=finite)
+    return parse_json(text, str(path), finite=finite, sealed_with=sealed_with)
 
 
-def parse_json(text: str, named: str, *, finite: bool = True) -> Any:
+def parse_json(text: str, named: str, *, finite: bool = True, sealed_with: Collection[str] = ()) -> Any:
     """`read_json` of a text.
 
     Args:
@@ -234,6 +235,8 @@ def parse_json(text: str, named: str, *, finite: bool = True) -> Any:
         found = content.pop(SEAL, None)
         if found is None:
             _refuse_damaged_name(content, named)
+            if not content.keys().isdisjoint(sealed_with):
+                raise DamagedFile(f"'{named}' was changed after it was written: its checksum is gone.")
         elif found != json_checksum(content):
             raise DamagedFile(f"'{named}' was changed after it was written: its content does not agree with its checksum.")
     return content

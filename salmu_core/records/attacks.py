@@ -120,7 +120,7 @@ def attacks_of(fingerprint: Mapping[str, str], folder: Path, data: str = "") -> 
     if not path.is_file():
         return Attacked()
     try:
-        content = read_json(path)
+        content = read_json(path, sealed_with={"data_fingerprint"})
         results = tuple(AuditResult(**item) for item in content["audits"])
     except DamagedFile as error:
         return Attacked(problem=f"Attacks cannot be read and are left out: {error.message}")

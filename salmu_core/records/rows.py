@@ -95,8 +95,10 @@ def _arrays(record: RunRecord, folder: Path | None) -> Mapping[str, np.ndarray]:
     from safetensors.numpy import load_file
 
     try:
-        check_tensors(path)
-        return load_file(path)
+        check_tensors(path)  # first of all: it does not wait for pipes
+        arrays = load_file(path)
+        check_tensors(path, required=any(name.endswith(f"/{CLUSTER}") for name in arrays))  # 0.1 wrote none of both
+        return arrays
     except (DamagedFile, SafetensorError, OSError, KeyError, TypeError) as error:  # a number type that NumPy lacks
         said = error.message if isinstance(error, DamagedFile) else f"'{path}' cannot be read: {error}."
         raise BadRecord(said, _AGAIN) from error

@@ -71,7 +71,7 @@ def read_record(path: str | Path) -> RunRecord:
     path = Path(path)
     path = path / RECORD_FILE if path.is_dir() and path.name != RECORD_FILE else path
     try:
-        content = read_json(path)
+        content = read_json(path, sealed_with={"broken", "columns", "undeclared", "warnings"})
     except FileNotFoundError:
         raise BadRecord(f"There is no record at '{path}'.", "Give a run directory or a record.json.") from None
     except DamagedFile as error:

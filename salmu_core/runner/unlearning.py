@@ -63,7 +63,7 @@ def read_object(path: Path) -> dict[str, Any]:
         OutputError: it is something else, or damaged.
     """
     try:
-        content = read_json(path)
+        content = read_json(path, sealed_with={"run"})
         if not isinstance(content, dict):
             raise DamagedFile(f"'{path}' is not a JSON object.")
     except (DamagedFile, OSError) as error:

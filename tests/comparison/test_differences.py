@@ -4,9 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
-from records import CLEAN, COMPROMISED, record, references
+from records import CLEAN, COMPROMISED, record, references, write_rows
 from salmu_core.comparison.compare import compare_records
 from salmu_core.errors import BadRecord
 
@@ -141,7 +140,7 @@ def _with_rows(folder: Path, records, people):
         for name in METRICS:
             arrays[f"{name}/rows"] = r.scores[name].value + people[name]
             arrays[f"{name}/cluster"] = np.arange(len(people[name]))
-        save_file(arrays, place / "rows.safetensors")
+        write_rows(place, arrays)
         folders.append(place)
         kept.append(r.model_copy(update={"rows_file": "rows.safetensors"}))
     return kept, folders
@@ -174,7 +173,7 @@ def test_people_whom_methods_treat_differently_widen_the_interval(tmp_path):
             arrays = {f"{name}/rows": np.full(12, r.scores[name].value) for name in METRICS}
             arrays["RetFail/rows"] = arrays["RetFail/rows"] + own - own.mean()
             arrays |= {f"{name}/cluster": np.arange(12) for name in METRICS}
-            save_file(arrays, place / "rows.safetensors")
+            write_rows(place, arrays)
     wide = compare_records(records, folders).between("a", "b")
     assert wide.identity_high - wide.identity_low > 10 * (narrow.identity_high - narrow.identity_low)
     assert wide.high - wide.low > 1.1 * (narrow.high - narrow.low)

@@ -5,9 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.console import Console
-from safetensors.numpy import save_file
 
-from records import COMPROMISED, record, references
+from records import COMPROMISED, record, references, write_rows
 from salmu_core.comparison.compare import compare_records
 from salmu_core.comparison.selection import broken
 from salmu_core.comparison.steady import is_deterministic, same_rows
@@ -105,7 +104,7 @@ def _with_people(folder: Path, records, scale: float):
         own = rng.normal(scale=scale, size=40)
         arrays = {f"{name}/rows": score.value + own - own.mean() for name, score in one.scores.items()}
         arrays |= {f"{name}/cluster": np.arange(40) for name in one.scores}
-        save_file(arrays, place / "rows.safetensors")
+        write_rows(place, arrays)
         folders.append(place)
         kept.append(one.model_copy(update={"rows_file": "rows.safetensors"}))
     return kept, folders

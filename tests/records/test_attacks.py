@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 
 import pytest
 
@@ -13,7 +14,8 @@ from salmu_core.comparison.explain import explain
 from salmu_core.comparison.leaderboard import VERDICTS
 from salmu_core.comparison.selection import select
 from salmu_core.comparison.verdict import RANKED, Verdict, recovered_words, with_attacks
-from salmu_core.records.attacks import Attacked, AuditResult, recovery, write_attacks
+from salmu_core.files.seals import SEAL
+from salmu_core.records.attacks import Attacked, AuditResult, read_attacks, recovery, write_attacks
 from salmu_core.report.charts import stays_forgotten, stays_forgotten_table
 from salmu_core.report.formats import render_csv
 from salmu_core.report.markdown import render_markdown
@@ -39,6 +41,17 @@ def compared(tmp_path, attacks, values=FORGOTTEN):
             if of_seed is not None:
                 write_attacks(folders[-1], records[-1].provenance.model_fingerprint, of_seed, {})
     return compare_records(records, folders)
+
+
+def test_attacks_whose_checksum_was_taken_out_are_left_out_unless_salmu_0_1_wrote_them(tmp_path):
+    made = record("m", COMPROMISED)
+    fingerprint, data = made.provenance.model_fingerprint, made.provenance.data_fingerprint
+    for about, counts in (({}, 1), ({"data_fingerprint": data}, 0)):
+        path = write_attacks(tmp_path, fingerprint, [found("values", 0.1)], about)
+        assert len(read_attacks(made, tmp_path).results) == 1
+        path.write_text(json.dumps({name: value for name, value in json.loads(path.read_text()).items() if name != SEAL}))
+        assert len(read_attacks(made, tmp_path).results) == counts
+    assert "checksum is gone" in read_attacks(made, tmp_path).problem
 
 
 def row_of(comparison, title):

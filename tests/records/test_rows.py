@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from records import COMPROMISED, record, scores
+from records import COMPROMISED, record, scores, write_rows
 from salmu_core.errors import BadRecord
 from salmu_core.files.writing import write_tensors
 from salmu_core.records.rows import check_rows, cluster_sums, read_cluster_sums, resampled_scores
@@ -20,7 +20,7 @@ def test_rows_are_summed_by_cluster_and_lone_rows_stand_for_themselves(tmp_path)
         "RetFail/rows": np.array([1.0, 2.0, 4.0]), "RetFail/cluster": np.array([7, 3, 7]),
         "GenKnow/rows": np.array([0.0, 1.0]),
     }  # fmt: skip
-    save_file(arrays, tmp_path / "rows.safetensors")
+    write_rows(tmp_path, arrays)
     found = read_cluster_sums(record("m", COMPROMISED, rows_file="rows.safetensors"), tmp_path)
     assert found.keys() == {"RetFail", "GenKnow"}
     assert found["RetFail"].label.tolist() == [3, 7]
@@ -37,6 +37,12 @@ def test_a_sidecar_that_is_missing_or_old_has_no_clusters(content, tmp_path):
     assert read_cluster_sums(record("m", COMPROMISED, rows_file=path.name), tmp_path) == {}
     assert read_cluster_sums(record("m", COMPROMISED), tmp_path) == {}
     assert read_cluster_sums(record("m", COMPROMISED, rows_file=path.name), None) == {}
+
+
+def test_clusters_without_a_checksum_were_changed_since_they_were_written(tmp_path):
+    save_file({"RetFail/rows": np.ones(2), "RetFail/cluster": np.arange(2)}, tmp_path / "rows.safetensors")
+    with pytest.raises(BadRecord, match=r"rows\.safetensors' holds no checksum"):
+        check_rows(record("m", COMPROMISED, rows_file="rows.safetensors"), tmp_path)
 
 
 def test_a_damaged_sidecar_is_an_error_and_does_not_count_as_missing(tmp_path):

@@ -156,17 +156,19 @@ def test_random_faults_change_nothing_silently(base, tmp_path):
             shutil.rmtree(tmp_path)
 
 
-def test_a_comparison_goes_on_and_its_notes_name_the_culprit(base, tmp_path):
+def test_a_comparison_goes_on_and_its_notes_name_the_culprit(base, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # what is written to a relative folder stays there, wherever a method goes
     plugins = toy_plugins(faulty(FAULTS["global hook"][0], FAULTS["folder"][0]))
     result = compare(
         ["ascent", "faulty", "weight-edit"],
         benchmark="toy",
-        out=tmp_path / "out",
+        out="out",
         settings=base[0],
         plugins=plugins,
         audits="none",
     )
     assert [record.status for record in result.records] == ["ok"] * 5
+    assert sum((folder / "record.json").is_file() for folder in (tmp_path / "out" / "runs").iterdir()) == 5
     notes = [note for note in result.comparison.notes if "The method faulty" in note]
     assert len(notes) == 2
     assert "working directory" in " ".join(notes)

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+from safetensors.numpy import save_file
+
+from salmu_core.files.seals import BLANK, SEAL, seal_tensors
 from salmu_core.records.schema import Cost, Package, Provenance, PublishedResult, RunRecord, RunSpec, ScoreRecord
 
 #: metric -> target, aspect, primary, chance: the ten of SALMUBench in short.
@@ -74,3 +79,9 @@ def references() -> list[RunRecord]:
         record("none", CLEAN, kind="reference", start="clean", options={}, weight_change=0.0),
         record("none", COMPROMISED, kind="reference", options={}, weight_change=0.0),
     ]
+
+
+def write_rows(folder: Path, arrays: dict[str, np.ndarray]) -> None:
+    """`rows.safetensors`, as a run leaves it."""
+    save_file(arrays, path := folder / "rows.safetensors", metadata={SEAL: BLANK})
+    seal_tensors(path)

@@ -131,7 +131,7 @@ class Mini(SnapshotBenchmark):
             BadData: one is not. It is not built again by itself: other versions of libraries may give another pair.
         """
         try:
-            check_folder(self.folder, read_json(self.folder / READY).get("files", {}))
+            check_folder(self.folder, read_json(self.folder / READY, sealed_with={"files"}).get("files", {}))
         except (DamagedFile, OSError, AttributeError) as error:
             options = f"--bench-set size={self.options.size} --bench-set seed={self.options.seed}"
             raise BadData(

@@ -117,7 +117,7 @@ def read_submission(folder: Path) -> Submission:
     """
     path = folder / SUBMISSION_FILE
     try:
-        content = read_json(path)
+        content = read_json(path, sealed_with={"runs"})
     except FileNotFoundError:
         raise BadRecord(f"There is no {SUBMISSION_FILE} in '{folder}'.", "`salmu submit` makes one.") from None
     except DamagedFile as error:
