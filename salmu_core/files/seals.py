@@ -6,6 +6,7 @@ careless edits. They are not signatures: whoever wants to deceive can make a new
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import math
@@ -25,7 +26,6 @@ from salmu_core.errors import DamagedFile
 SEAL = "xxh3_128"
 BLANK = "0" * 32  # what stands in its place while it is computed
 LARGEST_JSON = 64_000_000  # bytes; a record has thousands
-_BLOCK = 1 << 22
 _LARGEST_HEADER = 100_000_000  # as in safetensors itself
 _DEEPEST = 200  # lists and objects within each other
 
@@ -33,7 +33,7 @@ _DEEPEST = 200  # lists and objects within each other
 # ------------------------------------------------------------------ any file
 
 
-def open_regular(path: Path) -> IO[bytes]:
+def open_regular(path: Path) -> io.BufferedReader:
     """Open a file for reading, and nothing else: a pipe would wait for a writer, a device has no end.
 
     Raises:
@@ -58,15 +58,13 @@ def file_checksum(path: Path) -> str:
     Raises:
         DamagedFile: it is not there, or cannot be read.
     """
-    digest = xxhash.xxh3_128()
     try:
         with open_regular(path) as file:
-            _feed(digest, file)
+            return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
     except FileNotFoundError:
         raise DamagedFile(f"'{path}' is not there.") from None
     except OSError as error:
         raise DamagedFile(f"'{path}' cannot be read: {error.strerror or error}.") from error
-    return digest.hexdigest()
 
 
 def folder_checksums(folder: Path) -> dict[str, str]:
@@ -86,11 +84,6 @@ def check_folder(folder: Path, checksums: Mapping[str, str]) -> None:
             raise DamagedFile(f"'{folder / name}' is damaged: its content does not agree with its checksum.")
 
 
-def _feed(digest: xxhash.xxh3_128, file: IO[bytes]) -> None:
-    while block := file.read(_BLOCK):
-        digest.update(block)
-
-
 # ------------------------------------------------------------------ safetensors
 
 
@@ -104,8 +97,7 @@ def seal_tensors(path: Path) -> None:
         place = _place_of_seal(header)
         assert place is not None, "written without a place for the checksum"
         file.seek(0)
-        digest = xxhash.xxh3_128()
-        _feed(digest, file)
+        digest = hashlib.file_digest(file, xxhash.xxh3_128)
         file.seek(8 + place)
         file.write(digest.hexdigest().encode())
 
@@ -128,7 +120,7 @@ def check_tensors(path: Path, *, required: bool = False) -> None:
             found = header[place : place + len(BLANK)].decode()
             digest = xxhash.xxh3_128(len(header).to_bytes(8, "little"))
             digest.update(header[:place] + BLANK.encode() + header[place + len(BLANK) :])
-            _feed(digest, file)
+            hashlib.file_digest(file, lambda: digest)
     except FileNotFoundError:
         raise DamagedFile(f"'{path}' is not there.") from None
     except OSError as error:
