@@ -47,6 +47,7 @@ PAGE = RESULTS.parent / "head_to_head.md"
 PICTURE = Path(__file__).parents[3] / "docs" / "images" / "head-to-head.png"
 METRICS = ("RetFail", "AssocStr", "ACS", "IdZSC", "CoreAssoc", "GenKnow", "InterIdSim", "IntraIdSim", "VisIdInt", "FragSim")
 HOLDOUTS = ("InterIdSim", "IntraIdSim")
+PAPERS_BUDGET = 5.0
 NEAR = 0.05  # gaps that count as equal
 Point = tuple[float, float, float]
 
@@ -171,15 +172,17 @@ def results(folder: Path = RESULTS) -> Results:
 
 
 def finished_everywhere(runs: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[Mapping[str, Any]]]:
-    """Runs of each instance without those of a budget and seed that some method has yet to do there: methods are compared on the
-    same runs, also while the matrix grows."""
-    methods = {run["method"] for own in runs for run in own}
+    """Runs of each instance without those of a budget and seed that some method of this budget has yet to do there: methods are
+    compared on the same runs, also while the matrix grows."""
+    methods: dict[float, set[str]] = {}
+    for run in (run for own in runs for run in own):
+        methods.setdefault(run["budget"], set()).add(run["method"])
     done: list[list[Mapping[str, Any]]] = []
     for own in runs:
         through: dict[tuple[float, int], set[str]] = {}
         for run in own:
             through.setdefault((run["budget"], run["seed"]), set()).add(run["method"])
-        done.append([run for run in own if through[run["budget"], run["seed"]] == methods])
+        done.append([run for run in own if through[run["budget"], run["seed"]] == methods[run["budget"]]])
     return done
 
 
@@ -200,6 +203,14 @@ def extent(stored: Sequence[Mapping[str, Any]], budget: float) -> str:
         return f"{len(pairs)} runs a method"
     listed = ", ".join(f"instance {instance} with training seed {seed}" for instance, seed in sorted(pairs))
     return f"{len(pairs)} of {len(every)} runs a method so far: {listed}"
+
+
+def which_methods(summaries: Sequence[Summary], budget: float) -> str:
+    """A sentence where a budget has fewer methods than others."""
+    own, every = {s.method for s in summaries if s.budget == budget}, {s.method for s in summaries}
+    if own == every:
+        return ""
+    return f"{len(own)} of {len(every)} methods: those whose options were searched at this budget, and the control that is named in the README.\n"
 
 
 def command_of(stored: Sequence[Mapping[str, Any]], budgets: Sequence[float]) -> str:
@@ -231,6 +242,7 @@ def page(folder: Path = RESULTS) -> str:
     for budget in budgets:
         parts += [
             f"## Budget {budget:g}x ({extent(stored, budget)})\n",
+            which_methods(summaries, budget),
             leaderboard(summaries, references(stored, budget), budget, cells),
         ]
         points = points_of(summaries, budget)
@@ -300,11 +312,23 @@ def readme() -> str:
     text = (
         f"`{command_of(found.stored, [budget])}`: budget {budget:g}x, {several} runs a method over instances and training seeds. Shown are"
         " the best three, the paper's baselines and a control; [all of them](benchmarks/mini/results/head_to_head.md).\n\n"
-        f"{table(header, rows)}\n"
+        f"{table(header, rows)}\n{at_the_papers_budget(found.summaries)}"
     )
     before, rest = README.read_text(encoding="utf-8").split(START)
     _, after = rest.split(END)
     return f"{before}{START}{text}{END}{after}"
+
+
+def at_the_papers_budget(summaries: Sequence[Summary]) -> str:
+    """A sentence about 5x, the budget of the paper's table: how many of its baselines come out here as there."""
+    rows = baseline_rows(summaries, PAPERS_BUDGET)
+    if not rows:
+        return ""
+    whole, part = (sum(row[4] == words for row in rows) for words in ("yes", "in part"))
+    return (
+        f"At {PAPERS_BUDGET:g}x, the budget of SALMUBench's table, {len(rows)} of its baselines were searched and run as well: {whole} get the paper's verdict in all"
+        f" of their runs, {part} in some ([table](benchmarks/mini/results/head_to_head.md#salmubenchs-findings)).\n\n"
+    )  # fmt: skip
 
 
 def ends(stored: Sequence[Mapping[str, Any]]) -> dict[str, Parts]:
