@@ -58,7 +58,7 @@ def carry_out(
     showing.check([metric.name for metric in make_metrics(plugins, how.metric_options, planned[0].resolved.benchmark)])
     if dry_run:
         return _show_plans(study, planned, how, plugins, as_json=showing.form == "json")
-    done = 0 if overwrite else sum(item.done for item in planned)
+    done, known = 0 if overwrite else sum(item.done for item in planned), len(plugins.problems)
     if process_index() == 0:
         render.show_problems(plugins.problems)
         render.err.print(f"{len(planned)} runs, {done} of them done before.", highlight=False)
@@ -73,6 +73,7 @@ def carry_out(
             result, problem = _launch(study, planned, how, plugins, wait=not no_wait, text=text)
     if process_index() != 0:
         return 0
+    render.show_problems(plugins.problems[known:])  # what observers did meanwhile
     if result is None:
         return 1 if problem else 0
     code = showing.show(result.comparison, result.files)

@@ -205,10 +205,7 @@ def read_json(path: Path, largest: int = LARGEST_JSON, *, finite: bool = True, s
 
 
 def parse_json(text: str, named: str, *, finite: bool = True, sealed_with: Collection[str] = ()) -> Any:
-    """`read_json` of a text.
-
-    Args:
-        named: what errors call it.
+    """`read_json` of a text, which its errors call `named`.
 
     Raises:
         DamagedFile: see `read_json`.

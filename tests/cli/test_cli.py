@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from salmu_core.cli import core_commands
 from salmu_core.cli.main import cli, main
 from salmu_core.records.store import read_record
-from toy_methods import toy_plugins
+from toy_methods import Hooks, toy_plugins
 
 
 def _salmu(*arguments: str):
@@ -67,12 +67,18 @@ def test_run_and_evaluate(tmp_path):
     assert (tmp_path / "scores.rows.safetensors").is_file()
 
 
-def test_compare_skips_what_is_done_and_report_reads_it_again(tmp_path, monkeypatch):
-    monkeypatch.setattr("salmu_core.plugins.loading.load_plugins", toy_plugins)
+def test_compare_skips_what_is_done_names_faulty_observers_and_report_reads_it_again(tmp_path, monkeypatch):
+    def loaded():
+        plugins = toy_plugins()
+        plugins.watch(Hooks(run_finished=lambda record: [][0]))
+        return plugins
+
+    monkeypatch.setattr("salmu_core.plugins.loading.load_plugins", loaded)
     folder = tmp_path / "all"
     arguments = ["compare", "weight-edit", "raises", "--benchmark", "toy", "--out", str(folder), "--cpu", "--workers", "1"]
     first = CliRunner().invoke(cli, [*arguments, "--json"], standalone_mode=False)
     assert [row["title"] for row in json.loads(first.stdout)["rows"]] == ["Clean", "Compromised", "weight-edit", "raises"]
+    assert first.stderr.count("IndexError") == 1
     assert first.return_value == 1  # one run failed, and the others went on
     again = _salmu(*arguments)
     assert "4 runs, 3 of them done before" in again.stderr
