@@ -46,9 +46,10 @@ def _carry_out(argv: list[str] | None) -> NoReturn:
     streams.prepare_streams()
     try:
         streams.check_arguments(sys.argv[1:] if argv is None else argv)
-        result: Any = cli.main(args=argv, prog_name="salmu", standalone_mode=False)
-        streams.flush_output()
-    except click.exceptions.Abort:
+        with streams.results_alone() if argv is None and "--json" in sys.argv else contextlib.nullcontext():
+            result: Any = cli.main(args=argv, prog_name="salmu", standalone_mode=False)
+            streams.flush_output()
+    except (click.exceptions.Abort, KeyboardInterrupt):
         click.echo("Stopped. Run the same command again to go on where it was.", err=True)
         sys.exit(130)
     except click.ClickException as error:
@@ -61,9 +62,6 @@ def _carry_out(argv: list[str] | None) -> NoReturn:
         if known is None:
             raise
         _fail(known)
-    except KeyboardInterrupt:
-        click.echo("Stopped. Run the same command again to go on where it was.", err=True)
-        sys.exit(130)
     finally:
         setup = sys.modules.get("salmu_core.runner.accelerate_setup")
         if setup is not None:

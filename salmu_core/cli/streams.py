@@ -5,11 +5,13 @@ from __future__ import annotations
 import codecs
 import contextlib
 import errno
+import io
 import os
 import sys
+import threading
 import unicodedata
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +110,27 @@ def flush_output() -> None:
         sys.exit(1)
     except OSError as error:
         raise OutputError(f"The output cannot be written: {error.strerror or error}.") from None
+
+
+class _Results(io.TextIOWrapper):
+    """Standard output of the command itself: what threads print goes where plugins print."""
+
+    def write(self, text: str, /) -> int:
+        return super().write(text) if threading.current_thread() is threading.main_thread() else sys.stderr.write(text)
+
+
+@contextlib.contextmanager
+def results_alone() -> Iterator[None]:
+    """Let nothing but results reach standard output until the process ends: plugins print in threads, at its end and past Python."""
+    before, number = sys.stdout, sys.stdout.fileno()
+    sys.stdout = _Results(open(os.dup(number), "wb"), encoding=before.encoding, errors="salmu-plain")  # noqa: SIM115
+    os.dup2(sys.stderr.fileno(), number)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+        sys.stdout = before
 
 
 def give_up_output() -> None:

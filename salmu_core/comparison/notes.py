@@ -11,6 +11,7 @@ from salmu_core.comparison.paired import OVERALL_NOISE
 from salmu_core.comparison.pairing import Instance, JudgedRun
 from salmu_core.comparison.ranks import section
 from salmu_core.comparison.verdict import RANKED
+from salmu_core.errors import some
 from salmu_core.records.schema import RunRecord
 
 #: A note names methods that encoded more captions than so many times the pairs of their budget: only runs of versions that did not
@@ -124,12 +125,7 @@ def fault_notes(records: Sequence[RunRecord]) -> list[str]:
             found.setdefault(f"The metric {name} failed: {why}.", []).append(title)
         for warning in record.warnings:
             found.setdefault(warning, []).append(title)
-    return [f"{sentence} ({_some(titles)})" for sentence, titles in found.items()]
-
-
-def _some(titles: Sequence[str]) -> str:
-    shown = list(dict.fromkeys(titles))
-    return ", ".join(shown[:3]) + (f" and {len(shown) - 3} more" if len(shown) > 3 else "")
+    return [f"{sentence} ({some(titles)})" for sentence, titles in found.items()]
 
 
 def undeclared_notes(ordered: Sequence[tuple[Row, Sequence[JudgedRun]]]) -> list[str]:

@@ -46,7 +46,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             yield temporary
             with temporary.open("rb") as written:
                 os.fsync(written.fileno())
-            temporary.chmod(0o666 & ~_umask())
+            temporary.chmod(0o666 & ~umask())
             temporary.replace(path)
         except OSError as error:
             raise OutputError(
@@ -276,7 +276,8 @@ def folder_bytes(folder: Path) -> int:
     return sum(stat.st_blocks * 512 if hasattr(stat, "st_blocks") else stat.st_size for stat in found)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
+def umask() -> int:
+    """The mode bits that new files do not get."""
+    mask = os.umask(0o022)
     os.umask(mask)
     return mask

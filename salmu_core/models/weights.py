@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from salmu_core.errors import BadCheckpoint, DamagedFile
+from salmu_core.errors import BadCheckpoint, DamagedFile, some
 from salmu_core.files.first_bytes import other_content
 from salmu_core.files.seals import file_checksum, read_json
 from salmu_core.files.writing import read_tensors
@@ -68,12 +68,12 @@ def weight_files(place: Path) -> tuple[Path, ...]:
     usual = [name for name in _USUAL if name in sets]
     if not usual and len(sets) > 1:
         raise BadCheckpoint(
-            f"'{place}' holds several files of weights: {_few(sorted(sets))}.",
+            f"'{place}' holds several files of weights: {some(sorted(sets))}.",
             "Name the one that is meant instead of the folder.",
         )
     chosen = usual[0] if usual else next(iter(sets))
     if len(sets) > 1:
-        rest = _few(sorted(set(sets) - {chosen}))
+        rest = some(sorted(set(sets) - {chosen}))
         warnings.warn(
             f"The weights in '{place}' are read from {chosen}, as open_clip does, and not from {rest}.", stacklevel=3
         )
@@ -108,7 +108,7 @@ def _check_all_there(folder: Path, shard: re.Match[str]) -> None:
     missing = [name for name in names if not (folder / name).exists()]
     if missing:
         raise BadCheckpoint(
-            f"'{folder}' holds a part of sharded weights only: {_few(missing)} not there.", "Fetch all of them."
+            f"'{folder}' holds a part of sharded weights only: {some(missing)} not there.", "Fetch all of them."
         )
 
 
@@ -121,7 +121,7 @@ def _shards_of_index(index: Path) -> tuple[Path, ...]:
     missing = [file.name for file in files if not file.exists()]
     if missing or not files:
         raise BadCheckpoint(
-            f"'{index}' names shards that are not there: {_few(missing) or 'it names none'}.", "Fetch all of them."
+            f"'{index}' names shards that are not there: {some(missing) or 'it names none'}.", "Fetch all of them."
         )
     return files
 
@@ -233,7 +233,7 @@ def _model_of(content: Any, source: Path) -> dict[str, Tensor]:
     if len(models) > 1:
         first = next(iter(models))
         raise BadCheckpoint(
-            f"'{source}' holds several sets of weights: {_few(list(models))}.",
+            f"'{source}' holds several sets of weights: {some(list(models))}.",
             f"Keep the one that is meant, e.g. torch.save(torch.load('{source.name}')['{first}'], 'weights.pt')",
         )
     return _unwrapped(next(iter(models.values())), source)
@@ -262,13 +262,13 @@ def _unwrapped(state: dict[str, Tensor], source: Path) -> dict[str, Tensor]:
     prefixes = sorted({name.rpartition("logit_scale")[0] for name in bare if _is_scale(name)})
     if len(prefixes) > 1:
         raise BadCheckpoint(
-            f"'{source}' holds several models: {_few([f'{prefix}*' for prefix in prefixes])}.", "Keep the one that is meant."
+            f"'{source}' holds several models: {some([f'{prefix}*' for prefix in prefixes])}.", "Keep the one that is meant."
         )
     prefix = prefixes[0] if prefixes else "module." if all(name.startswith("module.") for name in bare) else ""
     apart = sorted(name for name in bare if not name.startswith(prefix))
     if apart:
         raise BadCheckpoint(
-            f"'{source}' holds a model under '{prefix}' and beside it {_few(apart)}, which has no place in a CLIP model.",
+            f"'{source}' holds a model under '{prefix}' and beside it {some(apart)}, which has no place in a CLIP model.",
             "Keep the model alone.",
         )
     return {name.removeprefix(prefix): tensor for name, tensor in bare.items()}
@@ -320,13 +320,8 @@ def without_constants(
     return kept
 
 
-def _few(names: list[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
-
-
 def _said(content: Any) -> str:
     if not isinstance(content, Mapping):
         return f": it holds a {type(content).__name__}"
     odd = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
-    return f": {_few(odd)} {'is not a tensor' if len(odd) == 1 else 'are not tensors'}" if odd else ""
+    return f": {some(odd)} {'is not a tensor' if len(odd) == 1 else 'are not tensors'}" if odd else ""

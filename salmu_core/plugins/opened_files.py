@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any, Literal
 
 from salmu_core.benchmark import Benchmark
+from salmu_core.errors import some
 from salmu_core.files.writing import default_cache
 
 _What = Literal["opened", "written", "removed", "moved"]
@@ -114,17 +115,12 @@ class OpenedFiles:
         opened, written, removed = ({**self.found[what]} for what in ("opened", "written", "removed"))
         sentences = []
         if opened:
-            sentences.append(f"{who} opened files of the benchmark by itself: {_some(opened)}. {why}")
+            sentences.append(f"{who} opened files of the benchmark by itself: {some(opened)}. {why}")
         if written:
-            sentences.append(f"{who} wrote {_some(written)} by itself; files of the cache among them are deleted.")
+            sentences.append(f"{who} wrote {some(written)} by itself; files of the cache among them are deleted.")
         if removed:
-            sentences.append(f"{who} removed {_some(removed)} by itself; files of the cache among them are made again.")
+            sentences.append(f"{who} removed {some(removed)} by itself; files of the cache among them are made again.")
         return sentences
-
-
-def _some(names: Mapping[str, str]) -> str:
-    shown = list(names)
-    return ", ".join(shown[:3]) + (f" and {len(shown) - 3} more" if len(shown) > 3 else "")
 
 
 _watching: list[OpenedFiles] = []

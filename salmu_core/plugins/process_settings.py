@@ -21,6 +21,8 @@ from PIL import Image, ImageFile
 from torch.nn.modules import module
 from torch.optim import optimizer
 
+from salmu_core.files.writing import umask
+
 resource: Any = importlib.import_module("resource") if os.name == "posix" else None
 #: Environment variables that libraries set when they are first imported: taken back without a word.
 OF_LIBRARIES = ("KMP_", "TORCHINDUCTOR_", "TRITON_", "QT_", "TF_", "CUDA_MODULE_LOADING", "PYTORCH_NVML")
@@ -199,7 +201,7 @@ def _settings() -> Iterator[Setting]:
     yield Setting("an alarm that is set", _alarms, _stop_alarms, shown=False)
     yield Setting("warnings that are turned into errors", _error_filters, _drop_error_filters, shown=False)
     yield Setting("logging", _logging, _write_logging, shown=False)
-    yield Setting("the mode of new files", _umask, os.umask)
+    yield Setting("the mode of new files", umask, os.umask)
     yield Setting("sys.settrace", sys.gettrace, sys.settrace, shown=False)
     yield Setting("sys.setprofile", sys.getprofile, sys.setprofile, shown=False)
     yield Setting("the recursion limit", sys.getrecursionlimit, sys.setrecursionlimit)
@@ -223,12 +225,6 @@ def _write_logging(before: tuple[int, int, list[Any], list[Any]]) -> None:
     logging.disable(before[0])
     logging.root.setLevel(before[1])
     logging.root.handlers[:], logging.root.filters[:] = before[2], before[3]
-
-
-def _umask() -> int:
-    mode = os.umask(0o022)
-    os.umask(mode)
-    return mode
 
 
 def _flushes_denormal() -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from salmu_core.errors import some
 from salmu_core.plugins.code_state import CodeState
 from salmu_core.plugins.process_settings import OF_LIBRARIES, SETTINGS, UNREADABLE, Setting
 
@@ -44,8 +45,7 @@ class ProcessState:
         ]
         found = self._code.put_back(own) if self._code is not None else []
         if found:
-            more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-            sentences.append(f"replaced code of others: {', '.join(found[:3])}{more}")
+            sentences.append(f"replaced code of others: {some(found)}")
         _put_randomness_back(self._randomness)
         return sentences
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import json
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 from jaxtyping import Float32, Int8
@@ -162,8 +162,7 @@ def read_exhibits(path: Path) -> Exhibits | None:
     Raises:
         BadRecord: the file is damaged, of a newer version or far too large.
     """
-    content = _read(path)
-    return None if content is None else _parse(Exhibits, path, content)
+    return _read(Exhibits, path)
 
 
 def read_scene(path: Path) -> Scene | None:
@@ -172,24 +171,18 @@ def read_scene(path: Path) -> Scene | None:
     Raises:
         BadRecord: the file is damaged, of a newer version or far too large.
     """
-    content = _read(path)
-    return None if content is None else _parse(Scene, path, content)
+    return _read(Scene, path)
 
 
-def _read(path: Path) -> Any:
-    try:
-        return read_json(path, 10 * LIMIT_BYTES)  # salmu writes none that large; it would make the page unusable
+def _read(kind: type[_Kind], path: Path) -> _Kind | None:
+    try:  # salmu writes none that large; it would make the page unusable
+        content = kind.model_validate(read_json(path, 10 * LIMIT_BYTES))
     except FileNotFoundError:
         return None
     except DamagedFile as error:
         raise BadRecord(
             f"{error.message} It is left out of the report.", "Run the run again, or delete the file."
         ) from error
-
-
-def _parse(kind: type[_Kind], path: Path, found: Any) -> _Kind:
-    try:
-        content = kind.model_validate(found)
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"])

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from salmu_core.errors import PluginFailure
+from salmu_core.errors import PluginFailure, some
 from salmu_core.models.dual_encoder import DualEncoder
 from salmu_core.models.processor import forget_tokenizers
 
@@ -75,7 +75,7 @@ class Handed:
         hooks = {name: count for name, count in _hooks(self._model).items() if count > self._hooks.get(name, 0)}
         if hooks:
             found.append(
-                f"{who} left hooks on {_some(hooks)}. They are not part of the weights, so they are neither saved nor scored."
+                f"{who} left hooks on {some(hooks)}. They are not part of the weights, so they are neither saved nor scored."
             )
         replaced = {
             f"{name}.{attribute}".lstrip("."): None
@@ -85,7 +85,7 @@ class Handed:
         }
         if replaced:
             found.append(
-                f"{who} replaced {_some(replaced)}. That is not part of the weights, so it is neither saved nor scored."
+                f"{who} replaced {some(replaced)}. That is not part of the weights, so it is neither saved nor scored."
             )
         if self._model.processor is not self._processor or not _equal(_processed(self._model.processor), self._processed):
             forget_tokenizers()
@@ -128,8 +128,3 @@ def _equal(first: tuple[Tensor, ...] | None, second: tuple[Tensor, ...] | None) 
     if first is None or second is None:
         return first is second
     return all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
-
-
-def _some(names: Mapping[str, Any]) -> str:
-    shown = list(names)
-    return ", ".join(shown[:3]) + (f" and {len(shown) - 3} more" if len(shown) > 3 else "")

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import subprocess
 import sys
 import warnings
 
@@ -158,3 +159,37 @@ def test_a_warning_is_a_sentence_and_those_of_others_name_their_line(capsys):
     ours, others = capsys.readouterr().err.splitlines()
     assert ours == "warning: It is so."
     assert others == "/x/torch/nn.py:3: UserWarning: It is not."
+
+
+NOISY_COMMAND = """
+import atexit, ctypes, os, sys, threading
+from salmu_core.cli import main, render
+
+def noise(where):
+    print("noise of", where)
+    print("noise past sys.stdout of", where, file=sys.__stdout__, flush=True)
+    os.write(1, f"noise past Python's streams of {where}\\n".encode())
+    os.system(f"echo noise of a child of {where}")
+    ctypes.CDLL(None).puts(f"noise in C of {where}".encode())
+    ctypes.CDLL(None).fflush(None)
+
+def command(**settings):
+    for part in ("first", "last"):
+        thread = threading.Thread(target=noise, args=["a thread"])
+        thread.start()
+        thread.join()
+        if part == "first":
+            render.print_json(["results"])
+    atexit.register(noise, "the end")
+
+main.cli.main = command
+sys.argv = ["salmu", "list-methods", "--json"]
+main.main()
+"""
+
+
+def test_nothing_joins_the_json_whichever_way_it_is_printed():
+    """In a process of its own, which ends."""
+    done = subprocess.run([sys.executable, "-c", NOISY_COMMAND], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == ["results"]
+    assert done.stderr.count("noise") == 15

@@ -21,7 +21,7 @@ from packaging.version import Version
 from salmu_core import __all__ as public_names
 from salmu_core import __version__
 from salmu_core.errors import BadOptions, OutputError
-from salmu_core.files.writing import write_text
+from salmu_core.files.writing import umask, write_text
 from salmu_core.method import FitOptions
 from salmu_core.options import describe_options
 from salmu_core.plugins.commands import COMMAND_GROUP, Commands
@@ -130,7 +130,7 @@ def new_plugin(
             made = Path(place) / "package"
             for path, text in content.items():
                 write_text(made / path, text)
-            made.chmod(0o777 & ~_umask())
+            made.chmod(0o777 & ~umask())
             os.replace(made, folder)
     except OSError as error:
         raise OutputError(
@@ -202,9 +202,3 @@ def _templates(folder: Traversable, prefix: str = "") -> dict[str, str]:
         elif name.endswith(".j2"):
             found[prefix + name.removesuffix(".j2")] = item.read_text(encoding="utf-8")
     return found
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
