@@ -10,12 +10,6 @@ import difflib
 from collections.abc import Iterable
 
 
-def some(names: Iterable[str]) -> str:
-    """The first three of several names, each once, and how many more there are."""
-    shown = list(dict.fromkeys(names))
-    return ", ".join(shown[:3]) + (f" and {len(shown) - 3} more" if len(shown) > 3 else "")
-
-
 class SalmuError(Exception):
     """Something the user can act on.
 

@@ -34,7 +34,8 @@ def into_ball(rows: Float[Tensor, "rows dim"], longest: float) -> Float[Tensor, 
     """Embeddings in the Poincare ball of curvature -1: cut to a length, then `tanh(|v|) v / |v|`, the exponential map at 0."""
     lengths = rows.norm(dim=1, keepdim=True).clamp(min=1e-12)
     cut = lengths.clamp(max=longest)
-    return torch.tanh(cut) * rows / lengths
+    moved: Tensor = torch.tanh(cut) * rows / lengths
+    return moved
 
 
 def busemann(points: Float[Tensor, "rows dim"], ideal: Float[Tensor, "prototypes dim"]) -> Float[Tensor, "rows prototypes"]:

@@ -16,6 +16,7 @@ from salmu_core import (
     OneOf,
     Options,
     Pairs,
+    Role,
     SalmuError,
     UnlearnContext,
     UnlearningMethod,
@@ -38,7 +39,8 @@ def covariance(
 def top_directions(symmetric: Float[Tensor, "dim dim"], rank: int) -> Float[Tensor, "dim rank"]:
     """Orthonormal eigenvectors of the `rank` largest eigenvalues, as columns, the largest first."""
     _, vectors = torch.linalg.eigh(symmetric)
-    return vectors.flip(dims=(1,))[:, :rank]
+    largest: Tensor = vectors.flip(dims=(1,))[:, :rank]
+    return largest
 
 
 def without(symmetric: Float[Tensor, "dim dim"], basis: Float[Tensor, "dim kept"]) -> Float[Tensor, "dim dim"]:
@@ -65,8 +67,8 @@ class Projection:
         outputs_first: it is a layer's weight.
     """
 
-    matrix: nn.Parameter
-    bias: nn.Parameter | None = None
+    matrix: Tensor
+    bias: Tensor | None = None
     outputs_first: bool = False
 
     @torch.no_grad()
@@ -129,7 +131,7 @@ class CaptionNullSpace(UnlearningMethod):
     summary = "Project the main directions of forget captions out of the final projection of an encoder."
     family = "closed form"
     paper = "https://arxiv.org/abs/2512.14137"
-    data = ("forget",)
+    data: tuple[Role, ...] = ("forget",)
     fewest_rows = 2
     search = {"rank": OneOf((1, 2, 4, 8, 16, 32)), "alpha": Between(0.1, 1, log=False)}
     Options = NullSpaceOptions

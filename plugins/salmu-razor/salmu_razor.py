@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -63,7 +63,8 @@ def ratio_score(
     if size == 0:
         return math.inf
     cosine = product(forget, retain) / (pressure * kept) if kept else 0.0
-    return pressure / size * max(0.0, 1 - cosine) ** alpha
+    score: float = pressure / size * max(0.0, 1 - cosine) ** alpha
+    return score
 
 
 def relative_drift(now: Sequence[Float[Tensor, ...]], start: Sequence[Float[Tensor, ...]]) -> Float[Tensor, ""]:
@@ -122,9 +123,10 @@ class Razor(UnlearningMethod):
         options = self.options
         matrices = {name: p for name, p in ctx.parameters(options.tower).items() if p.ndim > 1 and "embedding" not in name}
         # Each over a quarter of what is left of the budget, at most.
+        measured: dict[Role, Callable[[DualEncoder, Pairs], Tensor]] = {"forget": forget_loss, "retain": pairs_loss}
         forget, retain = (
             ctx.mean_gradients(loss, split, options.batch_size, params=matrices, rows=ctx.affordable_rows(split, parts=4))
-            for split, loss in (("forget", forget_loss), ("retain", pairs_loss))
+            for split, loss in measured.items()
         )
         ranked = ranked_layers(matrices, forget, retain, options.alpha)
         rows, steps = self._plan(ctx)

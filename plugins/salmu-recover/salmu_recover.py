@@ -133,8 +133,8 @@ class Recover(UnlearningMethod):
             self._multiplier = next_multiplier(self._multiplier, self._excess, options.mu, options.slack)
 
         ctx.fit(loss, options, params=params.values(), splits=("forget",), after_step=settle)
-        left = float(squared_distance([parameter.detach() for parameter in params.values()], list(start.values())))
-        ctx.log(target=target, multiplier=self._multiplier, way_left=(left / way) ** 0.5)
+        apart = float(squared_distance([parameter.detach() for parameter in params.values()], list(start.values())))
+        ctx.log(target=target, multiplier=self._multiplier, way_left=(apart / way) ** 0.5)
 
     def planned_steps(self, rows: Mapping[Role, int], meter: SampleMeter, make_method: MakeMethod) -> int | None:
         """Those of both stages, at most."""

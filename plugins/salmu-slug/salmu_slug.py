@@ -157,9 +157,13 @@ class Slug(UnlearningMethod):
         params = {n: p for n, p in ctx.parameters(options.tower).items() if not any(part in n for part in LEFT_OUT)}
         watched = _Watched()
         # Each over half of what is left of the budget, at most.
+        measured: dict[Role, Callable[[DualEncoder, Pairs], Tensor]] = {
+            "forget": watched.forget_cosine,
+            "retain": pairs_loss,
+        }
         forget, retain = (
             ctx.mean_gradients(loss, split, options.batch_size, params=params, rows=ctx.affordable_rows(split, parts=2))
-            for split, loss in (("forget", watched.forget_cosine), ("retain", pairs_loss))
+            for split, loss in measured.items()
         )
         target = watched.unrelated(ctx) if options.target is None else options.target
         names = self.tensors_to_try(ctx, params, forget, retain)
@@ -195,7 +199,8 @@ class Slug(UnlearningMethod):
         """None: it takes no optimiser steps. Check that the budget holds one pair for each evaluation."""
         options = self.options
         evaluations = options.candidates * options.evaluations * (2 if options.tower == "both" else 1)
-        for split, fewest in (("forget", 1), ("retain", 2)):
+        least: dict[Role, int] = {"forget": 1, "retain": 2}
+        for split, fewest in least.items():
             left = meter.left(split)
             if left is not None and (left := left - min(rows[split], max(1, left // 2))) < fewest * evaluations:
                 raise too_few(split, left, evaluations)

@@ -122,9 +122,8 @@ class NegMerge(UnlearningMethod):
     def planned_steps(self, rows: Mapping[Role, int], meter: SampleMeter, make_method: MakeMethod) -> int | None:
         """Those of all fits together."""
         fits, size = self.options.vectors, meter.batch_sizes(self.options, rows)["forget"]
-        left = meter.left("forget")
-        shared = self.options.epochs is None and left is not None
-        each = max(1, left // size // fits) if shared else meter.steps(self.options, rows)
+        left, epochs = meter.left("forget"), self.options.epochs
+        each = max(1, left // size // fits) if epochs is None and left is not None else meter.steps(self.options, rows)
         meter.check("forget", fits * each * size)
         return int(fits * each)
 

@@ -29,12 +29,14 @@ _NAMES = ("text_projection", "text_projection.weight")
 
 def mean_distance(rows: Float[Tensor, "rows dim"], targets: Float[Tensor, "*rows dim"]) -> Float[Tensor, ""]:
     """`mean_i ||v_i - t_i||_2`, not squared: forgetting and preserving of Kravets & Namboodiri 2025 (TMLR). At 0 its gradient is 0."""
-    return torch.linalg.vector_norm(rows - targets, dim=1).mean()
+    distance: Tensor = torch.linalg.vector_norm(rows - targets, dim=1).mean()
+    return distance
 
 
 def matrix_distance(now: Float[Tensor, "*shape"], start: Float[Tensor, "*shape"]) -> Float[Tensor, ""]:
     """`||W - W_0||` over all entries. At 0 its gradient is 0."""
-    return torch.linalg.vector_norm(now - start)
+    distance: Tensor = torch.linalg.vector_norm(now - start)
+    return distance
 
 
 # ---------------------------------------------------------------- the method

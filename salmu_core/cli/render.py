@@ -15,8 +15,8 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from salmu_core.cli.streams import visible
 from salmu_core.errors import SalmuError
+from salmu_core.files.names import visible
 
 
 class _Shown(Console):

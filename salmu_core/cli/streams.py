@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from salmu_core.errors import BadOptions, OutputError, SalmuError
+from salmu_core.files.names import visible
 
 #: Signs of ours that have a plain counterpart; letters lose their accents and everything else becomes "?".
 _PLAIN = {
@@ -31,11 +32,6 @@ _PLAIN = {
     "→": "->",
     "≤": "<=",
     "≥": ">=",
-}
-#: Signs that steer a terminal or turn the order of writing; names of files and people come from outside.
-_STEERING: dict[int, int | str] = {
-    **{sign: 0x2400 + sign for sign in range(32) if chr(sign) not in "\n\t"},
-    **dict.fromkeys([*range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A)], "\ufffd"),
 }
 _STREAM = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
@@ -60,11 +56,6 @@ def _show_warning(
     text = f"warning: {message}\n" if ours else warnings.formatwarning(message, category, filename, lineno, line)
     with contextlib.suppress(OSError):
         (file or sys.stderr).write(visible(text))
-
-
-def visible(text: str, *, one_line: bool = False) -> str:
-    """Text with another sign for each that would steer a terminal, and for line breaks where they would forge a line."""
-    return (text.replace("\n", "\u240a") if one_line else text).translate(_STEERING)
 
 
 def check_arguments(arguments: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from salmu_core.comparison.paired import OVERALL_NOISE
 from salmu_core.comparison.pairing import Instance, JudgedRun
 from salmu_core.comparison.ranks import section
 from salmu_core.comparison.verdict import RANKED
-from salmu_core.errors import some
+from salmu_core.files.names import some
 from salmu_core.records.schema import RunRecord
 
 #: A note names methods that encoded more captions than so many times the pairs of their budget: only runs of versions that did not

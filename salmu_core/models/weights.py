@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from salmu_core.errors import BadCheckpoint, DamagedFile, some
+from salmu_core.errors import BadCheckpoint, DamagedFile
 from salmu_core.files.first_bytes import other_content
+from salmu_core.files.names import some
 from salmu_core.files.seals import file_checksum, read_json
 from salmu_core.files.writing import read_tensors
 

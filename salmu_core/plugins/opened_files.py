@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Any, Literal
 
 from salmu_core.benchmark import Benchmark
-from salmu_core.errors import some
+from salmu_core.files.names import some
 from salmu_core.files.writing import default_cache
 
 _What = Literal["opened", "written", "removed", "moved"]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from salmu_core.errors import some
+from salmu_core.files.names import some
 from salmu_core.plugins.code_state import CodeState
 from salmu_core.plugins.process_settings import OF_LIBRARIES, SETTINGS, UNREADABLE, Setting
 

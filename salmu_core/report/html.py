@@ -1,4 +1,4 @@
-"""How every HTML page of salmu is made: values from data and plugins are escaped, and a name that is not there is an error."""
+"""How every HTML page of salmu is made: values from data and plugins are escaped and turn no text, and a missing name is an error."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jinja2
+
+from salmu_core.files.names import visible
 
 
 def html_template(
@@ -22,6 +24,7 @@ def html_template(
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
+        finalize=lambda value: visible(value) if type(value) is str else value,  # what is markup was made here
     )
     environment.filters.update(filters)
     return environment.get_template(name)

@@ -21,6 +21,7 @@ from plotly.utils import PlotlyJSONEncoder
 from salmu_core.comparison.explain import ELSEWHERE, VERDICTS
 from salmu_core.comparison.leaderboard import Comparison
 from salmu_core.comparison.ranks import section
+from salmu_core.files.names import visible
 from salmu_core.files.writing import write_text
 from salmu_core.records.schema import RunRecord
 from salmu_core.report.beside_records import Evidence, gather
@@ -199,14 +200,8 @@ def _glance(comparison: Comparison) -> str:
 
 def _json(content: object) -> str:
     """JSON that can stand inside a script element whatever names it holds: no '<' survives, so no element can be closed."""
-    text = json.dumps(content, cls=PlotlyJSONEncoder, separators=(",", ":"))
-    return (
-        text.replace("<", "\\u003c")
-        .replace(">", "\\u003e")
-        .replace("&", "\\u0026")
-        .replace("\u2028", "\\u2028")
-        .replace("\u2029", "\\u2029")
-    )
+    text = visible(json.dumps(content, cls=PlotlyJSONEncoder, separators=(",", ":"), ensure_ascii=False))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 @cache

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from salmu_core.errors import RAISE_BUDGET, BadOptions, BudgetExceeded
 
 if TYPE_CHECKING:
     from salmu_core.method import FitOptions
+_Role = TypeVar("_Role", bound=str)
 
 
 #: Rows that each encoder may be given for each pair of the budget: student, teacher and another view of it. Without a limit
@@ -77,9 +78,9 @@ class SampleMeter:
         self.take(role, samples)
         self.seen = before
 
-    def batch_sizes(self, options: FitOptions, rows: Mapping[str, int]) -> dict[str, int]:
+    def batch_sizes(self, options: FitOptions, rows: Mapping[_Role, int]) -> dict[_Role, int]:
         """Rows of a batch per role: as asked for, or all there are, or all that may still be seen."""
-        sizes = {}
+        sizes: dict[_Role, int] = {}
         for role, count in rows.items():
             left = self.left(role)
             sizes[role] = max(1, min(options.batch_size, count, count if left is None else left))
@@ -88,10 +89,10 @@ class SampleMeter:
     def steps(
         self,
         options: FitOptions,
-        rows: Mapping[str, int],
+        rows: Mapping[_Role, int],
         *,
         asked: int | None = None,
-        reserved: Mapping[str, int] | None = None,
+        reserved: Mapping[_Role, int] | None = None,
     ) -> int:
         """Optimiser steps of a fit: those asked for, or the given epochs over the first role, or all that the budget holds; at least
         one. Counts nothing.

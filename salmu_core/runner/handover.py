@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from salmu_core.errors import PluginFailure, some
+from salmu_core.errors import PluginFailure
+from salmu_core.files.names import some
 from salmu_core.models.dual_encoder import DualEncoder
 from salmu_core.models.processor import forget_tokenizers
 

@@ -15,6 +15,7 @@ from salmu_core.cli import render, streams
 from salmu_core.cli.main import main
 from salmu_core.errors import BadData, BadOptions, OutputError
 from salmu_core.files.first_bytes import refuse_other_content
+from salmu_core.files.names import visible
 from salmu_core.files.writing import check_writable, default_cache, elsewhere, write_json
 
 
@@ -66,8 +67,8 @@ def test_json_and_names_in_sentences_hold_no_signs_that_steer(capsys):
     assert json.loads(text) == {"name": STEERING + "\n"}
     assert "\u202e" not in text
     assert "\x9b" not in text
-    assert streams.visible("a\nfact: b", one_line=True) == "a\u240afact: b"
-    assert streams.visible("שלום 张 é\u200e\n") == "שלום 张 é\u200e\n"
+    assert visible("a\nfact: b", one_line=True) == "a\u240afact: b"
+    assert visible("שלום 张 é\u200e\n") == "שלום 张 é\u200e\n"
 
 
 def test_long_names_do_not_push_the_other_columns_out(capsys):

@@ -22,7 +22,7 @@ from salmu_core.comparison.selection import first_rows
 from salmu_core.records.store import load_records
 from salmu_core.report.charts import front, trade_off, trade_off_table
 from salmu_core.report.markdown import render_markdown
-from salmu_core.report.report import Live, lying_beside, render_html, write_reports
+from salmu_core.report.report import Live, _json, lying_beside, render_html, write_reports
 from salmu_core.report.table import leaderboard_renderables
 from showings import write_results
 
@@ -267,3 +267,9 @@ def test_a_page_holds_what_lies_beside_the_best_runs(tmp_path, monkeypatch):
     found = lying_beside(compare_records(loaded.records), zip(loaded.records, loaded.files, strict=True))
     assert set(found.exhibits) == {"none-0-1.0-clean", "none-0-1.0", "good-0-1.0"}
     assert "The best 1 of 2 runs" in found.problems[-1]
+
+
+def test_no_name_in_the_data_of_a_page_turns_what_stands_beside_it_or_ends_the_script():
+    kept = _json({"\u202e</script>\u2028": ["\x1b", "张"]})
+    assert not {"\u202e", "\u2028", "\x1b", "<"} & set(kept)
+    assert json.loads(kept) == {"\ufffd</script>\ufffd": ["\x1b", "张"]}

@@ -111,7 +111,7 @@ def _sensitive(
 def _known_portraits(
     tables: Tables,
     split: str,
-    known: list[Persona],
+    known: Sequence[Persona],
     traits: dict[str, Traits],
     size: Size,
     seed: int,
@@ -133,7 +133,7 @@ def _known_portraits(
 def _strangers(
     tables: Tables,
     people: Sequence[Persona],
-    known: list[Persona],
+    known: Sequence[Persona],
     traits: dict[str, Traits],
     size: Size,
     seed: int,

@@ -19,6 +19,7 @@ from salmu_core.errors import BadData, BadOptions
 from salmu_core.files.seals import folder_checksums
 from salmu_core.files.writing import write_sealed_json
 from salmu_hub import fetching as hub
+from salmu_hub.repository import Repository
 from salmu_mini.shipped import contents, copy_parts
 
 #: What a repository holds: instance -> SHA-256 of its files, and the terms of all.
@@ -62,8 +63,8 @@ class Source:
     def __str__(self) -> str:
         return f"{self.name}@{self.commit}"
 
-    def _repository(self, *wanted: str) -> hub.Repository:
-        return hub.Repository("dataset", self.name, self.commit, wanted)
+    def _repository(self, *wanted: str) -> Repository:
+        return Repository("dataset", self.name, self.commit, wanted)
 
     @cached_property
     def index(self) -> Mapping[str, Any]:

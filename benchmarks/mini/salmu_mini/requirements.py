@@ -174,7 +174,8 @@ def frequencies(benchmark: Mini, model: DualEncoder) -> dict[str, float]:
     def used(split: str) -> np.ndarray:
         tokens = model.processor.tokenize(list(benchmark.split(split).texts or [])).numpy()
         size = int(model.config.model_cfg["text_cfg"]["vocab_size"])
-        return np.stack([np.isin(np.arange(size), row) for row in tokens]).mean(axis=0)
+        shares: np.ndarray = np.stack([np.isin(np.arange(size), row) for row in tokens]).mean(axis=0)
+        return shares
 
     forget, retain = used("forget"), used("retain")
     occurring = forget > 0

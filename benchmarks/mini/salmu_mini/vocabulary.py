@@ -27,9 +27,9 @@ _MORE = (
 
 def _texts() -> Iterable[str]:
     """Everything that captions are put together from."""
-    yield from (wording for wordings in captions.SENSITIVE.values() for wording in wordings)
-    for group in (captions.PORTRAITS, captions.WHO, captions.SINGLE, captions.SEVERAL, captions.PROMPTS, captions.TAILS):
-        yield from group
+    yield from (wording for several in captions.SENSITIVE.values() for wording in several)
+    for wordings in (captions.PORTRAITS, captions.WHO, captions.SINGLE, captions.SEVERAL, captions.PROMPTS, captions.TAILS):
+        yield from wordings
     for group in (
         words.COLOURS,
         words.SHAPES,
@@ -64,12 +64,12 @@ def tokenizer_files() -> dict[str, str]:
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
     ids = {token: number for number, token in enumerate(entries())}
-    made = Tokenizer(models.WordPiece(ids, unk_token=UNKNOWN, max_input_chars_per_word=64))  # type: ignore[call-arg]
-    made.normalizer = normalizers.Sequence([normalizers.NFKD(), normalizers.StripAccents(), normalizers.Lowercase()])  # type: ignore[assignment]
-    made.pre_tokenizer = pre_tokenizers.Sequence(  # type: ignore[assignment]
+    made = Tokenizer(models.WordPiece(ids, unk_token=UNKNOWN, max_input_chars_per_word=64))
+    made.normalizer = normalizers.Sequence([normalizers.NFKD(), normalizers.StripAccents(), normalizers.Lowercase()])
+    made.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Whitespace(), pre_tokenizers.Punctuation(), pre_tokenizers.Digits(individual_digits=True)]
     )
-    made.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
+    made.post_processor = processors.TemplateProcessing(
         single=f"{START} $A {END}", special_tokens=[(START, ids[START]), (END, ids[END])]
     )
     settings = {

@@ -57,7 +57,7 @@ def export_benchmark(benchmark: Benchmark, folder: Path, report: Report | None =
         _require_equal(benchmark, part)
         for number, which in enumerate(layout.MODELS):
             tell(BuildStep("write models", number, len(layout.MODELS)))
-            model = benchmark.load_model(which)  # type: ignore[arg-type]
+            model = benchmark.load_model(which)
             model.config.write(part / which)
             write_tensors(part / which / WEIGHTS_FILE, model.weights())
         _require_empty(folder)  # nobody else may have written there meanwhile

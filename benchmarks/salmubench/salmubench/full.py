@@ -87,7 +87,7 @@ class Salmubench(SnapshotBenchmark):
     Options = SalmubenchOptions
 
     @property
-    def shows_rows(self) -> bool:
+    def shows_rows(self) -> bool:  # type: ignore[override]
         """The people of SALMUBench do not exist; whose pictures lie in a folder is not known."""
         return self.options.data_dir is None or bool(self.options.show_rows)
 

@@ -16,6 +16,8 @@ from salmu_core.benchmark import BuildStep, Download, Report, Terms
 from salmu_core.errors import HubError
 from salmu_core.files.writing import visible
 from salmu_hub import fetching as hub
+from salmu_hub.hub_errors import offline_error
+from salmu_hub.repository import Repository
 from salmubench import layout
 
 Which = Literal["clean", "compromised"]
@@ -38,16 +40,16 @@ def _pinned_content() -> Mapping[str, Any]:
 
 
 @cache
-def pinned() -> Mapping[Part, hub.Repository]:
+def pinned() -> Mapping[Part, Repository]:
     """The dataset and both models at the revisions that this version of the benchmark is defined by."""
     content = _pinned_content()
     dataset = content["dataset"]
-    parts: dict[Part, hub.Repository] = {
-        "dataset": hub.Repository("dataset", dataset["name"], dataset["revision"], (*_METADATA, f"{layout.DATA}/*.parquet"))
+    parts: dict[Part, Repository] = {
+        "dataset": Repository("dataset", dataset["name"], dataset["revision"], (*_METADATA, f"{layout.DATA}/*.parquet"))
     }
     for which in ("clean", "compromised"):
         model = content[which]
-        parts[which] = hub.Repository("model", model["name"], model["revision"], (hub.OPEN_CLIP_CONFIG, model["weights"]))
+        parts[which] = Repository("model", model["name"], model["revision"], (hub.OPEN_CLIP_CONFIG, model["weights"]))
     return parts
 
 
@@ -102,7 +104,7 @@ def fetch_snapshot(report: Report | None = None, revision: str | None = None, *,
     repository = _at(pinned()["dataset"], revision)
     try:
         if hub.is_offline() and hub.read_manifest(repository) is None and local_snapshot(revision) is None:
-            raise hub.offline_error(repository)  # some of it may be here: not enough
+            raise offline_error(repository)  # some of it may be here: not enough
         return hub.fetch(repository, _telling(report), again=again)
     except HubError as error:
         if not error.unreachable:
@@ -184,10 +186,10 @@ def is_copy(folder: Path) -> bool:
     return shards == {f"{layout.DATA}/{path.name}" for path in visible(folder / layout.DATA, "*.parquet")}
 
 
-def _at(repository: hub.Repository, revision: str | None) -> hub.Repository:
+def _at(repository: Repository, revision: str | None) -> Repository:
     if revision is None:
         return repository
-    return hub.Repository(repository.kind, repository.name, revision, repository.wanted)
+    return Repository(repository.kind, repository.name, revision, repository.wanted)
 
 
 def _has_every_shard(folder: Path) -> bool:

@@ -113,7 +113,7 @@ def imagenet_prompts() -> Split:
 
 def wordnet_ids() -> list[str]:
     """The ids of ImageNet-1k's classes in the order of their labels, from timm (which open_clip brings)."""
-    from timm.data import ImageNetInfo
+    from timm.data.imagenet_info import ImageNetInfo
 
     return list(ImageNetInfo("imagenet-1k").label_names())
 

@@ -54,11 +54,11 @@ def count_findings(snapshot: Snapshot, tables: Mapping[str, ReadTable]) -> Itera
             yield Finding("fact", f"{split}: {rows:,} rows{_of_published(published, rows)}.", rule="counts")
     if "forget" in tables and layout.RETAIN in tables:
         forgotten = tables["forget"].identities
-        people = [who for who in tables[layout.RETAIN].columns["identity_id"] if who is not None and who not in forgotten]
-        if people:
+        unasked = [who for who in tables[layout.RETAIN].columns["identity_id"] if who is not None and who not in forgotten]
+        if unasked:
             yield Finding(
                 "fact",
-                f"{layout.RETAIN}: {len(people):,} rows show {len(set(people)):,} people who are not in forget. Methods see them;"
+                f"{layout.RETAIN}: {len(unasked):,} rows show {len(set(unasked)):,} people who are not in forget. Methods see them;"
                 " they are neither in retain_joint nor in retain_disjoint.",
                 rule="counts",
             )

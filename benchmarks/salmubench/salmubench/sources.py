@@ -18,6 +18,7 @@ from salmu_core.models.dual_encoder import CONFIG_FILE, DualEncoder, ModelConfig
 from salmu_core.models.loading import load_model
 from salmu_core.models.weights import weight_files
 from salmu_hub import fetching as core_hub
+from salmu_hub.repository import Repository
 from salmubench import hub
 
 _HUB = re.compile(r"hf-hub:[^/@\s]+/[^/@\s]+@[0-9a-f]{40}")
@@ -70,7 +71,7 @@ class ModelSource:
             return hub.local_model(self.which)
         name, commit = self._repository()
         names = (CONFIG_FILE, *core_hub.OPEN_CLIP_WEIGHTS)
-        found = [core_hub.cached_path(core_hub.Repository("model", name, commit, names), file) for file in names]
+        found = [core_hub.cached_path(Repository("model", name, commit, names), file) for file in names]
         return found[0].parent if found[0] is not None and any(found[1:]) else None
 
     def fetch(self, report: Report | None = None) -> None:

@@ -48,7 +48,8 @@ def own_part(rows: Float[Tensor, "n dim"], common: Float[Tensor, " dim"]) -> Flo
     """What rows do not share with a common vector: their components orthogonal to it. To go against it never raises a row's
     cosine, and says nothing about what all rows are like."""
     unit = common / common.norm().clamp(min=1e-12)
-    return rows - (rows @ unit)[:, None] * unit
+    left: Tensor = rows - (rows @ unit)[:, None] * unit
+    return left
 
 
 def retreat(
@@ -66,7 +67,8 @@ def retreat(
 
     def cosine(eta: Tensor) -> Tensor:
         moved = text - eta[:, None] * direction
-        return (image * moved).sum(dim=1) / moved.norm(dim=1).clamp(min=1e-12)
+        cosines: Tensor = (image * moved).sum(dim=1) / moved.norm(dim=1).clamp(min=1e-12)
+        return cosines
 
     low, high = torch.zeros_like(level), torch.ones_like(level)
     for _ in range(40):
@@ -97,7 +99,8 @@ def least_squares_edit(
     count = len(keys)
     system = keys.T @ keys / count + keep * kept
     system = system + ridge * system.trace() / len(system) * torch.eye(len(system), dtype=system.dtype, device=system.device)
-    return torch.linalg.solve(system, keys.T @ changes / count).T
+    solved: Tensor = torch.linalg.solve(system, keys.T @ changes / count).T
+    return solved
 
 
 def layer_norm(
@@ -118,4 +121,5 @@ def step_before_norm(
     """
     step = changes @ torch.linalg.pinv(matrix - matrix.mean(dim=0))
     moved = standard + step
-    return moved / moved.square().mean(dim=1, keepdim=True).sqrt().clamp(min=1e-12)
+    scaled: Tensor = moved / moved.square().mean(dim=1, keepdim=True).sqrt().clamp(min=1e-12)
+    return scaled

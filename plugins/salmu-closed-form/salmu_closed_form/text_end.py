@@ -44,7 +44,7 @@ class TextEnd:
         given = self.projection.weight.T if isinstance(self.projection, nn.Linear) else self.projection
         return given.detach().double().cpu()
 
-    def parameter(self, place: Place) -> nn.Parameter:
+    def parameter(self, place: Place) -> Tensor:
         """What an edit of that place changes."""
         if place == "mlp":
             return self.second.weight

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from salmu_core import DualEncoder, Field, Options, SalmuError, UnlearnContext, UnlearningMethod
+from salmu_core import DualEncoder, Field, Options, Role, SalmuError, UnlearnContext, UnlearningMethod
 
 
 def text_projection(model: DualEncoder) -> nn.Parameter | nn.Linear:
@@ -48,7 +48,8 @@ def ridge_map(
     same = torch.eye(given.shape[1], dtype=given.dtype)
     moment = given.T @ given / len(given) + keep * kept.T @ kept / len(kept) + ridge * same
     right = given.T @ wanted / len(given) + keep * kept.T @ kept / len(kept) + ridge * same
-    return torch.linalg.solve(moment, right).T
+    solved: Tensor = torch.linalg.solve(moment, right).T
+    return solved
 
 
 class CaptionCentroidOptions(Options):

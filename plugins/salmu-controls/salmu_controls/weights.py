@@ -74,5 +74,5 @@ class CleanOracle(UnlearningMethod):
         with torch.no_grad():
             for own, other in zip(ctx.model.parameters(), clean.parameters(), strict=True):
                 own.copy_(other)
-            for own, other in zip(ctx.model.buffers(), clean.buffers(), strict=True):
-                own.copy_(other)
+            for kept, value in zip(ctx.model.buffers(), clean.buffers(), strict=True):
+                kept.copy_(value)

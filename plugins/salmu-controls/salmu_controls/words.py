@@ -14,7 +14,7 @@ from salmu_core import DualEncoder, Field, Options, SalmuError, UnlearnContext, 
 Counts = Int[Tensor, " vocabulary"]
 
 
-def token_table(model: DualEncoder) -> nn.Parameter:
+def token_table(model: DualEncoder) -> Tensor:
     """The embeddings of tokens, [vocabulary, width].
 
     Raises:

@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from salmu_core import Between, Field, Options, UnlearnContext, UnlearningMethod
 from salmu_core.losses import pairs_loss

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from markupsafe import Markup, escape
 
+from salmu_core.files.names import visible
+
 #: Model -> words of the key, in the order in which marks are drawn.
 MARKS = {"clean": "never learned", "compromised": "before", "unlearned": "after"}
 
@@ -56,4 +58,4 @@ def _row(label: str, values: Mapping[str, float], place: Callable[[float], float
         line = f'<i class="line" style="left:{left}%;width:{right - left:.2f}%"></i>'
     marks = "".join(f'<i class="{which}" style="left:{share}%"></i>' for which, share in at.items())
     track = f'<div class="track">{line}{marks}</div>'
-    return f'<div class="row" title="{escape(told)}"><span class="label">{escape(label)}</span>{track}</div>'
+    return f'<div class="row" title="{escape(told)}"><span class="label">{escape(visible(label))}</span>{track}</div>'

@@ -183,7 +183,7 @@ def _own(tmp_path, rows, **more):
 
 def test_own_data_has_a_stand_in_for_never_learned_and_leaves_nothing_in_the_cache(tmp_path, own_cache):
     rows = make_rows(tmp_path)
-    rows[0]["text"] = "<script>alert('x')</script> & co"
+    rows[0]["text"] = "<script>alert('x')</script> & co \u202e\x1b"
     opened = _own(tmp_path, rows)
     found = inspect(opened, identity="p00")
     assert found.stand_in
@@ -193,6 +193,7 @@ def test_own_data_has_a_stand_in_for_never_learned_and_leaves_nothing_in_the_cac
     page = render_page(found, opened.benchmark)
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
+    assert not {"\u202e", "\x1b"} & set(page)  # in the charts too
     assert "http://" not in page
     assert "https://" not in page
 

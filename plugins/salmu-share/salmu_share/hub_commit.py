@@ -183,7 +183,7 @@ def _claim(api: HfApi, publication: Publication, private: bool, branch: str | No
         head = None
     files = {
         item.rfilename: HubFile(item.rfilename, item.size or 0, item.blob_id or "", item.lfs.sha256 if item.lfs else None)
-        for item in info.siblings or ()
+        for item in getattr(info, "siblings", None) or ()
     }
     return _Target(head, info.sha, {path: file for path, file in files.items() if path not in _REPOSITORY_DEFAULTS})
 

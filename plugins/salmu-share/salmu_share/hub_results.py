@@ -28,7 +28,7 @@ def results_file(record: RunRecord, references: Sequence[RunRecord], *, dataset:
         BadOptions: `dataset` is no such name.
     """
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
-    from huggingface_hub.utils import yaml_dump
+    from huggingface_hub.utils import yaml_dump  # type: ignore[attr-defined]
 
     name, _, revision = dataset.partition("@")
     if name.count("/") != 1 or not all(name.split("/")):

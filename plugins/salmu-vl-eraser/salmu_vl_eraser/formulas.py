@@ -19,7 +19,8 @@ def null_basis(moment: Float[Tensor, "dim dim"], leak: float) -> Float[Tensor, "
     values = values.clamp(min=0)
     rounding = len(values) * torch.finfo(moment.dtype).eps
     within = values.cumsum(dim=0) <= (leak + rounding) * values.sum()
-    return vectors[:, : int(within.sum())].to(moment.dtype)
+    kept: Tensor = vectors[:, : int(within.sum())].to(moment.dtype)
+    return kept
 
 
 def imitation_loss(

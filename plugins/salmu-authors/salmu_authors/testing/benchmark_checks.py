@@ -83,7 +83,8 @@ class BenchmarkTrial:
         """Both models, which global generators loading them used, and which settings it left changed."""
         _ = self.built
         with fixed_randomness():
-            state, changed, drawn = ProcessState(), [], []
+            state, drawn = ProcessState(), []
+            changed: list[str] = []
             with plugin_code("It", changed.append, state, type(self.built).__module__.partition(".")[0]):
                 models: dict[Target, DualEncoder] = {
                     which: self.built.load_model(which) for which in ("compromised", "clean")

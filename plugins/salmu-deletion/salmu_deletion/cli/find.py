@@ -185,7 +185,10 @@ def _as_json(table: Table, item: Candidate) -> dict[str, Any]:
 
 def _show(table: Table, found: Sequence[Candidate]) -> None:
     """Who and what was found; the page has the pictures."""
+    from rich.text import Text
+
     from salmu_core.cli import render
+    from salmu_core.files.names import visible
 
     if not found:
         render.out.print("Nothing was found. Try fewer words, another way to write the name, or --face.", highlight=False)
@@ -212,7 +215,7 @@ def _show(table: Table, found: Sequence[Candidate]) -> None:
         text = (
             f"More than one person: {each}. --name IDENTITY finds one of them and rows that name it, --drop leaves rows out."
         )
-        render.out.print(render.Text(render.visible(text, one_line=True)))
+        render.out.print(Text(visible(text, one_line=True)))
 
 
 def _short(text: str, length: int) -> str:

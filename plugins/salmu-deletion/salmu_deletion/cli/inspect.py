@@ -111,9 +111,10 @@ def _show(found: Inspection) -> None:
     from rich.text import Text
 
     from salmu_core.cli import render
+    from salmu_core.files.names import visible
     from salmu_deletion.inspection.words import GROUP_WORDS
 
-    for line in (render.visible(words, one_line=True) for words in found.words):
+    for line in (visible(words, one_line=True) for words in found.words):
         render.out.print(Text(line, style="bold" if line.startswith("Conclusion") else ""))
     for note in found.notes:
         render.out.print(Text(note, style="dim"))
@@ -132,7 +133,7 @@ def _show(found: Inspection) -> None:
     render.out.print()
     render.out.print(Text(f"Each pair, before > after{never}", style="bold"))
     for pair, row in zip(found.pairs, rows, strict=True):
-        shown = render.visible(f"{row[0]}  ", one_line=True), render.visible(pair.row.caption, one_line=True)
+        shown = visible(f"{row[0]}  ", one_line=True), visible(pair.row.caption, one_line=True)
         render.out.print(Text(shown[0], style="bold").append(shown[1], style="not bold"))
         render.out.print(Text(f"  similarity {row[1]}, caption's place {row[2]}, picture's {row[3]}", style="dim"))
     for group, items in found.neighbours.items():

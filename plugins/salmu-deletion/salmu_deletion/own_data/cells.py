@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from salmu_core.cli.streams import visible
+from salmu_core.files.names import visible
 from salmu_core.layout import Finding
 from salmu_deletion.own_data.spelling import folded
 
