@@ -33,11 +33,7 @@ Examples:
 @click.command("evaluate", epilog=_EXAMPLES)
 @click.argument("model")
 @model_benchmark_choice
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    help="A .json file or a directory for the record.",
-)
+@click.option("--out", type=click.Path(path_type=Path), help="A .json file or a directory for the record.")
 @click.option("--cpu", is_flag=True, help="Stay on the CPU even where there is an accelerator.")
 @precision_choice
 @protocol_choice

@@ -75,10 +75,7 @@ def trade_off(comparison: Comparison) -> dict[str, Any] | None:
         zeroline=False,
     )
     figure.update_yaxes(
-        range=[low[1], _HIGH[1]],
-        title="holdout associations kept, 1 all",
-        gridcolor="rgba(128,128,128,.25)",
-        zeroline=False,
+        range=[low[1], _HIGH[1]], title="holdout associations kept, 1 all", gridcolor="rgba(128,128,128,.25)", zeroline=False
     )
     return _plain(figure)
 
