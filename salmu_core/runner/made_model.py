@@ -14,6 +14,7 @@ from accelerate.utils import gather_object
 from salmu_core.errors import SalmuError
 from salmu_core.models.adapters import ADAPTER_FILE, Added, apply_added, write_adapter
 from salmu_core.models.dual_encoder import DualEncoder, Tower
+from salmu_core.models.processor import forget_tokenizers
 from salmu_core.records.schema import Status
 from salmu_core.runner.context import UnlearnContext
 from salmu_core.runner.handover import Handed
@@ -58,6 +59,7 @@ def take_back(
     """
     made = MadeModel(left, status, error)
     if status == "failed":
+        forget_tokenizers()  # it may have written into the one that all models share
         return made
     try:
         weights = handed.taken_back(left)
@@ -67,6 +69,7 @@ def take_back(
         made.fingerprint = made.model.fingerprint()
         _same_on_all_processes(made.fingerprint, accelerator)
     except Exception as problem:  # whatever the method made of the model
+        forget_tokenizers()
         made.status, made.error = "failed", f"{who} left a model that cannot be scored. {problem}"
         return made
     if odd and status == "ok":

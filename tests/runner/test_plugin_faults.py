@@ -156,6 +156,14 @@ def test_random_faults_change_nothing_silently(base, tmp_path):
             shutil.rmtree(tmp_path)
 
 
+@pytest.mark.parametrize("end", ["sys.exit", "another model"])
+def test_a_vocabulary_that_a_failing_run_wrote_into_reaches_no_later_run(end, base, tmp_path):
+    assert _with([FAULTS["vocabulary"][0], FAULTS[end][0]], base, tmp_path / "run").status == "failed"
+    again = _with([FAULTS["vocabulary"][0]], base, tmp_path / "again")
+    assert any(FAULTS["vocabulary"][2] in sentence for sentence in again.warnings)
+    _others_come_out_as_ever(base, tmp_path / "after")
+
+
 def test_a_comparison_goes_on_and_its_notes_name_the_culprit(base, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # what is written to a relative folder stays there, wherever a method goes
     plugins = toy_plugins(faulty(FAULTS["global hook"][0], FAULTS["folder"][0]))
