@@ -34,7 +34,13 @@ def test_a_record_that_does_not_come_out_is_told_with_its_versions(tmp_path, set
     score["value"] += 0.01
     content["provenance"]["packages"]["torch"] = "1.0"
     content["provenance"]["model_fingerprint"] = {"image": "other", "text": "other"}
-    for later in (SEAL, "broken", "columns", "undeclared", "warnings"):  # as salmu 0.1 wrote records, before edits were noticed
+    for later in (
+        SEAL,
+        "broken",
+        "columns",
+        "undeclared",
+        "warnings",
+    ):  # as salmu 0.1 wrote records, before edits were noticed
         del content[later]
     path.write_text(json.dumps(content))
     found = replay(path, settings=settings, plugins=plugins)
