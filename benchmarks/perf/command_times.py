@@ -19,25 +19,28 @@ import tempfile
 import time
 from pathlib import Path
 
+from machine import processor
+
 from salmu_core.files.writing import write_text
 
 PAGE = Path(__file__).parents[2] / "docs" / "command-tour.md"
 START, END = "<!-- times: benchmarks/perf/command_times.py -->\n", "<!-- end of times -->"
-#: What is run, in this order: later ones read what earlier ones made. RUN is the run of delete on mini.
+RUN = "results/mini/runs/delete"
+#: What is run, in this order: later ones read what earlier ones made.
 COMMANDS = (
     "list-methods",
     "list-methods",
     "describe delete",
     "doctor",
     "run delete --dry-run",
-    "run delete --out RUN",
-    "evaluate RUN",
-    "audit RUN --only value-probe-face",
-    "inspect RUN --list",
-    "certificate RUN",
-    "replay RUN",
+    f"run delete --out {RUN}",
+    f"evaluate {RUN}",
+    f"audit {RUN} --only value-probe-face",
+    f"inspect {RUN} --list",
+    f"certificate {RUN}",
+    f"replay {RUN}",
     "report results",
-    "submit RUN",
+    f"submit {RUN}",
     "board submissions --site public",
     "compare delete slug caption-null-space --workers 1",
     "compare delete slug caption-null-space --workers 1",
@@ -52,21 +55,12 @@ def timed(command: str, folder: Path, environment: dict[str, str]) -> tuple[int,
     """Exit code, wall seconds and CPU seconds."""
     salmu = shutil.which("salmu", path=os.fspath(Path(sys.executable).parent)) or "salmu"
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    words = [salmu, *command.replace("RUN", "results/mini/runs/delete").split()]
+    words = [salmu, *command.split()]
     done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
     wall, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode not in (0, 1):
         print(done.stdout[-500:], done.stderr[-500:])
     return done.returncode, wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
-def processor() -> str:
-    """Name of the processor, where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def main() -> None:
@@ -83,10 +77,10 @@ def main() -> None:
             if given.only and not command.startswith(given.only):
                 continue
             code, wall, worked = timed(command, folder, environment)
-            again, shown = (", again" if command in seen else ""), command.replace("RUN", "results/mini/runs/delete")
+            again = ", again" if command in seen else ""
             seen.add(command)
             failed = "" if code == 0 else f" (exit code {code})"
-            lines.append(f"| `salmu {shown}`{again}{failed} | {worked:.1f} | {wall:.1f} |")
+            lines.append(f"| `salmu {command}`{again}{failed} | {worked:.1f} | {wall:.1f} |")
             print(lines[-1], flush=True)
     if given.write:
         before, rest = PAGE.read_text(encoding="utf-8").split(START)

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -32,6 +31,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from machine import processor
 
 from salmu_core.benchmark import Benchmark, Report, SplitInfo
 from salmu_core.data.cache import DataCache, decode_pool
@@ -361,11 +361,10 @@ def ratio(what: str, slow: float, fast: float) -> None:
 
 def describe(work: Work, arguments: argparse.Namespace) -> None:
     """The machine and the job."""
-    cpu = next(
-        (line.split(": ")[1] for line in _lines("/proc/cpuinfo") if line.startswith("model name")), platform.processor()
-    )
     packages = ", ".join(f"{name} {version}" for name, version in package_versions().items())
-    print(f"machine: {cpu}, {os.cpu_count()} cores, {decode_pool.threads} of them decode; {device_name(work.device)}")
+    print(
+        f"machine: {processor()}, {os.cpu_count()} cores, {decode_pool.threads} of them decode; {device_name(work.device)}"
+    )
     print(f"load of the last minute: {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "load unknown")
     print(f"commit {git_commit(Path(__file__).parent)}; {packages}")
     model = work.model("clean")
@@ -381,10 +380,6 @@ def describe(work: Work, arguments: argparse.Namespace) -> None:
     print(
         f"{work.images:,} distinct images, {len(texts):,} distinct captions; content of all images hashed in {hashed:.1f} s"
     )
-
-
-def _lines(path: str) -> list[str]:
-    return Path(path).read_text().splitlines() if Path(path).is_file() else []
 
 
 PARTS: Mapping[str, Callable[[Work], None]] = {

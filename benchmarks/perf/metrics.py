@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import psutil
 import torch
+from machine import processor
 
 from salmu_core import Embedded, Metric, Score, View
 from salmu_core.evaluation.bootstrap import clustered_interval
@@ -99,10 +98,10 @@ def main() -> None:
     parser.add_argument("--solvers", action="store_true", help="instead: how ACS depends on the solver of its regression")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    names = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
-    cpu = next((line.partition(":")[2].strip() for line in names if line.startswith("model name")), platform.machine())
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    print(f"{cpu}, {os.cpu_count()} cores with a load of {load:.1f}, {arguments.threads} threads; torch {torch.__version__}")
+    print(
+        f"{processor()}, {os.cpu_count()} cores with a load of {load:.1f}, {arguments.threads} threads; torch {torch.__version__}"
+    )
     if arguments.solvers:
         compare_solvers(arguments.dim)
         return

@@ -127,10 +127,15 @@ def measured(
     }
 
 
+def page_of(choice: str, results: Path) -> Path:
+    """The table of a choice of attacks; its JSON stands beside it."""
+    return results / ("attacks.md" if choice == "fast" else "attacks-all.md")
+
+
 def keep(run: Mapping[str, Any], results: Path, about: Mapping[str, Any]) -> None:
     """Put a run in the place of an earlier one of the same title and instance, and write the table anew."""
-    name = "attacks" if about["audits"] == "fast" else "attacks-all"
-    path = results / f"{name}.json"
+    page = page_of(about["audits"], results)
+    path = page.with_suffix(".json")
     stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"runs": []}
     if stored.get("version", about["version"]) != about["version"]:
         stored = {"runs": []}  # of another version of mini
@@ -138,7 +143,7 @@ def keep(run: Mapping[str, Any], results: Path, about: Mapping[str, Any]) -> Non
     others = [other for other in stored["runs"] if (other["instance"], other["title"]) != place]
     runs = sorted([*others, run], key=lambda one: (one["instance"], one["title"]))
     write_json(path, {**about, "runs": runs})
-    write_text(results / f"{name}.md", as_markdown({**about, "runs": runs}))
+    write_text(page, as_markdown({**about, "runs": runs}))
 
 
 def shares(attacks: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -268,7 +273,7 @@ def main(
         attacked = [item for item in planned if item.resolved.spec.method != "none"]
         if not attack_all(attacked, references, instance, audits, settings, workers, minutes_left(), results, about):
             break
-    print(f"{results / ('attacks.md' if audits == 'fast' else 'attacks-all.md')}: {time.monotonic() - started:.0f} s")
+    print(f"{page_of(audits, results)}: {time.monotonic() - started:.0f} s")
 
 
 def attack_all(

@@ -9,8 +9,8 @@ from typing import Any, get_args
 
 from salmu_authors.testing.context import toy_attack
 from salmu_authors.testing.contract import Checks, NotApplicable, NotReached
-from salmu_authors.testing.declarations import add_declaration_checks
-from salmu_authors.testing.package import package_card
+from salmu_authors.testing.declarations import add_declaration_checks, add_process_checks
+from salmu_authors.testing.package import check_names
 from salmu_authors.testing.watch import fixed_randomness
 from salmu_core.audit import Audit, Leak
 from salmu_core.builtin.toy import Toy
@@ -165,16 +165,7 @@ def deterministic(trial: AuditTrial) -> None:
     )
 
 
-@check("no-global-randomness", "Nothing is drawn from global generators.")
-def no_global_randomness(trial: AuditTrial) -> None:
-    _ = trial.first
-    assert not trial.drawn, f"It draws from or seeds {', '.join(trial.drawn)}: draw from ctx.generator('what for')."
-
-
-@check("process-settings", "Settings of the process are as they were.")
-def process_settings(trial: AuditTrial) -> None:
-    _ = trial.first
-    assert not trial.settings, f"It left the process changed. {' '.join(trial.settings)}"
+add_process_checks(AUDIT_CHECKS, "draw from ctx.generator('what for')")
 
 
 @check("references-unchanged", "Reference models are read, not changed: the next attack is given the same ones.")
@@ -189,9 +180,4 @@ def references_unchanged(trial: AuditTrial) -> None:
 
 @check("card", "The package has a card that names the audit and each of its options.")
 def card(trial: AuditTrial) -> None:
-    text = package_card(trial)
-    missing = [name for name in (trial.cls.name, *trial.cls.Options.model_fields) if name not in text]
-    assert not missing, f"The card does not mention {', '.join(missing)}."
-    assert "TODO" not in text, (
-        "The card still holds a TODO: " + next(line for line in text.splitlines() if "TODO" in line).strip()
-    )
+    check_names(trial)

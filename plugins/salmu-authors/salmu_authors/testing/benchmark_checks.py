@@ -11,7 +11,7 @@ import torch
 
 from salmu_authors.testing.contract import Checks, NotApplicable, NotReached
 from salmu_authors.testing.declarations import add_declaration_checks
-from salmu_authors.testing.package import package_card
+from salmu_authors.testing.package import check_finished, package_card
 from salmu_authors.testing.watch import fixed_randomness
 from salmu_core.benchmark import Benchmark, Budget, PublishedRow, SplitInfo, evaluation_locked
 from salmu_core.data.pixels import decode_image
@@ -330,9 +330,7 @@ def process_settings(trial: BenchmarkTrial) -> None:
 def card(trial: BenchmarkTrial) -> None:
     text = package_card(trial)
     assert trial.cls.name in text, f"The card does not mention {trial.cls.name}."
-    assert "TODO" not in text, (
-        "The card still holds a TODO: " + next(line for line in text.splitlines() if "TODO" in line).strip()
-    )
+    check_finished(text)
 
 
 def _pairs(split: Split) -> set[tuple[str, str]]:

@@ -11,7 +11,7 @@ import click
 from click.testing import CliRunner
 
 from salmu_authors.testing.contract import Checks, NotApplicable, NotReached
-from salmu_authors.testing.package import command_card, requirement_fault
+from salmu_authors.testing.package import check_finished, command_card, requirement_fault
 from salmu_core.errors import PluginFailure
 from salmu_core.plugins.commands import COMMAND_GROUP, CommandEntry, CommandInfo, command_fault
 
@@ -137,6 +137,4 @@ def card(trial: CommandTrial) -> None:
         raise NotApplicable("It is in no package.")
     assert text is not None, "The package has no card: write a README.md and name it in pyproject.toml (readme = ...)."
     assert f"salmu {trial.info.name}" in text, f"The card does not show `salmu {trial.info.name}`."
-    assert "TODO" not in text, (
-        "The card still holds a TODO: " + next(line for line in text.splitlines() if "TODO" in line).strip()
-    )
+    check_finished(text)

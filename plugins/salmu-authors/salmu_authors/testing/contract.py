@@ -6,7 +6,6 @@ at the same run, and raises `AssertionError` with what to change.
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ import torch
 
 from salmu_core.plugins.calls import no_exit
 from salmu_core.plugins.process_state import ProcessState
+from salmu_core.runner.fit import little_garbage
 
 Status = Literal["passed", "failed", "skipped"]
 Function = TypeVar("Function", bound=Callable[[Any], None])
@@ -131,18 +131,15 @@ def run_all(kind: str, name: str, checks: Iterable[Check], trial: Any, *, slow: 
 def _light_runs() -> Iterator[None]:
     """Keep what surrounds a toy run from taking longer than the run: the tensors are too small to gain from threads, which wait for
     each other on a busy machine, and Accelerate collects garbage after every fit, among everything that was ever imported."""
-    threads, freeze = torch.get_num_threads(), not gc.get_freeze_count()
-    torch.set_num_threads(1)
-    if freeze:
-        import open_clip  # noqa: F401  # now, so that it is among what is left alone
+    import open_clip  # noqa: F401  # now, so that it is among what is left alone
 
-        gc.freeze()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     try:
-        yield
+        with little_garbage():
+            yield
     finally:
         torch.set_num_threads(threads)
-        if freeze:
-            gc.unfreeze()
 
 
 def _results(checks: Iterable[Check], trial: Any, slow: bool) -> list[CheckResult]:

@@ -1,4 +1,5 @@
-"""Checks of what a class says about itself, shared by methods, metrics and benchmarks. Nothing is run."""
+"""Checks of what a class says about itself, shared by methods, metrics, benchmarks and audits; and what metrics and audits
+share of how they are run."""
 
 from __future__ import annotations
 
@@ -108,6 +109,24 @@ def add_declaration_checks(checks: Checks) -> None:
             raise NotApplicable("It is not an installed plugin.")
         fault = requirement_fault(trial.entry.package.name)
         assert fault is None, fault
+
+
+def add_process_checks(checks: Checks, generator: str) -> None:
+    """Put on a list what metrics and audits share: what their one call did to the process.
+
+    Args:
+        generator: where to draw from instead, as an order.
+    """
+
+    @checks.add("no-global-randomness", "Nothing is drawn from global generators.")
+    def no_global_randomness(trial: Any) -> None:
+        _ = trial.first
+        assert not trial.drawn, f"It draws from or seeds {', '.join(trial.drawn)}: {generator}."
+
+    @checks.add("process-settings", "Settings of the process are as they were.")
+    def process_settings(trial: Any) -> None:
+        _ = trial.first
+        assert not trial.settings, f"It left the process changed. {' '.join(trial.settings)}"
 
 
 def own_module(cls: type) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from salmu_authors.testing.contract import Checks, NotApplicable, NotReached
 from salmu_authors.testing.declarations import add_declaration_checks
 from salmu_authors.testing.method_trial import MethodTrial
-from salmu_authors.testing.package import check_card_options, check_headings, package_card
+from salmu_authors.testing.package import check_card_options, check_finished, check_headings, package_card
 from salmu_authors.testing.two_processes import TwoProcessFailure, two_process_weights
 from salmu_core.data.pairs import Role
 from salmu_core.method import Family, LossMethod
@@ -398,9 +398,7 @@ def card(trial: MethodTrial) -> None:
     text = package_card(trial)
     assert trial.cls.name in text, f"The card does not mention {trial.cls.name}."
     check_headings(text)
-    assert "TODO" not in text, (
-        "The card still holds a TODO: " + next(line for line in text.splitlines() if "TODO" in line).strip()
-    )
+    check_finished(text)
 
 
 @check("card-options", "The card's table has every option with the code's default.")

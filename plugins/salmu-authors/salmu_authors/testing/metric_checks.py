@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from salmu_authors.testing.contract import Checks, NotApplicable, NotReached
-from salmu_authors.testing.declarations import add_declaration_checks
-from salmu_authors.testing.package import package_card
+from salmu_authors.testing.declarations import add_declaration_checks, add_process_checks
+from salmu_authors.testing.package import check_names
 from salmu_authors.testing.watch import fixed_randomness, watched_benchmarks
 from salmu_core.builtin.toy import Toy
 from salmu_core.data.pairs import Embedded, View
@@ -282,18 +282,7 @@ def deterministic(trial: MetricTrial) -> None:
     )
 
 
-@check("no-global-randomness", "Nothing is drawn from global generators.")
-def no_global_randomness(trial: MetricTrial) -> None:
-    _ = trial.first
-    assert not trial.drawn, (
-        f"It draws from or seeds {', '.join(trial.drawn)}: make a generator inside compute, from an option `seed`."
-    )
-
-
-@check("process-settings", "Settings of the process are as they were.")
-def process_settings(trial: MetricTrial) -> None:
-    _ = trial.first
-    assert not trial.settings, f"It left the process changed. {' '.join(trial.settings)}"
+add_process_checks(METRIC_CHECKS, "make a generator inside compute, from an option `seed`")
 
 
 @check("inputs-unchanged", "The views are as they were: other metrics are given the same tensors.")
@@ -368,12 +357,7 @@ def record(trial: MetricTrial) -> None:
 
 @check("card", "The package has a card that names the metric and each of its options.")
 def card(trial: MetricTrial) -> None:
-    text = package_card(trial)
-    missing = [name for name in (trial.cls.name, *trial.cls.Options.model_fields) if name not in text]
-    assert not missing, f"The card does not mention {', '.join(missing)}."
-    assert "TODO" not in text, (
-        "The card still holds a TODO: " + next(line for line in text.splitlines() if "TODO" in line).strip()
-    )
+    check_names(trial)
 
 
 def _copied(views: Views) -> dict[str, Embedded]:

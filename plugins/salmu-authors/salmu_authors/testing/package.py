@@ -112,6 +112,20 @@ def package_card(trial: Any) -> str:
     return text
 
 
+def check_finished(card: str) -> None:
+    """The card holds no TODO any more."""
+    todo = next((line.strip() for line in card.splitlines() if "TODO" in line), None)
+    assert todo is None, f"The card still holds a TODO: {todo}"
+
+
+def check_names(trial: Any) -> None:
+    """The card of the package that a class is in names the class and each of its options, and is finished."""
+    text = package_card(trial)
+    missing = [name for name in (trial.cls.name, *trial.cls.Options.model_fields) if name not in text]
+    assert not missing, f"The card does not mention {', '.join(missing)}."
+    check_finished(text)
+
+
 def _registers(pyproject: Path, module: str) -> bool:
     if not pyproject.is_file() or module == "salmu_core":
         return False
