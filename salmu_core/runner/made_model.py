@@ -25,13 +25,13 @@ class MadeModel:
     """A model after the method.
 
     Attributes:
-        model: the one that is scored.
+        model: the one that is scored; None where the method failed.
         weights: by open_clip's names; empty where the method failed.
         usable: it can be saved and scored.
         error: why it did not end well.
     """
 
-    model: DualEncoder
+    model: DualEncoder | None
     status: Status
     error: str | None
     usable: bool = False
@@ -57,7 +57,7 @@ def take_back(
         who: the method, for messages.
         status, error: how the method ended.
     """
-    made = MadeModel(left, status, error)
+    made = MadeModel(None, status, error)  # nothing keeps hold of what the method left
     if status == "failed":
         forget_tokenizers()  # it may have written into the one that all models share
         return made
@@ -65,13 +65,12 @@ def take_back(
         weights = handed.taken_back(left)
         made.warnings = handed.warnings(who, weights)
         odd = [name for name, t in weights.items() if t.is_floating_point() and not torch.isfinite(t).all()]
-        made.model, made.weights = fresh(weights), weights
-        made.fingerprint = made.model.fingerprint()
+        scored = fresh(weights)
+        made.model, made.weights, made.fingerprint = scored, weights, scored.fingerprint()
         _same_on_all_processes(made.fingerprint, accelerator)
     except Exception as problem:  # whatever the method made of the model
         forget_tokenizers()
-        made.status, made.error = "failed", f"{who} left a model that cannot be scored. {problem}"
-        return made
+        return MadeModel(None, "failed", f"{who} left a model that cannot be scored. {problem}", warnings=made.warnings)
     if odd and status == "ok":
         made.status, made.error = "diverged", f"{who} left weights that are not finite: {', '.join(odd[:3])}."
     made.usable = not odd
@@ -120,7 +119,7 @@ def relative_change(before: Mapping[str, torch.Tensor], after: Mapping[str, torc
 
 def save_made(folder: Path, made: MadeModel, handed: Handed, stages: Sequence[Added], start: Mapping[Tower, str]) -> None:
     """Save a model that can be scored, and what adapters added to it."""
-    if made.usable:
+    if made.usable and made.model is not None:
         made.model.save(folder)
         save_adapter(folder, handed.weights, stages, made.model, start)
 

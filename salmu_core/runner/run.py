@@ -204,7 +204,7 @@ def _evaluate_and_record(
     error: str | None = facts["error"]
     where, _ = resolved.benchmark.reference(resolved.spec.start)
     metrics = make_metrics(plugins, settings.metric_options, where, resolved.spec)
-    if status != "failed" and facts["finite"]:
+    if status != "failed" and facts["finite"] and unlearned.model is not None:
         try:
             evaluation = evaluate_model(
                 unlearned.model,

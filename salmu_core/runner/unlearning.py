@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import time
 import traceback
@@ -36,6 +37,7 @@ from salmu_core.runner.budget import SampleMeter, rows_to_encode
 from salmu_core.runner.checkpoints import Checkpoints, disk_for_training
 from salmu_core.runner.context import UnlearnContext
 from salmu_core.runner.execution import carried_out
+from salmu_core.runner.fit import little_garbage
 from salmu_core.runner.handover import Handed, fresh_model
 from salmu_core.runner.made_model import changed_parameters, relative_change, save_made, take_back, trained_parameters
 from salmu_core.runner.provenance import MemoryPeak
@@ -49,9 +51,9 @@ _PAST_THE_CONTEXT = "What it saw there is not counted, and may be evaluation dat
 
 @dataclass
 class Unlearned:
-    """A model after the method, and what it took."""
+    """A model after the method, None where that failed, and what it took."""
 
-    model: DualEncoder
+    model: DualEncoder | None
     facts: dict[str, Any]
     error: str | None = None
 
@@ -111,6 +113,7 @@ def _on_device(model: DualEncoder, resolved: Resolved, accelerator: Accelerator)
     return model
 
 
+@little_garbage()
 def _unlearn(
     resolved: Resolved,
     folder: Path,
@@ -170,6 +173,7 @@ def _unlearn(
     accelerator.wait_for_everyone()
     with asked(f"{resolved.who}, when its model was let go,", facts["warnings"].append):
         del ctx, handed, method, model  # what hangs on them may act when it goes
+        gc.collect()  # of what the run made, see `little_garbage`
     return Unlearned(made.model, facts, made.error)
 
 

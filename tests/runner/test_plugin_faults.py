@@ -164,6 +164,15 @@ def test_a_vocabulary_that_a_failing_run_wrote_into_reaches_no_later_run(end, ba
     _others_come_out_as_ever(base, tmp_path / "after")
 
 
+@pytest.mark.parametrize("last", ["last act", "last act of a cycle"])
+@pytest.mark.parametrize("end", ["sys.exit", "other shape"])
+def test_what_acts_when_a_failing_run_is_over_is_put_back(end, last, base, tmp_path):
+    record = _with([FAULTS[last][0], FAULTS[end][0]], base, tmp_path / "run")
+    assert record.status == "failed"
+    assert "when its model was let go, changed the default number type" in _said(record)
+    _others_come_out_as_ever(base, tmp_path / "after")
+
+
 def test_a_comparison_goes_on_and_its_notes_name_the_culprit(base, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # what is written to a relative folder stays there, wherever a method goes
     plugins = toy_plugins(faulty(FAULTS["global hook"][0], FAULTS["folder"][0]))

@@ -122,6 +122,11 @@ def _act_at_the_end(ctx: Any) -> None:
     ctx.model.clip.last = Last()
 
 
+def _act_when_collected(ctx: Any) -> None:
+    _act_at_the_end(ctx)
+    ctx.model.clip.last.itself = ctx.model.clip.last
+
+
 def _flip(module: Any, inputs: Any, output: Any) -> Any:
     return -output if isinstance(output, torch.Tensor) else output
 
@@ -214,6 +219,11 @@ FAULTS: dict[str, tuple[Fault, str, str]] = {
     "open files": (_limit_files, "ok", "limits of the process"),
     "last act": (
         _act_at_the_end,
+        "ok",
+        "when its model was let go, changed the default number type",
+    ),
+    "last act of a cycle": (
+        _act_when_collected,
         "ok",
         "when its model was let go, changed the default number type",
     ),
