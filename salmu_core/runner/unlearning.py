@@ -220,12 +220,10 @@ def _call(
     method: UnlearningMethod, ctx: UnlearnContext, resolved: Resolved, settings: Settings, plugins: Plugins, who: str
 ) -> _Called:
     """Call the method while rows that pass the encoders are counted and opened files are watched."""
-    name, benchmark = resolved.spec.method, resolved.benchmark
-    warnings: list[str] = []
+    warnings, benchmark = list[str](), resolved.benchmark
     methods = {entry.cls.__module__.partition(".")[0] for entry in plugins.methods.values()}
-    rows = rows_to_encode(benchmark.budget().times(resolved.spec.budget))
-    model = ctx.model
-    model.rows_encoded = encoded = RowCount(rows, f"The method {name}")
+    model, allowed = ctx.model, benchmark.budget().times(resolved.spec.budget)
+    model.rows_encoded = encoded = RowCount(rows_to_encode(allowed), f"The method {resolved.spec.method}")
     with opened_files(benchmark, methods, settings.cache_folder) as opened:
         status, error, in_force = _let_unlearn(method, ctx, settings, who, warnings)
     model.rows_encoded = None
