@@ -124,9 +124,8 @@ def _unlearn(
     tell: Callable[..., None],
 ) -> Unlearned:
     """Give the method its context, keep what it made of the model, and count what that took."""
-    spec, benchmark = resolved.spec, resolved.benchmark
+    spec, benchmark, started = resolved.spec, resolved.benchmark, time.perf_counter()
     tell("load", 0, 0)
-    started = time.perf_counter()
     where, which = benchmark.reference(spec.start)
     model = _on_device(where.load_model(which), resolved, accelerator)
     handed, start_fingerprint = Handed(model), model.fingerprint()
