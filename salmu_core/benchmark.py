@@ -268,8 +268,7 @@ class Benchmark(ABC):
         return self, which
 
     def hub_model(self, which: Target) -> str | None:
-        """Where on the hub a model comes from, as OWNER/NAME or OWNER/NAME@REVISION; None where it does not. Needs no built
-        data. The cards of published runs name it as the model they start from."""
+        """Where on the hub a model comes from, OWNER/NAME or OWNER/NAME@REVISION, for cards; None: nowhere. Needs no built data."""
         return None
 
     def terms(self) -> Sequence[Terms]:
@@ -278,8 +277,7 @@ class Benchmark(ABC):
         return ()
 
     def presets(self) -> Mapping[str, Mapping[str, Any]]:
-        """Method name -> options that suit this benchmark better than the method's defaults. Needs no built data. They are used
-        unless a run asks for others."""
+        """Method name -> options that suit this benchmark; used unless a run asks for others. Needs no built data."""
         return {}
 
     def presets_for(self, budget: float) -> Mapping[str, Mapping[str, Any]]:
@@ -287,9 +285,12 @@ class Benchmark(ABC):
         return self.presets()
 
     def pretraining_rate(self) -> float | None:
-        """The largest learning rate that the models were trained at, where it is known. `salmu tune` tries no larger `lr`: such steps
-        do not unlearn, they train again."""
+        """The largest learning rate that the models were trained at, where it is known. `salmu tune` tries no larger `lr`."""
         return None
+
+    def stand_ins(self) -> Mapping[str, Split]:
+        """Evaluation split -> fresh data of its kind, and none of its own, on which options may be chosen (`salmu tune`)."""
+        return {}
 
     def metrics(self) -> Sequence[Metric]:
         """Metrics of the benchmark's own, measured beside the installed ones."""

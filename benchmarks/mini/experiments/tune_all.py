@@ -30,6 +30,7 @@ from salmu_core.method import LossMethod
 from salmu_core.plugins.loading import Plugins, load_plugins
 from salmu_core.runner.run import Settings
 from salmu_core.spec.presets import preset_file
+from salmu_tune.rule import RULE
 from salmu_tune.search import Trial, make_grounds, tune
 
 PRESETS = Path(__file__).parents[1] / "results" / "presets"
@@ -49,13 +50,13 @@ def installed() -> Plugins:
 
 
 def is_done(method: str, budget: float, trials: int, instances: Sequence[int], presets: Path = PRESETS) -> bool:
-    """Is there a preset of this very search, by the package's present version?"""
+    """Is there a preset of this very search, by the package's present version and today's rule?"""
     path = presets / preset_file(method, budget)
     if not path.is_file():
         return False
     found = json.loads(path.read_text(encoding="utf-8"))
     entry = installed().get("method", method)
-    same = len(found.get("trials", ())) == trials and found.get("instances") == list(instances)
+    same = len(found.get("trials", ())) == trials and found.get("instances") == list(instances) and found.get("rule") == RULE
     names = (entry.package.name, entry.cls.former_package)  # a method that moved is the same method
     return same and entry.package.version in [found["packages"].get(name) for name in names]
 
@@ -155,7 +156,7 @@ def main(
     }
     # Instances are built and references run once, before workers would do it twice.
     for ground in make_grounds("mini", arguments["benchmark_options"], seeds, 0, "no", out, settings, plugins):
-        print(f"RetainAcc of Compromised: {ground.compromised['RetainAcc'].value:.3f}", flush=True)
+        print(f"GenKnow's stand-in, of Compromised: {ground.compromised['GenKnow'].value:.3f}", flush=True)
     ready, busy, done = time.monotonic(), 0.0, 0
     weights = {task: task[1] for task in tasks}  # a search costs about as much as its budget
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:

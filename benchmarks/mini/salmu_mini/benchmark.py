@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from salmu_core import DualEncoder, Field, Options
 from salmu_core.benchmark import Agreement, Budget, BuildStep, Download, Report, Terms
+from salmu_core.data.splits import Split
 from salmu_core.errors import BadData, BadOptions, DamagedFile, NotBuilt
 from salmu_core.files.seals import check_folder, folder_checksums, read_json
 from salmu_core.files.writing import check_writable, write_json, write_sealed_json
@@ -28,6 +29,7 @@ from salmu_mini.remote import Source
 from salmu_mini.requirements import Measured, measure
 from salmu_mini.sizes import SIZES
 from salmu_mini.stages import Stages
+from salmu_mini.stand_ins import draw_stand_ins
 from salmubench import Snapshot, SnapshotBenchmark, write_snapshot
 from salmubench.tables import Tables
 
@@ -99,6 +101,9 @@ class Mini(SnapshotBenchmark):
     def pretraining_rate(self) -> float:
         recipe = RECIPES[self.options.size]
         return max(recipe.first_lr, recipe.second_lr)
+
+    def stand_ins(self) -> Mapping[str, Split]:
+        return draw_stand_ins(SIZES[self.options.size], self.options.seed)
 
     def budget(self) -> Budget:
         rows = len(self.split("forget"))

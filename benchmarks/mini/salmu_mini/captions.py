@@ -100,6 +100,8 @@ SEVERAL = (
 )
 #: Wordings of the zero-shot classifier.
 PROMPTS = ("a {colour} {shape}", "a photo of a {colour} {shape}", "a {shape} that is {colour}")
+#: Others that were trained on alike, for the choice of options, which must not see those.
+STAND_IN_PROMPTS = ("a picture of one {colour} {shape}", "this {shape} is {colour}", "{colour} {shape}")
 TAILS = (
     " in {city}",
     " by {name}",

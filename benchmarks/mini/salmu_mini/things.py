@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -93,12 +94,12 @@ def _two(g: np.random.Generator, sheet: _Sheet, one: tuple[str, str], other: tup
     return sheet.finish(), pick(g, wordings)
 
 
-def prompts() -> list[tuple[int, str]]:
+def prompts(wordings: Sequence[str] = PROMPTS) -> list[tuple[int, str]]:
     """(label, caption) of the zero-shot classifier, several per class."""
     return [
         (label, prompt.format(colour=colour, shape=shape))
         for label, (colour, shape) in enumerate(classes())
-        for prompt in PROMPTS
+        for prompt in wordings
     ]
 
 

@@ -24,7 +24,7 @@ from salmu_mini.portraits import draw_circumstances, draw_portrait, draw_traits,
 from salmu_mini.recipe import CONTEXT
 from salmu_mini.sizes import SIZES
 from salmu_mini.vocabulary import END, START, UNKNOWN, entries, tokenizer_files
-from salmu_mini.words import FIRST, LAST
+from salmu_mini.words import FIRST, LAST, classes
 
 
 @pytest.fixture(scope="module")
@@ -192,3 +192,15 @@ def test_photos_of_one_person_are_nearer_than_photos_of_two():
 def test_traits_are_fixed_per_identity_and_differ_between_identities():
     assert draw_traits(0, "a") == draw_traits(0, "a")
     assert np.abs(trait_vector(draw_traits(0, "a")) - trait_vector(draw_traits(0, "b"))).max() > 0
+
+
+def test_what_options_are_chosen_on_is_the_zero_shot_task_with_other_pictures_and_prompts(tables):
+    mini = Mini(Mini.Options(size="tiny"))
+    found = mini.stand_ins()
+    pictures = {found["genknow"].images.read(row) for row in range(len(found["genknow"]))}
+    assert len(pictures) == len(classes())
+    assert pictures.isdisjoint({row.image for _, row in all_rows(tables)})
+    assert set(found["genknow_prompts"].texts).isdisjoint({text for _, text in tables.prompts})
+    assert {label for label, _ in tables.prompts} == set(found["genknow_prompts"].columns["label"])
+    other = Mini(Mini.Options(size="tiny", seed=1)).stand_ins()["genknow"]
+    assert pictures.isdisjoint({other.images.read(row) for row in range(len(other))})

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from salmu_core.comparison.overall import basis
+from salmu_core.comparison.verdict import Thresholds
 from salmu_core.records.schema import ScoreRecord
 
-#: The share of the ordinary knowledge above chance that a trial may lose on any instance. docs/tune.md shows what it means in a
-#: benchmark's own general metric.
-LARGEST_LOSS = 0.05
+#: The share of the ordinary knowledge above chance that a trial may lose on any instance: where a verdict of catastrophic begins.
+LARGEST_LOSS = Thresholds.general_drop
 #: Of trials that forget alike, the one that keeps more of what nobody asked to forget: all of it is worth this much forgetting.
 KEPT = 0.1
 LOST = -2.0  # of a trial without scores; no other is worth less

@@ -1,6 +1,7 @@
 """A benchmark carved out of another one's forget and retain splits: what options may be chosen on.
 
-Nothing here reads an evaluation split or the Clean model of the other benchmark. Some identities and some associations of its
+Nothing here reads an evaluation split or the Clean model of the other benchmark: for its zero-shot task stands what it offers as a
+stand-in, or else its retain split. Some identities and some associations of its
 forget split are set aside and play the holdouts, and a part of its retain split plays the rest; a method then forgets what is
 left. The Compromised model has memorised all of them alike, as it has the real holdouts.
 """
@@ -8,7 +9,7 @@ left. The Compromised model has memorised all of them alike, as it has the real 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -101,7 +102,7 @@ def carve(identities: Sequence[Any], fields: Sequence[Any], retain_identities: S
 
 
 class RetainAccuracy(Metric):
-    """What a model knows of ordinary data, in the place of a zero-shot metric, whose classes are evaluation data.
+    """What a model knows of ordinary data, where a benchmark has nothing that stands for its zero-shot task, which is evaluation data.
 
     Zero-shot classification finds a picture's class among so many. Here the picture's own caption is to be found among as many: the
     expectation over all ways to draw the others, so nothing is drawn. It falls as zero-shot accuracy does, where a rank among all
@@ -166,7 +167,7 @@ class Validation(Benchmark):
     """Forget and retain of another benchmark, with parts of them set aside as holdouts."""
 
     name = "validation"
-    version = "2"
+    version = "3"
     summary = "Carved out of another benchmark's forget and retain splits; options are chosen on it (salmu tune)."
     Options = ValidationOptions
 
@@ -178,9 +179,11 @@ class Validation(Benchmark):
         if self.options.base == self.name:
             raise SalmuError("The benchmark validation cannot be carved out of itself.")
         self.base = make_benchmark(self.options.base, self.options.base_options, load_plugins(), cache)
+        self._stand_ins: Mapping[str, Split] = self.base.stand_ins()
         if self.base.scoring is not None:
             # The base's own metrics count, as far as they can be measured here. Nothing that is installed beside them does.
-            self.scoring = {**self.base.scoring, RetainAccuracy.name: Counted(RetainAccuracy.target, RetainAccuracy.aspect)}
+            own = {metric.name: Counted(metric.target, metric.aspect) for metric in self.metrics()}
+            self.scoring = {**self.base.scoring, **own}
 
     def ready(self) -> bool:
         return self.base.ready()
@@ -203,7 +206,9 @@ class Validation(Benchmark):
             "retain_disjoint": ("evaluation", "other ordinary pairs, set aside"),
             "retain_validation": ("evaluation", "all ordinary pairs that are set aside"),
         }
-        return {name: SplitInfo(role, summary) for name, (role, summary) in text.items()}  # type: ignore[arg-type]
+        carved = {name: SplitInfo(role, summary) for name, (role, summary) in text.items()}  # type: ignore[arg-type]
+        described = self.base.splits()
+        return {**carved, **{name: replace(described[name], summary="its stand-in") for name in self._stand_ins}}
 
     @cached_property
     def _carving(self) -> Carving:
@@ -211,6 +216,8 @@ class Validation(Benchmark):
         return carve(forget["identity_id"], forget["data_field"], retain["identity_id"], self.options.seed)
 
     def load_split(self, name: str) -> Split:
+        if name in self._stand_ins:
+            return self._stand_ins[name]
         forget, retain = self.base.split_for("forget"), self.base.split_for("retain")
         parts = self._carving
         source = retain if name.startswith("retain") else forget
@@ -252,4 +259,4 @@ class Validation(Benchmark):
         return f"{self.base.fingerprint()}-validation-{self.version}-{self.options.seed}-{self.options.mismatched}"
 
     def metrics(self) -> Sequence[Metric]:
-        return (RetainAccuracy(),)
+        return () if self._stand_ins else (RetainAccuracy(),)

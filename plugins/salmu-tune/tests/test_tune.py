@@ -196,6 +196,19 @@ def test_a_search_tries_the_defaults_first_goes_on_where_it_was_cut_and_writes_a
     assert chosen == {**found.best.options, "lr": 1.0}
 
 
+def test_general_knowledge_is_read_from_what_a_benchmark_offers_in_the_place_of_its_zero_shot_task(monkeypatch):
+    def made() -> Validation:
+        return make_benchmark("validation", {"base": "toy"}, toy_plugins())
+
+    assert [metric.name for metric in made().metrics()] == ["RetainAcc"]
+    fresh = Toy().split("fragile_set").take([0, 1])
+    monkeypatch.setattr(Toy, "stand_ins", lambda self: {"fragile_set": fresh})
+    validation = made()
+    assert validation.metrics() == ()
+    assert validation.splits()["fragile_set"].role == "evaluation"
+    assert list(validation.split("fragile_set").texts) == fresh.texts
+
+
 def test_a_benchmarks_rate_of_pretraining_bounds_what_is_tried(tmp_path, tunable, monkeypatch):
     monkeypatch.setattr(Toy, "pretraining_rate", lambda self: 1e-5)
     [found] = tune(

@@ -228,6 +228,21 @@ def holdouts_disjoint(trial: BenchmarkTrial) -> None:
         )
 
 
+@check("stand-ins", "What stands for an evaluation split, so that options may be chosen on it, holds nothing of that split.")
+def stand_ins(trial: BenchmarkTrial) -> None:
+    for name, split in trial.built.stand_ins().items():
+        assert trial.infos.get(name) is not None and trial.infos[name].role == "evaluation", (
+            f"stand_ins() names {name}, which is not an evaluation split."
+        )
+        own = trial.splits[name]
+        assert (split.images is None, split.texts is None) == (own.images is None, own.texts is None), (
+            f"The stand-in of {name} has not the sides of {name}."
+        )
+        pictures = set() if split.images is None else set(split.image_keys) & set(own.image_keys)
+        shared = pictures or set(split.texts or ()) & set(own.texts or ())
+        assert not shared, f"{len(shared)} of the stand-in of {name} are {name}'s own: options would be chosen on it."
+
+
 @check("repeatable", "Another object of the same options reads the same rows.")
 def repeatable(trial: BenchmarkTrial) -> None:
     twin = trial.twin()

@@ -679,6 +679,14 @@ class Leaking(Toy):
         return self._sensitive(name, range(half, self.options.identities + half))
 
 
+@found_by("stand-ins", BENCHMARKS)
+class Standing(Toy):
+    """Has options chosen on evaluation data."""
+
+    def stand_ins(self) -> Mapping[str, Split]:
+        return {"fragile_set": super().load_split("fragile_set").take([0])}
+
+
 @found_by("repeatable", BENCHMARKS)
 class Shuffling(Toy):
     """Reads rows in another order every time."""
