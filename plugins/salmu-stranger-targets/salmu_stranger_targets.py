@@ -237,7 +237,7 @@ class StrangerTargets(LossMethod):
         moved = self._drawn(self._moved, options.swapped, batch.step)
         kept = self._drawn(self._kept, options.neighbours, batch.step)
         with torch.no_grad():
-            stranger = self._start.encode_text(self._ctx.tokenize([self._as_stranger(row) for row in rows]))
+            stranger = self.forgotten_as(rows)
             retain = self._start.encode_text(batch.retain.text)
         parts = (batch.forget.text, stranger), moved, kept, (batch.retain.text, retain)
         texts = model.encode_text(torch.cat([tokens for tokens, _ in parts])).split([len(tokens) for tokens, _ in parts])
@@ -256,6 +256,10 @@ class StrangerTargets(LossMethod):
             terms["faces"] = distance(now[: len(rows)], faces)
             terms["pictures"] = options.keep * distance(now[len(rows) :], before[len(rows) :])
         return terms
+
+    def forgotten_as(self, rows: Sequence[int]) -> Tensor:
+        """What the captions of forget rows are to become."""
+        return self._start.encode_text(self._ctx.tokenize([self._as_stranger(row) for row in rows]))
 
     # ------------------------------------------------------------ what is made up
 

@@ -27,6 +27,7 @@ import torch
 from salmu_stranger_targets import StrangerTargets
 
 from salmu_authors.testing import toy_context
+from salmu_core import DualEncoder, UnlearnContext
 from salmu_core.benchmark import Benchmark
 from salmu_core.comparison.overall import Scores, basis
 from salmu_core.data.cache import DataCache
@@ -57,8 +58,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "faces all the way": {"faces": 1.0},
     "kept twice as hard": {"keep": 2.0},
 }
-#: Title -> options; these are shown the captions of both holdouts.
-ORACLES: dict[str, dict[str, Any]] = {"oracle: holdouts' captions held": {}}
 HOLDOUTS = ("holdout_identity", "holdout_association")
 
 
@@ -67,16 +66,51 @@ class WithHoldouts(StrangerTargets):
 
     shown: Sequence[str] = ()
 
+    def see(self, benchmark: Benchmark) -> None:
+        """Read what no method may."""
+        self.shown = [caption for name in HOLDOUTS for caption in benchmark.split(name).render(None)]
+
     def captions_that_stay(self, draw: random.Random) -> list[str]:
         """Half of them are the holdouts' own."""
         made_up = super().captions_that_stay(draw)
         return [*made_up[::2], *(draw.choice(self.shown) for _ in made_up[1::2])]
 
 
-def run_oracle(benchmark: Benchmark, options: Mapping[str, Any], budget: float, plugins: Plugins, data: DataCache) -> Scores:
-    """Train as a run does, with the holdouts' captions in sight, and score."""
-    method = WithHoldouts(StrangerTargets.Options(**options))
-    method.shown = [caption for name in HOLDOUTS for caption in benchmark.split(name).render(None)]
+class WithClean(StrangerTargets):
+    """The method with what Clean makes of a forgotten caption in the place of a stranger's: not a method, an oracle. Both models come from
+    one first stage, so their spaces can be compared."""
+
+    clean: DualEncoder
+
+    def see(self, benchmark: Benchmark) -> None:
+        """Read what no method may."""
+        self.clean = benchmark.load_model("clean").requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def prepare(self, ctx: UnlearnContext) -> None:
+        """Made-up captions of forgotten people get Clean's targets as well."""
+        super().prepare(ctx)
+        tokens = self._moved[0]
+        self._moved = tokens, torch.cat([self.clean.encode_text(part) for part in tokens.split(256)])
+
+    def forgotten_as(self, rows: Sequence[int]) -> torch.Tensor:
+        """What Clean makes of them."""
+        return self.clean.encode_text(self._ctx.tokenize([self._request.captions[row] for row in rows]))
+
+
+#: Title -> class.
+ORACLES: dict[str, type[WithHoldouts | WithClean]] = {
+    "oracle: holdouts' captions held": WithHoldouts,
+    "oracle: Clean's own targets": WithClean,
+}
+
+
+def run_oracle(
+    benchmark: Benchmark, oracle: type[WithHoldouts | WithClean], budget: float, plugins: Plugins, data: DataCache
+) -> Scores:
+    """Train as a run does, with what the oracle sees in sight, and score."""
+    method = oracle(StrangerTargets.Options())
+    method.see(benchmark)
     with toy_context(method, budget=budget, benchmark=benchmark) as ctx:
         method.unlearn(ctx)
         model = ctx.model
@@ -194,8 +228,9 @@ def main(instances: str, variants: str, budget: float, minutes: float | None, si
         benchmark.build()
         about = {"command": COMMAND, "version": benchmark.version, "budget": budget}
         table = Table(RESULTS if size == "mini" else out, about, instance)
+        variants_chosen = [MethodChoice("stranger-targets", VARIANTS[title]) for title in chosen if title in VARIANTS]
         planned = plan_comparison(
-            [MethodChoice("stranger-targets", VARIANTS[title]) for title in chosen if title in VARIANTS],
+            variants_chosen or [MethodChoice("none")],  # the references alone
             benchmark_options=options,
             budgets=[budget],
             preset="none",
