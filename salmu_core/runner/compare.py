@@ -132,7 +132,6 @@ def run_planned(
     else:
         made = [run_alone(item.resolved, item.folder, settings, plugins) for item in open_runs]
     found = dict(zip((str(item.folder) for item in open_runs), made, strict=True))
-    # Those that were done before are read back.
     records += [found.get(str(item.folder)) or run_resolved(item.resolved, item.folder, settings, plugins) for item in runs]
     attacked = [(item.resolved.benchmark, item.folder, item.resolved.title) for item in runs]
     notes = _attacked(attacked, audits, settings, plugins)

@@ -94,8 +94,7 @@ def _carry_out(job: Job, connection: Connection) -> dict[str, Any]:
     """The answer to a job: done, or why not."""
     try:
         if not _loaded:
-            found = load_plugins()
-            _loaded.append(_Told(**vars(found)))
+            _loaded.append(_Told(**vars(load_plugins())))
         plugins = _loaded[0]
         plugins.connection = connection if job.relay else None
         instance = json.dumps([job.spec.benchmark, job.spec.benchmark_options], sort_keys=True, default=str)
@@ -103,6 +102,7 @@ def _carry_out(job: Job, connection: Connection) -> dict[str, Any]:
         _benchmarks[instance] = resolved.benchmark
         record = run_resolved(resolved, job.folder, job.settings, plugins)
         if job.audits != "none" and record.status == "ok":
+            _send(connection, {"kind": "measured"})
             _attack(job, resolved, plugins)
     except (PluginFailure, UnknownName) as error:
         return {"kind": "failed", "message": str(error)}
@@ -114,8 +114,7 @@ def _carry_out(job: Job, connection: Connection) -> dict[str, Any]:
 
 
 def _attack(job: Job, resolved: Resolved, plugins: Plugins) -> None:
-    """Attack the run here, beside the other workers. The other side asks for all attacks again in the end: those that lie beside a run
-    are read, one that failed is tried once more, and only there is its failure told."""
+    """Attack the run beside the other workers. The other side asks again in the end, reads what is there and tells what failed."""
     with contextlib.suppress(SalmuError):
         runs = [(resolved.benchmark, job.folder, resolved.title)]
         plugins.ask("attack_runs", runs=runs, audits=job.audits, settings=job.settings, plugins=plugins)

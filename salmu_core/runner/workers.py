@@ -33,7 +33,7 @@ from salmu_core.plugins.calls import thread_left
 from salmu_core.plugins.loading import Plugins, new_manager
 from salmu_core.plugins.own_packages import is_own
 from salmu_core.records.schema import RunRecord
-from salmu_core.records.store import RECORD_FILE, read_record, write_record
+from salmu_core.records.store import read_record, write_record
 from salmu_core.runner.progress import Progress
 from salmu_core.runner.recording import make_record
 from salmu_core.runner.run import finished_record, run_resolved
@@ -53,8 +53,7 @@ def choose_workers(runs: int, weight_bytes: int, settings: Settings) -> int:
     one of several processes; else as many as there are cores and memory for."""
     if process_count() > 1 or weight_bytes > LARGEST or (torch.accelerator.is_available() and not settings.cpu):
         return 1
-    room = int(psutil.virtual_memory().available // _MEMORY)
-    return max(1, min(runs, os.cpu_count() or 1, room, _MOST))
+    return max(1, min(runs, os.cpu_count() or 1, int(psutil.virtual_memory().available // _MEMORY), _MOST))
 
 
 def isolated(resolved: Resolved, settings: Settings) -> bool:
@@ -141,6 +140,7 @@ class _Worker:
     since: datetime = datetime.min
     ends: float = math.inf
     alone: bool = False
+    told: bool = False
 
 
 class _Pool:
@@ -192,13 +192,13 @@ class _Pool:
 
     def _hand(self, worker: _Worker) -> None:
         """Give a worker the next run."""
-        worker.position = self._waiting.popleft()
+        worker.position, worker.told = self._waiting.popleft(), False
         resolved, folder = self._runs[worker.position]
         worker.alone = isolated(resolved, self._settings)
         worker.since = datetime.now(UTC)
         worker.ends = time.monotonic() + (self._settings.time_limit or math.inf)
         with contextlib.suppress(OSError):  # it ended already, which is seen next
-            audits: AuditChoice = "none" if worker.alone else self._audits
+            audits = "none" if worker.alone else self._audits
             worker.connection.send(Job(resolved.spec, folder.absolute(), self._settings, self._most == 1, audits))
         if self._most == 1:
             self._plugins.tell("run_started", spec=resolved.spec)
@@ -227,6 +227,9 @@ class _Pool:
             raise RuntimeError(f"A run ended with a bug:\n{message['message']}")
         elif kind == "failed":
             self._failed(worker, str(message["message"]))
+        elif kind == "measured":  # attacks follow, and somebody may wait for the row
+            worker.told = True
+            self._ended.append((worker.position, read_record(self._runs[worker.position][1])))
         elif kind == "done":
             worker.alone = worker.alone or bool(message["thread_left"])  # it carries out nothing more
             self._done(worker, read_record(self._runs[worker.position][1]))
@@ -245,14 +248,15 @@ class _Pool:
             who = resolved.who
             if (folder / UNLEARNED_FILE).is_file():
                 who = f"The evaluation of {resolved.spec.method}, whose method had finished"
-            nothing = Evaluation({}, {}, {})
-            record = make_record(resolved, self._plugins, self._settings, {}, nothing, None, "failed", f"{who}: {why}")
+            none = Evaluation({}, {}, {})
+            record = make_record(resolved, self._plugins, self._settings, {}, none, None, "failed", f"{who}: {why}")
             write_record(folder, record)
         worker.alone = True  # nobody knows what state its process is in
         self._done(worker, record)
 
     def _done(self, worker: _Worker, record: RunRecord) -> None:
-        self._ended.append((worker.position, record))
+        if not worker.told:
+            self._ended.append((worker.position, record))
         if self._waiting and not worker.alone and not isolated(self._runs[self._waiting[0]][0], self._settings):
             self._hand(worker)
             return
@@ -285,8 +289,6 @@ def _received(worker: _Worker) -> dict[str, Any] | None:
 
 def _left(resolved: Resolved, folder: Path, since: datetime) -> RunRecord | None:
     """The record that a run wrote since then, before its process ended without a word."""
-    if not (folder / RECORD_FILE).is_file():
-        return None
     with contextlib.suppress(BadRecord):
         record = read_record(folder)
         if resolved.made(record) and record.created_at >= since:
