@@ -20,7 +20,7 @@ from salmu_core.records.schema import RunSpec
 from salmu_core.records.store import read_record
 from salmu_core.runner import workers as workers_module
 from salmu_core.runner.run import Settings
-from salmu_core.runner.workers import LARGEST, choose_workers, finished_runs, isolated, run_alone, run_in_workers
+from salmu_core.runner.workers import LARGEST, choose_workers, finished_runs, isolated, run_alone
 from salmu_core.spec.resolve import resolve
 from toy_methods import Hooks, toy_plugins
 
