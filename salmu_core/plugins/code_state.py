@@ -7,7 +7,7 @@ import functools
 import sys
 from collections.abc import Collection, Iterator
 from itertools import chain, repeat
-from operator import getitem, is_
+from operator import attrgetter, getitem, is_
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -40,6 +40,7 @@ _THEIRS = _CODE | {float, tuple, torch.dtype}
 _OURS = _CODE | _CONSTANTS | {ModuleType}
 _BUILTINS = frozenset(vars(builtins))
 _MISSING = object()
+_BODY = [attrgetter(name) for name in ("__code__", "__defaults__", "__kwdefaults__")]
 #: Top-level modules whose code is compared: salmu's own, and those of every plugin that was registered.
 watched = {"salmu_core"}
 
@@ -91,14 +92,10 @@ class CodeState:
             [*chain.from_iterable(item.kept for item in self._held)],
             [*chain.from_iterable(item.values for item in self._held)],
         )
-        self._bodies = [
-            (function, function.__code__, function.__defaults__, function.__kwdefaults__)
-            for item in self._held
-            for function in item.functions
-        ]
-        self._tables = [
-            (item.owner, name, item.now[name], dict(item.now[name])) for item in self._held for name in item.tables
-        ]
+        self._functions = [function for item in self._held for function in item.functions]
+        self._bodies = [[*map(read, self._functions)] for read in _BODY]
+        self._tables = [(item.now, name, item.now[name], item.owner) for item in self._held for name in item.tables]
+        self._entries = [dict(table) for _, _, table, _ in self._tables]
 
     def put_back(self, own: str = "") -> list[str]:
         """Put back what was replaced, deleted or covered by another of the same name.
@@ -122,13 +119,14 @@ class CodeState:
                 if now is not value and not _harmless(item.owner, value, now) and not _of(item.owner, own):
                     setattr(item.owner, name, value)
                     found.append(_called(item.owner, name))
-        for function, code, defaults, named in self._bodies:
-            same = function.__code__ is code and function.__defaults__ is defaults and function.__kwdefaults__ is named
-            if not same and not _within(str(function.__module__), own):
-                function.__code__, function.__defaults__, function.__kwdefaults__ = code, defaults, named
+        same = [all(map(is_, map(read, self._functions), kept)) for read, kept in zip(_BODY, self._bodies, strict=True)]
+        for function, *body in () if all(same) else zip(self._functions, *self._bodies, strict=True):
+            replaced = not all(map(is_, (read(function) for read in _BODY), body))
+            if replaced and not _within(str(function.__module__), own):
+                function.__code__, function.__defaults__, function.__kwdefaults__ = body
                 found.append(f"{function.__module__}.{function.__qualname__}")
-        for module, name, table, entries in self._tables:
-            same = vars(module).get(name) is table and all(table.get(key, _MISSING) is entries[key] for key in entries)
+        for (held, name, table, module), entries in zip(self._tables, self._entries, strict=True):
+            same = held.get(name) is table and all(map(is_, map(table.get, entries, repeat(_MISSING)), entries.values()))
             if not same and not _of(module, own):
                 table.update(entries)
                 setattr(module, name, table)

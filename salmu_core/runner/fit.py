@@ -26,6 +26,8 @@ from salmu_core.runner.gradients import gradients_of
 from salmu_core.runner.sampling import EpochSampler
 from salmu_core.runner.step_values import StepValue, StepValues, reading_lag
 
+_open: list[bool] = []  # uses of `little_garbage`, and whether each froze objects
+
 
 class _LossStep(nn.Module):
     """Model and loss as one module: what Accelerate prepares."""
@@ -57,13 +59,13 @@ def learning_rate(options: FitOptions, step: int, steps: int) -> float:
 def little_garbage() -> Iterator[None]:
     """Accelerate collects garbage after each fit, and would look at the half million objects of imported libraries each time. They are
     kept out of collections in here, unless the caller has frozen objects already."""
-    ours = gc.get_freeze_count() == 0
-    if ours:
+    _open.append(not _open and gc.get_freeze_count() == 0)  # counting takes as long as collecting
+    if _open[-1]:
         gc.freeze()
     try:
         yield
     finally:
-        if ours:
+        if _open.pop():
             gc.unfreeze()
 
 
