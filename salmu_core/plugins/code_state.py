@@ -119,8 +119,8 @@ class CodeState:
                 if now is not value and not _harmless(item.owner, value, now) and not _of(item.owner, own):
                     setattr(item.owner, name, value)
                     found.append(_called(item.owner, name))
-        same = [all(map(is_, map(read, self._functions), kept)) for read, kept in zip(_BODY, self._bodies, strict=True)]
-        for function, *body in () if all(same) else zip(self._functions, *self._bodies, strict=True):
+        alike = [all(map(is_, map(read, self._functions), kept)) for read, kept in zip(_BODY, self._bodies, strict=True)]
+        for function, *body in () if all(alike) else zip(self._functions, *self._bodies, strict=True):
             replaced = not all(map(is_, (read(function) for read in _BODY), body))
             if replaced and not _within(str(function.__module__), own):
                 function.__code__, function.__defaults__, function.__kwdefaults__ = body
