@@ -56,7 +56,7 @@ def test_a_fault_of_a_method_is_found_by_its_check_and_by_no_other(check):
 
 
 #: Faults of which nothing but the record of a whole run tells.
-_IN_THE_RECORD = {"forward", "processor", "vocabulary", "opens the cache", "last act"}
+_IN_THE_RECORD = {"forward", "processor", "vocabulary", "opens the cache", "last act", "last act of a cycle"}
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -71,7 +71,7 @@ def test_faults_that_cost_a_method_its_row_are_found_before(name, monkeypatch, t
     failed = failed or _failed(run_all("method", "faulty", checks, trial, slow=False))
     assert failed
     assert not _IN_THE_RECORD & {name} or FAULTS[name][2] in failed["no-warnings"]
-    if name == "last act":  # models of the other checks go here, unwatched
+    if name.startswith("last act"):  # models of the other checks go here, unwatched
         del trial
         gc.collect()
         torch.set_default_dtype(torch.float32)
