@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
-from salmu_core.comparison.overall import basis
+from salmu_core.comparison.gaps import gap_between
+from salmu_core.comparison.overall import Basis, basis
 from salmu_core.comparison.verdict import Thresholds
 from salmu_core.records.schema import ScoreRecord
 
@@ -17,8 +19,8 @@ KEPT = 0.1
 LOST = -2.0  # of a trial without scores; no other is worth less
 RULE = (
     f"a trial that loses more than {LARGEST_LOSS:.0%} of the general knowledge above chance on any instance cannot be chosen; among"
-    f" the others the one that forgets most (the share forgotten of the overall score), plus {KEPT:g} times what it keeps of"
-    " associations that were set aside"
+    f" the others the one that forgets most (half of it by the worst metric, as in the overall score, half by the mean of all), plus"
+    f" {KEPT:g} times what it keeps of associations that were set aside"
 )
 Scores = Mapping[str, ScoreRecord]
 
@@ -28,7 +30,9 @@ class Worth:
     """What a trial did on the validation part of one instance, or of several.
 
     Attributes:
-        forgotten, kept: as in the overall score, with "as if never learned" in the place of Clean.
+        forgotten: the mean of two shares: of the worst forgetting metric, as in the overall score, and of all of them on average. The
+            worst alone is 0 for most settings of a small budget, and the search would take the one that does least.
+        kept: as in the overall score. In both, "as if never learned" stands in the place of Clean.
         lost: share of the general level above chance that is gone, of the worst general metric; 0 where it rose.
     """
 
@@ -59,7 +63,19 @@ def worth_of(scores: Scores, never_learned: Scores, compromised: Scores) -> Wort
     parts = against.of(scores)
     if parts is None or not measured >= {"forgetting", "general"}:
         return None
-    return Worth(float(parts.forgotten), float(parts.kept), 1 - float(parts.general))
+    return Worth(
+        (float(parts.forgotten) + _mean_forgotten(against, scores)) / 2, float(parts.kept), 1 - float(parts.general)
+    )
+
+
+def _mean_forgotten(against: Basis, scores: Scores) -> float:
+    """Each forgetting metric's share of the way to "never learned", from 0 to 1, on average."""
+    shares = [
+        1 - gap_between(kind, scores[name].value, against.clean[name], against.compromised[name])
+        for name, kind in against.kinds.items()
+        if kind.aspect == "forgetting"
+    ]
+    return fmean(min(max(share, 0.0), 1.0) for share in shares)
 
 
 def mean_worth(found: Sequence[Worth]) -> Worth:

@@ -260,10 +260,19 @@ NEVER = scores_of(F=0.0, F2=0.4, H=0.0, G=0.9)
 def test_a_trial_is_worth_what_it_forgets_and_a_tenth_of_what_it_keeps():
     ideal = worth_of(scores_of(F=0.0, F2=0.4, H=1.0, G=0.9), NEVER, COMPROMISED)
     assert (ideal.forgotten, ideal.kept, ideal.lost, ideal.value) == (1.0, 1.0, 0.0, 1.1)
-    # F a quarter of the way, F2 past its target by half the way: the worse of the two counts, as in the overall score.
+    # F a quarter of the way, F2 past its target by half the way: a quarter by the worse of the two, three eighths by their mean.
     partly = worth_of(scores_of(F=0.75, F2=0.2, H=0.6, G=0.9), NEVER, COMPROMISED)
-    assert partly.forgotten == pytest.approx(0.25)
-    assert partly.value == pytest.approx(0.25 + 0.1 * 0.6)
+    assert partly.forgotten == pytest.approx((0.25 + 0.375) / 2)
+    assert partly.value == pytest.approx(0.3125 + 0.1 * 0.6)
+
+
+def test_what_forgets_a_little_is_worth_more_than_what_does_nothing():
+    # One metric has not moved, or went the wrong way, as at a small budget: by the worst metric alone both forget nothing.
+    nothing = worth_of(COMPROMISED, NEVER, COMPROMISED)
+    a_little = worth_of(scores_of(F=0.8, F2=0.82, H=0.95, G=0.9), NEVER, COMPROMISED)
+    assert nothing.value == pytest.approx(0.1)
+    assert a_little.value == pytest.approx(0.2 / 2 / 2 + 0.1 * 0.95)
+    assert a_little.value > nothing.value
 
 
 def test_a_trial_that_harms_cannot_be_chosen_however_much_it_forgets():
