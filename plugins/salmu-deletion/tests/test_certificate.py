@@ -212,6 +212,42 @@ def test_paper_shows_names_in_every_script_that_the_machine_has_a_font_for(tmp_p
     assert b"FontFile2" in (tmp_path / "c.pdf").read_bytes()
 
 
+@pytest.mark.parametrize("shapes", [True, False], ids=["uharfbuzz", "without"])
+def test_paper_shows_letters_that_join_or_run_to_the_left_as_they_are_read_or_by_their_numbers(
+    tmp_path, monkeypatch, shapes
+):
+    fpdf = pytest.importorskip("fpdf")
+    if shapes:
+        pytest.importorskip("uharfbuzz")
+    else:
+        monkeypatch.setattr("salmu_deletion.certificate.lettering.find_spec", lambda name: None)
+    fonts = [_font(tmp_path / "a.ttf", " Жאבمकx:")]
+    monkeypatch.setattr("salmu_deletion.certificate.lettering._font_files", lambda: iter(fonts))
+    lettering = Lettering(pdf := fpdf.FPDF(), {"names": ["Ж", "אב", "م", "क"]})
+    assert lettering.lacking == (set() if shapes else set("אבمक"))
+    pdf.add_page()
+    for name, numbered in (("אב", "[U+05D0][U+05D1]"), ("م\u200cم", "[U+0645][U+200C][U+0645]"), ("क", "[U+0915]")):
+        shown = lettering.choose(f"Ж {name}: x", "", 10)
+        assert shown == f"Ж {name if shapes else numbered}: x"
+        assert lettering.bracketed is not shapes
+        assert (pdf.text_shaping or {}).get("use_shaping_engine", False) is shapes
+        pdf.multi_cell(0, 5, shown, new_x="LMARGIN", new_y="NEXT")
+    if shapes:  # the sentence runs to the right whatever the name does
+        assert pdf.text_shaping["paragraph_direction"].value == "LTR"
+    lettering.choose("plain", "", 10)
+    assert not pdf.text_shaping
+
+
+@pytest.mark.parametrize("sign", ["\u202e", "\u2066", "\u200b", "\x07", "\x7f", "\ue000"])
+def test_paper_numbers_signs_that_show_nothing_or_turn_what_follows(sign):
+    fpdf = pytest.importorskip("fpdf")
+    lettering = Lettering(fpdf.FPDF(), {"names": [f"a{sign}b"]})
+    assert lettering.choose("a\u00a0b\nc", "", 10) == "a\u00a0b\nc"
+    assert not lettering.bracketed
+    assert lettering.choose(f"a{sign}b", "", 10) == f"a[U+{ord(sign):04X}]b"
+    assert lettering.bracketed
+
+
 def test_weights_or_runs_that_cannot_be_certified_are_refused(folder):
     with pytest.raises(BadRecord, match="no deletion"):
         certificate_content(folder.parent / "clean", plugins=toy_plugins())

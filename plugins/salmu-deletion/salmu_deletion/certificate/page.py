@@ -113,7 +113,7 @@ def write_pdf(sealed: Mapping[str, Any], path: Path) -> None:
         for cells in rows:
             row = table.row()
             for cell in cells:
-                row.cell(lettering.latin(cell))
+                row.cell(lettering.choose(cell, "", 8.5))
     for name, reason in measured["not_measured"].items():
         line(f"{name}: not measured ({reason})", size=8)
     for part, title in (("chain", "Earlier requests"), ("index", "Stored vectors")):
@@ -147,8 +147,8 @@ def write_pdf(sealed: Mapping[str, Any], path: Path) -> None:
     line(f"SHA-256 of the content: {sealed['sha256']}", size=8)
     line(f"Signed with the key {key}" if (key := key_name(sealed)) else "Not signed.", size=8)
     line(check_command(sealed), size=8)
-    if lettering.lacking:
-        line("Letters in brackets, as [U+5F20], are those for which there was no font; certificate.json has them.", size=8)
+    if lettering.bracketed:
+        line("Letters in brackets, as [U+5F20], are those that could not be shown; certificate.json has them.", size=8)
     path.write_bytes(bytes(pdf.output()))
 
 
