@@ -31,9 +31,11 @@ _FIRST = (
 _FORMATS = (".ttf", ".otf", ".ttc")
 #: Scripts, as Unicode names them, whose letters change or move beside others; those from right to left are told by their direction.
 _SHAPED = frozenset(
-    ("DEVANAGARI", "BENGALI", "GURMUKHI", "GUJARATI", "ORIYA", "TAMIL", "TELUGU", "KANNADA", "MALAYALAM", "SINHALA")
-    + ("MYANMAR", "KHMER", "TIBETAN", "MONGOLIAN", "JAVANESE", "BALINESE")
-)
+    {
+        "DEVANAGARI", "BENGALI", "GURMUKHI", "GUJARATI", "ORIYA", "TAMIL", "TELUGU", "KANNADA", "MALAYALAM", "SINHALA",
+        "MYANMAR", "KHMER", "TIBETAN", "MONGOLIAN", "JAVANESE", "BALINESE",
+    }
+)  # fmt: skip
 _JOINERS = "\u200c\u200d"  # say whether the letters beside them join
 _MOST = 400  # fonts that are looked into
 
