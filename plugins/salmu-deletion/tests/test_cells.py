@@ -74,7 +74,7 @@ def test_whole_numbers_beyond_what_their_type_tells_apart_are_refused():
     assert read_texts([2.0**24], "identity", "t", EXACT["float"])[1]
 
 
-@pytest.mark.parametrize("text", ["nan", "NULL", "None", "<NA>", "n/a"])
+@pytest.mark.parametrize("text", ["nan", "NULL", "None", "<NA>", "n/a", "#N/A", "#REF!", "#DIV/0!"])
 def test_words_that_stand_for_nothing_are_told_and_kept(text):
     texts, [found] = read_texts(["Ann", text], "identity", "t")
     assert texts == ["Ann", text]  # Null is a surname

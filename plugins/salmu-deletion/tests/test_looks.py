@@ -1,5 +1,6 @@
 """The check sees what the model sees: what comes out of the tokenizer and of the picture pipeline."""
 
+import base64
 import struct
 import zlib
 
@@ -242,7 +243,22 @@ def test_a_person_who_is_written_in_two_ways_is_told_without_retain_too(report, 
     assert found["identities written in two ways"].severity == "warning"
 
 
-def test_addresses_on_the_web_are_told_as_such(report, tmp_path):
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("https://example.org/a.png", "fetch them first"),
+        ("s3://bucket/a.png", "fetch them first"),
+        ("file:///nowhere/a.png", "--images"),
+        ("photos/9j/iVBORw0KGgo.png", "--images"),
+        ("data:image/png;base64,iVBORw0KGgo=", "base64"),
+        (base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(900)).decode(), "base64"),
+        (base64.b64encode(b"\xff\xd8\xff\xe0" + bytes(900)).decode(), "base64"),
+    ],
+)
+def test_what_stands_in_the_place_of_a_path_is_told_as_such(report, tmp_path, place, words):
     rows = make_rows(tmp_path)
-    rows[0]["photo"] = "https://example.org/a.png"
-    assert "fetch them first" in report(rows)["missing picture"].hint
+    rows[0]["photo"] = place
+    found = report(rows)["missing picture"]
+    assert words in found.hint
+    assert (place in found.message) is (len(place) <= 300)
+    assert len(found.message) < 400

@@ -19,7 +19,10 @@ _SHOWN = 3  # rows that a finding names
 _UUID = re.compile(r"[0-9a-f]{32}")
 _POWER = re.compile(r"[-+]?\d+([.,]\d+)?[eE]\+?\d+")
 #: What programs write where nothing was there. Some of these are names of people too, so they are told and kept.
-_STAND_INS = frozenset({"nan", "null", "none", "nil", "<na>", "n/a", "na", "#n/a", "nat", "undefined"})
+_STAND_INS = frozenset({"nan", "null", "none", "nil", "<na>", "n/a", "na", "#n/a", "nat", "undefined"}) | {
+    f"#{fault}"
+    for fault in ("ref!", "value!", "name?", "div/0!", "num!", "null!", "spill!", "calc!")  # of spreadsheets
+}
 
 
 def read_texts(

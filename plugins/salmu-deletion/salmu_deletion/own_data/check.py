@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -58,6 +59,18 @@ _PICTURES: Mapping[str, tuple[str, str, str]] = {
     ),
     "transparent": ("fact", "pictures have transparent parts, in which the model sees the colours beneath", ""),
 }
+#: What stands in the place of paths, and what is to be done about it.
+_NO_PATHS: Mapping[re.Pattern[str], str] = {
+    re.compile(
+        r"(?!file:)[a-z][a-z0-9+.-]*://", re.IGNORECASE
+    ): "Some are addresses on the web: fetch them first, and give paths.",
+    # As base64 begins of PNG, JPEG, GIF, WebP and TIFF.
+    re.compile(
+        r"data:|(iVBORw0KGgo|/9j/|R0lGOD|UklGR|SUkqA|TU0AK)[A-Za-z0-9+/=\s]{40}"
+    ): "Some are pictures written as text (base64): save them as"
+    " files and give paths, or as bytes in a column of a parquet file.",
+}
+_LONGEST_NAME = 300
 
 
 @dataclass(frozen=True)
@@ -77,7 +90,12 @@ class _Seen:
 
     def named(self, rows: Sequence[int]) -> str:
         """The first of some rows, as a person finds them again."""
-        return named_rows(rows, lambda row: f"row {row + 1} ({self.table.file_names[row] or 'no file name'})")
+        return named_rows(rows, lambda row: f"row {row + 1} ({_short(self.table.file_names[row]) or 'no file name'})")
+
+
+def _short(name: str) -> str:
+    """A path as it stands; the ends of what is none, such as a picture written as text."""
+    return name if len(name) <= _LONGEST_NAME else f"{name[:40]}…{name[-20:]}, {len(name):,} letters"
 
 
 def _see(name: str, table: Table, processor: Processor | None, decode: bool, tell: Callable[[str, int, int], None]) -> _Seen:
@@ -189,8 +207,8 @@ def _pictures(seen: _Seen) -> list[Finding]:
         rows = [row for row, look in enumerate(seen.looks) if look.problem == what or what in look.traits]
         if rows:
             where = [seen.table.file_names[row] for row in rows]
-            if what == "missing" and any("://" in place for place in where):
-                hint = "Some are addresses on the web: fetch them first, and give paths."
+            if what == "missing":
+                hint = next((words for kind, words in _NO_PATHS.items() if any(map(kind.match, where))), hint)
             message = f"{seen.name}: {len(rows)} {words}: {seen.named(rows)}."
             rule = what if severity != "error" else f"{what} picture"
             findings.append(Finding(severity, message, hint or None, rule))  # type: ignore[arg-type]
