@@ -10,6 +10,7 @@ from certificate_content import FIXED
 from click.testing import CliRunner
 
 from deletion_plugins import toy_plugins
+from salmu_core.benchmark import Terms
 from salmu_core.builtin.toy import Toy
 from salmu_core.cli.main import cli
 from salmu_core.errors import BadCheckpoint, BadRecord, SalmuError
@@ -140,6 +141,25 @@ def test_pages_escape_and_paper_bears_every_script(tmp_path):
     pytest.importorskip("fpdf")
     write_pdf(seal(FIXED), tmp_path / "c.pdf")
     assert (tmp_path / "c.pdf").stat().st_size > 1000
+
+
+def test_terms_of_what_the_model_was_made_from_stand_on_every_form(folder, monkeypatch, tmp_path):
+    terms = Terms("model a/b", "https://example.org/a/b", "For research only.", gated=True)
+    assert "example.org" not in render_page(seal(certificate_content(folder, plugins=toy_plugins())))
+    monkeypatch.setattr(Toy, "terms", lambda self: (terms,))
+    sealed = seal(certificate_content(folder, plugins=toy_plugins()))
+    [said] = sealed["content"]["terms"]
+    assert (said["what"], said["page"], said["gated"]) == ("model a/b", terms.page, True)
+    page = render_page(sealed)
+    assert 'href="https://example.org/a/b"' in page
+    assert "For research only." in page
+    fpdf = pytest.importorskip("fpdf")
+    lines, write = [], fpdf.FPDF.multi_cell
+    monkeypatch.setattr(
+        fpdf.FPDF, "multi_cell", lambda self, *given, **more: (lines.extend(given[2:3]), write(self, *given, **more))[1]
+    )
+    write_pdf(sealed, tmp_path / "c.pdf")
+    assert "model a/b: For research only. https://example.org/a/b" in lines
 
 
 def _font(path, letters):
