@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import weakref
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -87,8 +88,10 @@ class PixelFile:
         size = self._start + rows * self.stride
         try:
             if not path.is_file() or path.stat().st_size != size:
-                _make_sparse(path, size)
+                with atomic_path(path) as temporary:
+                    os.truncate(temporary, size)
             self._file = path.open("r+b", buffering=0)
+            weakref.finalize(self, self._file.close)
         except OSError as error:
             raise _no_place(path, error) from error
 
@@ -148,11 +151,6 @@ class PixelFile:
 def _mark(pixels: np.ndarray, row: int) -> np.ndarray:
     """The checksum of a row, which is never 0. It depends on the row's place, so that a row at another's is noticed."""
     return np.array([xxhash.xxh3_64_intdigest(np.ascontiguousarray(pixels).data, seed=row) or 1], dtype=_MARK)
-
-
-def _make_sparse(path: Path, size: int) -> None:
-    with atomic_path(path) as temporary:
-        os.truncate(temporary, size)
 
 
 def _no_place(path: Path, error: OSError) -> OutputError:

@@ -1,9 +1,11 @@
 """Pixels, tokens, keys and digests that are kept: nothing is read twice, and nothing old is ever taken for something new."""
 
+import gc
 import io
 import os
 import threading
 import time
+import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,6 +197,13 @@ def test_two_holders_of_a_file_see_each_others_rows(tmp_path):
     two.read(np.array([0, 4]), out)
     assert (out[0] == 9).all()
     assert (out[1] == 4).all()
+
+
+def test_a_file_is_closed_with_its_last_holder(tmp_path, recwarn):
+    warnings.simplefilter("always")
+    PixelFile(tmp_path / "x.pixels", 5, SHAPE)
+    gc.collect()
+    assert not [str(told.message) for told in recwarn if "unclosed" in str(told.message)]
 
 
 def test_the_size_is_announced_before_and_only_rows_that_are_there_take_space(folder, processor, tmp_path):
