@@ -283,17 +283,24 @@ def write_transformers(folder: Path) -> tuple[Path | None, str | None]:
         shutil.rmtree(target, ignore_errors=True)
         made.rename(target)
     if difference is None:
-        return target, "transformers is not installed, so its layout was written and not loaded once to compare."
+        return (
+            target,
+            "transformers is not installed or cannot be imported, so its layout was written and not loaded once to compare.",
+        )
     version = importlib.metadata.version("transformers")
     return target, f"Loaded again with transformers {version}: embeddings differ by at most {difference:.1e}."
 
 
 def difference_to_transformers(folder: Path, model: DualEncoder) -> float | None:
-    """Largest difference between entries of unit-length embeddings of a few captions and a picture; None without transformers."""
+    """Largest difference between entries of unit-length embeddings of a few captions and a picture.
+
+    Returns:
+        None where transformers is missing or broken.
+    """
     try:
         from transformers import CLIPModel, CLIPTokenizer
         from transformers.utils import logging
-    except ImportError:
+    except Exception:  # it imports much, and what is broken or unusual here raises many kinds (`python -OO`: ValueError)
         return None
     logging.disable_progress_bar()  # it would write over our own display
     theirs = CLIPModel.from_pretrained(folder, local_files_only=True).eval()

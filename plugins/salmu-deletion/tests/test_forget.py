@@ -1,6 +1,8 @@
 """salmu forget from tables to a model that others load."""
 
 import json
+import sys
+import types
 import warnings
 
 import open_clip
@@ -16,7 +18,7 @@ from salmu_core.errors import BadData, BadOptions, OutputError
 from salmu_core.models.loading import load_model
 from salmu_core.records.store import read_record
 from salmu_core.runner.run import Settings
-from salmu_deletion.forget import _too_small, forget, own_data, plan, settings_for
+from salmu_deletion.forget import _too_small, forget, own_data, plan, settings_for, write_transformers
 from toy_methods import Ascent
 
 COLUMNS = {"image": "photo", "caption": "text", "identity": "person_id"}
@@ -119,6 +121,18 @@ def test_a_run_measures_before_now_and_never_learned_and_leaves_both_layouts(giv
     written = (out / "record.json").read_bytes()
     assert _forget(given, out).record.id == done.record.id
     assert (out / "record.json").read_bytes() == written
+
+
+def test_a_transformers_that_cannot_be_imported_ends_no_request(tmp_path, monkeypatch):
+    class Broken(types.ModuleType):
+        def __getattr__(self, name):
+            raise ValueError("No docstring")  # as under python -OO
+
+    make_model(tmp_path / "model")
+    monkeypatch.setitem(sys.modules, "transformers", Broken("transformers"))
+    target, note = write_transformers(tmp_path / "model")
+    assert (target / "config.json").is_file()
+    assert "cannot be imported" in note
 
 
 def test_without_retain_only_methods_that_see_none_run(given, tmp_path):
