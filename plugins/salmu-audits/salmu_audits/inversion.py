@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from salmu_audits.measures import distinct, mean_reciprocal_rank
+from salmu_audits.forget_embeddings import forget_images, forget_texts
+from salmu_audits.measures import distinct, mean_reciprocal_rank, one_each
 from salmu_audits.relative import relative, typical_sizes, usual_scale
 from salmu_core import Audit, AuditContext, Batch, DualEncoder, Field, FitOptions, Leak, Options, Split
 from salmu_core.errors import Diverged
@@ -84,16 +85,17 @@ class NameInversion(Audit):
         if "name" not in forget.columns or "value" not in forget.columns:
             raise NotMeasurable("the forget split has no columns name and value")
         names, values = ([str(value) for value in forget.columns[column]] for column in ("name", "value"))
-        facts = forget.take([row for row in range(len(forget)) if names[row] != values[row]], "facts")
-        if not len(facts):
+        told = [row for row in range(len(forget)) if names[row] != values[row]]
+        facts = forget.take(told, "facts")
+        if not told:
             raise NotMeasurable("nothing but names was to be forgotten")
         known = _name_captions(forget, names, values)
         photos = torch.randperm(len(forget), generator=ctx.generator("photos"))[: self.options.rows].sort().values.tolist()
         shown = forget.take(photos, "photos")
         seen = Split("photos", shown.images, [known[name] for name in shown.columns["name"]], shown.columns)
-        of_photos, of_facts = ctx.images(seen), ctx.images(facts)
+        of_photos, of_facts = forget_images(ctx, photos).to(ctx.model.device), forget_images(ctx, told)
         captions, own = distinct(facts.render(None))
-        of_photos = of_photos.to(ctx.model.device)
+        of_captions = one_each(forget_texts(ctx, told), own)
         scale = usual_scale(ctx)
         sizes = typical_sizes(rows_of(token_table(ctx.model)).detach(), table=True)[:1]
 
@@ -103,7 +105,7 @@ class NameInversion(Audit):
             image = of_photos[batch.forget.index.to(of_photos.device)]
             return pair_losses(image, model.encode_text(batch.forget.text), scale, same).mean()
 
-        extras = {"before": mean_reciprocal_rank(of_facts, ctx.texts(captions), own)}
+        extras = {"before": mean_reciprocal_rank(of_facts, of_captions, own)}
         tokens = tokens_of(ctx.model, sorted(set(names)))
         extras["tokens"] = float(len(tokens))
         steps, size = self.options.steps, min(self.options.batch_size, len(seen))

@@ -26,6 +26,17 @@ def distinct(captions: Sequence[str]) -> tuple[list[str], Int[Tensor, " n"]]:
     return list(number), own
 
 
+def one_each(vectors: Float[Tensor, "n dim"], own: Int[Tensor, " n"]) -> Float[Tensor, "m dim"]:
+    """Of rows with numbers as `distinct` gives them, the vector of each number.
+
+    >>> one_each(torch.tensor([[1.0], [2.0], [1.0]]), torch.tensor([0, 1, 0])).tolist()
+    [[1.0], [2.0]]
+    """
+    found = vectors.new_empty(int(own.max()) + 1, vectors.shape[1])
+    found[own] = vectors
+    return found
+
+
 def mean_reciprocal_rank(images: Float[Tensor, "n dim"], texts: Float[Tensor, "m dim"], own: Int[Tensor, " n"]) -> float:
     """Mean of 1 / rank of each image's own caption among all `m`, as in `reciprocal_ranks`.
 

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from salmu_audits.forget_embeddings import forget_images, forget_texts
 from salmu_audits.measures import area_under_curve, distinct, found_at, sample_rows, strangers
 from salmu_audits.relative import usual_scale
 from salmu_core import Audit, AuditContext, DualEncoder, Field, Leak, Options
@@ -38,10 +39,13 @@ class Membership(Audit):
     version = "2"
     Options = MembershipOptions
 
+    def rows(self, ctx: AuditContext) -> list[int]:
+        """Of the forget split, those that are tested."""
+        return list(sample_rows(len(ctx.split("forget")), self.options.rows, ctx.generator("rows")))
+
     def attack(self, ctx: AuditContext) -> Leak:
         """The area under the curve in whichever direction tells more."""
-        forget = ctx.split("forget")
-        tested = forget.take(sample_rows(len(forget), self.options.rows, ctx.generator("rows")), "tested")
+        tested = ctx.split("forget").take(self.rows(ctx), "tested")
         members, others = self.scores(ctx, tested)
         extras = {"members": float(members.mean()), "others": float(others.mean())}
         area = area_under_curve(members, others)
@@ -137,7 +141,10 @@ class SimilarityMembership(Membership):
 
     def scores(self, ctx: AuditContext, split: Split) -> Scores:
         """Cosines."""
-        return similarities(ctx, split)
+        rows = self.rows(ctx)
+        own, other = strangers(split, ctx.generator("strangers"))
+        images, texts = forget_images(ctx, rows), forget_texts(ctx, rows)
+        return (images * texts)[own].sum(dim=1).numpy(), (images[own] * texts[other]).sum(dim=1).numpy()
 
 
 def views(split: Split) -> list[Split]:

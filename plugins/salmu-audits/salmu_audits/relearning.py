@@ -9,7 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from salmu_audits.measures import associations, distinct, mean_reciprocal_rank
+from salmu_audits.forget_embeddings import forget_images, forget_texts
+from salmu_audits.measures import associations, distinct, mean_reciprocal_rank, one_each
 from salmu_audits.relative import relative, usual_scale
 from salmu_core import Audit, AuditContext, Batch, DualEncoder, Field, FitOptions, Leak, Options, Split
 from salmu_core.errors import Diverged
@@ -83,15 +84,16 @@ class Relearning(Audit):
 
     Options = RelearningOptions
 
-    def splits(self, ctx: AuditContext) -> tuple[Split, Split]:
-        """What is trained on, and what is asked for."""
+    def splits(self, ctx: AuditContext) -> tuple[Split, list[int]]:
+        """What is trained on, and the rows of the forget split that are asked for."""
         raise NotImplementedError
 
     def attack(self, ctx: AuditContext) -> Leak:
         """The most over the grid, for Clean and Compromised too: whoever attacks picks what works best."""
-        seen, test = self.splits(ctx)
+        seen, rows = self.splits(ctx)
+        test = ctx.split("forget").take(rows, "asked")
         captions, own = distinct(test.render(None))
-        images, texts = ctx.images(test), ctx.texts(captions)
+        images, texts = forget_images(ctx, rows), one_each(forget_texts(ctx, rows), own)
         before = mean_reciprocal_rank(images, texts, own)
         half = retrieval(ctx, test, ctx.reference("compromised")) / 2 if self.options.curve else None
         alone = any(tower != "both" for tower in self.options.towers)
@@ -173,7 +175,7 @@ class FewShotRelearning(Relearning):
     version = "3"
     Options = FewShotOptions
 
-    def splits(self, ctx: AuditContext) -> tuple[Split, Split]:
+    def splits(self, ctx: AuditContext) -> tuple[Split, list[int]]:
         """The associations that are trained on are drawn from the seed, the same ones for every model."""
         forget = ctx.split("forget")
         of_row = associations(forget)
@@ -185,8 +187,7 @@ class FewShotRelearning(Relearning):
             )
         chosen = {known[i] for i in torch.randperm(len(known), generator=ctx.generator("associations"))[:count].tolist()}
         seen = forget.take([row for row, key in enumerate(of_row) if key in chosen], "relearned")
-        test = forget.take([row for row, key in enumerate(of_row) if key not in chosen], "others")
-        return seen, test
+        return seen, [row for row, key in enumerate(of_row) if key not in chosen]
 
 
 class OnePhotoRelearning(Relearning):
@@ -199,11 +200,11 @@ class OnePhotoRelearning(Relearning):
     quick = {"lrs": (0.03,), "towers": ("both",), "epochs": 2, "curve": False}
     Options = OnePhotoOptions
 
-    def splits(self, ctx: AuditContext) -> tuple[Split, Split]:
+    def splits(self, ctx: AuditContext) -> tuple[Split, list[int]]:
         """Other photos, and where captions are paraphrased other wordings, of the same associations."""
         forget = ctx.split("forget")
         seen, test = one_of_each(forget, ctx.generator("photos"))
-        return forget.take(seen, "relearned"), forget.take(test, "other photos")
+        return forget.take(seen, "relearned"), test
 
 
 class BenignRelearning(Relearning):
@@ -215,6 +216,6 @@ class BenignRelearning(Relearning):
     version = "3"
     Options = BenignOptions
 
-    def splits(self, ctx: AuditContext) -> tuple[Split, Split]:
+    def splits(self, ctx: AuditContext) -> tuple[Split, list[int]]:
         """The attacker has nothing of what was forgotten."""
-        return ctx.split("retain"), ctx.split("forget")
+        return ctx.split("retain"), list(range(len(ctx.split("forget"))))

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from accelerate import Accelerator
 
+from salmu_audits.forget_embeddings import ForgetEmbeddings, SharingContext
 from salmu_core.audit import Audit
 from salmu_core.benchmark import Benchmark
 from salmu_core.data.cache import digest_of
@@ -33,7 +35,6 @@ from salmu_core.records.attacks import attacks_of, merged, read_attacks, write_a
 from salmu_core.records.schema import Target
 from salmu_core.records.store import read_record
 from salmu_core.runner.accelerate_setup import open_accelerator
-from salmu_core.runner.audit_context import AuditContext
 from salmu_core.runner.evaluate import given_model
 from salmu_core.runner.progress import Progress
 from salmu_core.runner.run import Settings, ensure_built
@@ -150,7 +151,9 @@ class AttackedInstance:
     settings: Settings
     seed: int = 0
     _models: dict[Target, DualEncoder] = field(default_factory=dict)
-    _fingerprints: dict[int, dict[str, str]] = field(default_factory=dict)
+    #: By model and not by its address, which Python gives to the next one.
+    _fingerprints: WeakKeyDictionary[DualEncoder, dict[str, str]] = field(default_factory=WeakKeyDictionary)
+    _embeddings: WeakKeyDictionary[DualEncoder, ForgetEmbeddings] = field(default_factory=WeakKeyDictionary)
 
     def reference(self, which: Target) -> DualEncoder:
         """Clean or Compromised."""
@@ -203,12 +206,12 @@ class AttackedInstance:
         )
 
     def _leak(self, audit: Audit, model: DualEncoder, title: str) -> dict[str, Any]:
-        if id(model) not in self._fingerprints:
-            self._fingerprints[id(model)] = {str(tower): digest for tower, digest in model.fingerprint().items()}
+        if model not in self._fingerprints:
+            self._fingerprints[model] = {str(tower): digest for tower, digest in model.fingerprint().items()}
         entry = self.plugins.get("audit", audit.name)
         key = digest_of(
             "audit", audit.name, json.dumps(audit.options.model_dump(mode="json"), sort_keys=True), str(self.seed), audit.version,
-            entry.package.version, self.data_fingerprint, *self._fingerprints[id(model)].values(),
+            entry.package.version, self.data_fingerprint, *self._fingerprints[model].values(),
         )  # fmt: skip
         place = self.settings.cache_folder / "audits" / f"{key}.json"
         return _read(place) or self._measure(audit, model, title, place)
@@ -221,8 +224,8 @@ class AttackedInstance:
         """
         for which, model in list(self._models.items()):
             found = {str(tower): digest for tower, digest in model.fingerprint().items()}
-            if self._fingerprints.setdefault(id(model), found) != found:
-                del self._models[which], self._fingerprints[id(model)]
+            if self._fingerprints.setdefault(model, found) != found:
+                del self._models[which], self._fingerprints[model]
                 raise PluginFailure(f"it changed the reference model {which}, which is not its own: work on a copy")
 
     def _measure(self, audit: Audit, model: DualEncoder, title: str, place: Path) -> dict[str, Any]:
@@ -234,7 +237,8 @@ class AttackedInstance:
         started = time.perf_counter()
         victim = copy.deepcopy(model).to(self.accelerator.device)
         data = self.settings.data_cache(self.plugins, name)
-        ctx = AuditContext(victim, self.benchmark, self.accelerator, self.seed, audit.name, data, tell, self.reference)
+        ctx = SharingContext(victim, self.benchmark, self.accelerator, self.seed, audit.name, data, tell, self.reference)
+        ctx.forget_embeddings = self._embeddings.setdefault(model, ForgetEmbeddings())
         entry = self.plugins.get("audit", audit.name)
 
         warnings: list[str] = []

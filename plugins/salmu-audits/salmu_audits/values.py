@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from salmu_audits.forget_embeddings import forget_images
 from salmu_audits.measures import associations, reciprocal_ranks, standard_error
 from salmu_core import Audit, AuditContext, Field, Leak, Options, Split
 from salmu_core.metric import NotMeasurable
@@ -24,7 +25,8 @@ class Questions:
     """What is asked: rows, the candidate values of each, and which of them is its own.
 
     Attributes:
-        split: the rows that are asked about: those whose value is not the name itself.
+        rows: of the forget split that are asked about: some of those whose value is not the name itself.
+        split: these rows.
         values: distinct values, all fields together.
         candidate: int [rows, candidates], numbers of `values`; -1 where a field has fewer.
         own: int [rows], place of the own value among the candidates.
@@ -46,6 +48,7 @@ class Questions:
             raise NotMeasurable("no field has two values to choose from")
         order = torch.randperm(len(asked), generator=generator)[:rows].sort().values.tolist()
         asked = [asked[place] for place in order]
+        self.rows = asked
         self.split = forget.take(asked, "asked")
         self.field = [fields[row] for row in asked]
         self.values = list(dict.fromkeys(value for known in of_field.values() for value in known))
@@ -102,7 +105,7 @@ class FaceValueProbe(Audit):
     def attack(self, ctx: AuditContext) -> Leak:
         """Finds what was hidden by deleting names: the tie of face and value."""
         asked = questions(ctx, self.options)
-        images, texts = ctx.images(asked.split), ctx.texts(asked.values)
+        images, texts = forget_images(ctx, asked.rows), ctx.texts(asked.values)
         return asked.answer((images[:, None, :] * texts[asked.candidate]).sum(dim=2))
 
 
@@ -140,7 +143,7 @@ class NamedValueProbe(Audit):
             for column, candidate in enumerate(candidates):
                 text = with_value(captions[row], name, value, asked.values[candidate]) if candidate >= 0 else captions[row]
                 place[row, column] = number.setdefault(text, len(number))
-        images, texts = ctx.images(asked.split), ctx.texts(list(number))
+        images, texts = forget_images(ctx, asked.rows), ctx.texts(list(number))
         return asked.answer((images[:, None, :] * texts[place]).sum(dim=2))
 
 

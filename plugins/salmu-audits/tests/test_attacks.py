@@ -17,6 +17,7 @@ from salmu_core.runner.accelerate_setup import open_accelerator
 from salmu_core.runner.audit_context import AuditContext
 
 with install_import_hook(["salmu_audits.identity", "salmu_audits.layers", "salmu_audits.values"], "beartype.beartype"):
+    from salmu_audits.forget_embeddings import ForgetEmbeddings, SharingContext, forget_images, forget_texts
     from salmu_audits.identity import DejaVuAttributes, IdentityInference, majority, other_names, recalled
     from salmu_audits.inversion import NameInversion, freed_rows, token_table, tokens_of
     from salmu_audits.layers import LayerProbe, LayerSimilarity, blocks, layer_features, linear_cka, pooled
@@ -47,6 +48,43 @@ def without_names(benchmark):
     with torch.no_grad():
         table[tokens] = torch.randn(len(tokens), table.shape[1], generator=torch.Generator().manual_seed(0)) * table.std()
     return model
+
+
+# ---------------------------------------------------------------- what attacks share
+
+
+def test_attacks_on_one_model_embed_the_forget_split_once_and_find_what_each_would_alone(monkeypatch):
+    benchmark = Toy()
+    model = benchmark.load_model("compromised")
+    audits = [FaceValueProbe(), NamedValueProbe(), SimilarityMembership(), NameInversion(NameInversion.Options(steps=2))]
+    alone = [attack(audit, model, benchmark) for audit in audits]
+    encoded = []
+    images = AuditContext.images
+    monkeypatch.setattr(
+        AuditContext, "images", lambda ctx, split, *more: encoded.append(len(split)) or images(ctx, split, *more)
+    )
+    shared = ForgetEmbeddings()
+    with open_accelerator(cpu=True) as accelerator:
+        for audit, own in zip(audits, alone, strict=True):
+            ctx = SharingContext(copy.deepcopy(model), benchmark, accelerator, 0, audit.name)
+            ctx.forget_embeddings = shared
+            found = audit.attack(ctx)
+            assert found.value == pytest.approx(own.value, abs=1e-6)
+            assert found.extras == pytest.approx(own.extras, abs=1e-5)
+    assert encoded == [len(benchmark.split("forget"))]
+
+
+def test_few_rows_are_embedded_by_themselves():
+    benchmark = Toy()
+    with open_accelerator(cpu=True) as accelerator:
+        ctx = SharingContext(benchmark.load_model("compromised"), benchmark, accelerator, 0, "x")
+        ctx.forget_embeddings = ForgetEmbeddings()
+        whole = list(range(len(ctx.split("forget"))))
+        few_images, few_texts = forget_images(ctx, [3, 1]), forget_texts(ctx, [3, 1])
+        assert not ctx.forget_embeddings._vectors
+        assert torch.allclose(few_images, forget_images(ctx, whole)[[3, 1]], atol=1e-6)
+        assert torch.allclose(few_texts, forget_texts(ctx, whole)[[3, 1]], atol=1e-6)
+        assert set(ctx.forget_embeddings._vectors) == {"image", "text"}
 
 
 # ---------------------------------------------------------------- values
