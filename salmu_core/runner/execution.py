@@ -37,7 +37,7 @@ def carried_out(model: DualEncoder, execution: Execution) -> Iterator[dict[str, 
                 in_force["compile"] = True
             else:
                 warnings.warn(
-                    f"The encoders run as they are written: torch.compile does not work here. {problem}", stacklevel=3
+                    f"The encoders run as they are written: torch.compile does not work here. {problem}", stacklevel=1
                 )
                 in_force["compile"] = f"not available: {problem}"
         yield in_force

@@ -55,14 +55,14 @@ def own_surroundings(precision: str) -> Iterator[None]:
         if silent is not None and value.lower() not in {*silent, "", precision if name.endswith("PRECISION") else ""}:
             ignored.append(f"{name}={value} (salmu has {ours})")
     if ignored:
-        warnings.warn(f"Set in the environment and not used: {', '.join(ignored)}.", stacklevel=4)
+        warnings.warn(f"Set in the environment and not used: {', '.join(ignored)}.", stacklevel=1)
     leftover = _leftover_world()
     if leftover:
         said = ", ".join(f"{name}={os.environ[name]}" for name in leftover)
         warnings.warn(
             f"Set in the environment and not used: {said}. No launcher started this process: one that does sets all of"
             f" {', '.join(('WORLD_SIZE', *_WORLD['WORLD_SIZE']))}. It runs alone.",
-            stacklevel=4,
+            stacklevel=1,
         )
     aside |= {name: os.environ[name] for name in leftover}
     for name in aside:

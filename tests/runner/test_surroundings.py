@@ -38,8 +38,9 @@ def put(monkeypatch, values):
 def test_variables_that_would_change_a_run_are_put_aside_and_named(monkeypatch, values, said):
     put(monkeypatch, values)
     with contextlib.ExitStack() as stack:
-        with pytest.warns(UserWarning, match=said):
+        with pytest.warns(UserWarning, match=said) as told:
             accelerator = stack.enter_context(open_accelerator(cpu=True))
+        assert "salmu_core" in told[0].filename  # the command line shows it as a sentence of ours
         assert accelerator.num_processes == 1
         assert accelerator.gradient_accumulation_steps == 1
         assert accelerator.mixed_precision == "no"
