@@ -37,12 +37,12 @@ def test_at_most_one_comparison_in_twenty_has_a_false_winner(of, design, method)
 
 
 def test_the_simulated_noise_is_large_enough_to_fool_a_reader_of_identities_alone(of):
-    assert simulate(of, (2, 1, 1), 40)["naive"] > 10
+    assert simulate(of, (2, 1, 1), 40, method=NOISIEST)["naive"] > 20
 
 
 def test_without_an_assumption_about_noise_single_runs_would_fail(of, monkeypatch):
     monkeypatch.setattr("salmu_core.comparison.differences.OVERALL_NOISE", 1e-6)
-    assert simulate(of, (2, 1, 1), 40)["overall"] > 10
+    assert simulate(of, (2, 1, 1), 40, method=NOISIEST)["overall"] > 20
 
 
 def test_methods_that_do_differ_are_told_apart_the_right_way_round(of):
