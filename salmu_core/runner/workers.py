@@ -248,8 +248,8 @@ class _Pool:
             who = resolved.who
             if (folder / UNLEARNED_FILE).is_file():
                 who = f"The evaluation of {resolved.spec.method}, whose method had finished"
-            none = Evaluation({}, {}, {})
-            record = make_record(resolved, self._plugins, self._settings, {}, none, None, "failed", f"{who}: {why}")
+            nothing = Evaluation({}, {}, {})
+            record = make_record(resolved, self._plugins, self._settings, {}, nothing, None, "failed", f"{who}: {why}")
             write_record(folder, record)
         worker.alone = True  # nobody knows what state its process is in
         self._done(worker, record)

@@ -96,26 +96,37 @@ def blind_area(members: Sequence[str], others: Sequence[str], folds: int = 5) ->
     return float(np.mean(found)) if found else 0.5
 
 
-def similarities(ctx: AuditContext, split: Split, model: DualEncoder | None = None) -> Scores:
-    """Cosines of pairs, and of their images with captions of the same field about other people."""
-    pairs = embedded_pairs(ctx, split, model)
+def similarities(
+    ctx: AuditContext, split: Split, model: DualEncoder | None = None, rows: Sequence[int] | None = None
+) -> Scores:
+    """Cosines of pairs, and of their images with captions of the same field about other people; arguments as for `EmbeddedPairs`."""
+    pairs = EmbeddedPairs(ctx, split, model, rows)
     return (pairs.images * pairs.own).sum(dim=1).numpy(), (pairs.images * pairs.other).sum(dim=1).numpy()
 
 
 class EmbeddedPairs:
     """Images with their own captions, and with those of the same field about other people.
 
+    Args:
+        model: another one than the audited one.
+        rows: which rows of the forget split these are, if the model is still as it was handed over: attacks share their embeddings.
+
     Attributes:
         images, own, other: float [n, dim], unit length.
         people: of every row.
     """
 
-    def __init__(self, ctx: AuditContext, split: Split, model: DualEncoder | None = None) -> None:
-        rows, other = strangers(split, ctx.generator("strangers"))
-        captions, own = distinct(split.render(None))
-        images, texts = ctx.images(split, model), ctx.texts(captions, model)[own]
-        self.images, self.own, self.other = images[rows], texts[rows], texts[other]
-        self.people = [str(split.columns["identity_id"][row]) for row in rows.tolist()]
+    def __init__(
+        self, ctx: AuditContext, split: Split, model: DualEncoder | None = None, rows: Sequence[int] | None = None
+    ) -> None:
+        paired, other = strangers(split, ctx.generator("strangers"))
+        if rows is None:
+            captions, own = distinct(split.render(None))
+            images, texts = ctx.images(split, model), ctx.texts(captions, model)[own]
+        else:
+            images, texts = forget_images(ctx, rows), forget_texts(ctx, rows)
+        self.images, self.own, self.other = images[paired], texts[paired], texts[other]
+        self.people = [str(split.columns["identity_id"][row]) for row in paired.tolist()]
 
     def known_and_tested(self, generator: torch.Generator) -> tuple[Int[Tensor, " known"], Int[Tensor, " tested"]]:
         """Rows of half of the people, which the attacker learns from, and of the other half."""
@@ -141,10 +152,7 @@ class SimilarityMembership(Membership):
 
     def scores(self, ctx: AuditContext, split: Split) -> Scores:
         """Cosines."""
-        rows = self.rows(ctx)
-        own, other = strangers(split, ctx.generator("strangers"))
-        images, texts = forget_images(ctx, rows), forget_texts(ctx, rows)
-        return (images * texts)[own].sum(dim=1).numpy(), (images[own] * texts[other]).sum(dim=1).numpy()
+        return similarities(ctx, split, rows=self.rows(ctx))
 
 
 def views(split: Split) -> list[Split]:
