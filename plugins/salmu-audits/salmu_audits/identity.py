@@ -33,12 +33,13 @@ class IdentityOptions(Options):
 
 
 def majority(votes: Int[Tensor, "prompts photos"]) -> Int[Tensor, " prompts"]:
-    """The name that most photos vote for, under each prompt; of equals the smallest number.
+    """The name that most photos vote for, under each prompt; -1 where several have as many votes: then none wins.
 
     >>> majority(torch.tensor([[3, 1, 3], [2, 1, 0]]))
-    tensor([3, 0])
+    tensor([ 3, -1])
     """
-    return torch.stack([torch.bincount(row).argmax() for row in votes])
+    counts = [torch.bincount(row) for row in votes]
+    return torch.tensor([int(count.argmax()) if int((count == count.max()).sum()) == 1 else -1 for count in counts])
 
 
 def other_names(known: Sequence[str], taken: Sequence[str], count: int, generator: torch.Generator) -> list[str]:
@@ -60,6 +61,7 @@ class IdentityInference(Audit):
         "Photos of a person vote among up to 1,000 names under several prompts; share of people whose own name wins one."
     )
     paper = "https://arxiv.org/abs/2209.07341"
+    version = "2"
     Options = IdentityOptions
 
     def attack(self, ctx: AuditContext) -> Leak:

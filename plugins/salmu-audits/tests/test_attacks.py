@@ -395,8 +395,9 @@ def test_classifiers_are_tested_on_people_they_were_not_taught_with(memorised):
 # ---------------------------------------------------------------- identity
 
 
-def test_photos_vote_and_the_most_voted_name_wins():
-    assert majority(torch.tensor([[3, 1, 3], [0, 2, 2], [1, 0, 5]])).tolist() == [3, 2, 0]
+def test_photos_vote_and_the_most_voted_name_wins_unless_another_has_as_many():
+    assert majority(torch.tensor([[3, 1, 3], [0, 2, 2], [1, 0, 5]])).tolist() == [3, 2, -1]
+    assert majority(torch.tensor([[0, 0, 4, 4], [4, 4, 4, 0]])).tolist() == [-1, 4]
 
 
 def test_names_to_choose_from_are_nobodys_of_the_forgotten():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from itertools import pairwise
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from jaxtyping import install_import_hook
+from PIL import Image
 from salmu_audits.runner import AuditResult, audit
 
 from salmu_core import Leak, SalmuError
@@ -111,7 +113,12 @@ def test_views_change_the_picture_and_nothing_else():
     mirrored, cut = views(split)
     assert mirrored.texts == cut.texts == split.texts
     assert mirrored.columns == split.columns
-    assert len({split.images.read(0), mirrored.images.read(0), cut.images.read(0)}) >= 2
+    before, turned, inner = (
+        np.asarray(Image.open(io.BytesIO(one.images.read(0))).convert("RGB")) for one in (split, mirrored, cut)
+    )
+    assert np.array_equal(turned, before[:, ::-1])
+    edge = min(before.shape[:2]) // 10
+    assert np.array_equal(inner, before[edge : len(before) - edge, edge : before.shape[1] - edge])
 
 
 # ---------------------------------------------------------------- on models
