@@ -15,12 +15,17 @@ PUBLISHED = [
     ("name-backdoor", {"lr": 1e-4, "weight": 0.6}),
     ("negmerge", {"lr": 1e-5, "strength": 1.0}),
     ("npo", {"lr": 1e-5, "beta": 0.1, "retain_weight": 1.0}),
+    ("retain-forget-entanglement", {"lr": 2.5e-6, "mu": 10}),
+    ("retain-forget-entanglement", {"lr": 5e-5}),
     ("salun", {"share": 0.5}),
     ("scrub", {"lr": 5e-4, "alpha": 0.5}),
     ("scrub", {"alpha": 0.001}),
     ("selective-synaptic-dampening", {"alpha": 10, "dampening": 1.0}),
     ("selective-synaptic-dampening", {"alpha": 50, "dampening": 0.1}),
     ("simnpo", {"lr": 1e-5, "beta": 1.0, "retain_weight": 1.0}),
+    ("simnpo", {"lr": 4e-6, "beta": 5.5, "retain_weight": 5.0, "delta": 0.0}),
+    ("simnpo", {"beta": 2.5, "retain_weight": 1 / 0.1375, "delta": 0.0}),  # the code for TOFU weighs the forget term
+    ("npo", {"beta": 0.0225}),
     ("task-vector-negation", {"lr": 1e-5, "strength": 0.5}),
     ("text-projection", {"change_weight": 1.0, "forget_weight": 1.1, "preserve_weight": 0.3}),
 ]
