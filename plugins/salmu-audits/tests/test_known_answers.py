@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from salmu_audits.identity import IdentityInference
 from salmu_audits.membership import AugmentedMembership, SimilarityMembership
+from salmu_audits.probes import PairProbe
 from salmu_audits.relearning import BenignRelearning, FewShotRelearning
 
 from salmu_core import AuditContext, Split
@@ -115,6 +116,30 @@ def test_views_are_mirrored_and_averaged():
     assert found.extras["members"] == pytest.approx(2 / 3)
     assert found.extras["others"] == pytest.approx(1 / 3)
     assert found.value == 1
+
+
+# ---------------------------------------------------------------- a probe on pairs
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_probe_on_pairs_finds_what_all_of_them_have_in_common(tied):
+    """Pictures and captions are angles. Of a person's own caption the products add up to 1, of others' to the cosine of a difference."""
+    people = [f"p{number}" for number in range(24)]
+    angles = torch.arange(24) * 2 * torch.pi / 24
+    order = torch.arange(24) if tied else torch.randperm(24, generator=torch.Generator().manual_seed(1))
+    columns = {"identity_id": people, "data_field": ["city"] * 24, "name": people, "value": people}
+    of_caption = {name: float(angles[place]) for name, place in zip(people, order.tolist(), strict=True)}
+
+    def direction(of):
+        return torch.stack([of.cos(), of.sin()], dim=1)
+
+    ctx = Given(
+        {"forget": Split("forget", texts=people, columns=columns)},
+        lambda split: direction(angles),
+        lambda captions: direction(torch.tensor([of_caption[caption] for caption in captions])),
+    )
+    area = PairProbe().attack(ctx).value
+    assert area > 0.95 if tied else area < 0.75
 
 
 # ---------------------------------------------------------------- what relearning is given
