@@ -16,6 +16,7 @@ from curves import coarse_first, driver, values_of
 from curves_report import Curve, Point, at_level, curves_of, page
 from old_and_new import DOCS, RESULTS, docs, rows_of, title_of
 
+from salmu_core.comparison.verdict import Thresholds
 from salmu_core.options import Between
 from salmu_core.plugins.loading import load_plugins
 from salmu_core.runner.run import Settings
@@ -141,6 +142,24 @@ def test_attacked_runs_are_kept_one_by_one_and_joined_over_instances(tmp_path: P
     assert "| m | selective | 40 | a | 40 |" in (tmp_path / "attacks.md").read_text()
     attacks.keep(_attacked("m", 0, 0.1), tmp_path, {**ABOUT, "version": "3"})
     assert len(json.loads((tmp_path / "attacks.json").read_text())["runs"]) == 1
+
+
+def test_the_committed_attacks_find_nothing_where_nothing_was_learned_and_what_word_removal_left() -> None:
+    path = attacks.RESULTS / "attacks.json"
+    if not path.is_file():
+        pytest.skip("no results are committed")
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    table = attacks.summarised(stored["runs"])
+    most = table[attacks.NEVER]["most"]
+    limit = Thresholds().recovered
+    assert table[attacks.NEVER]["runs"] >= 3
+    assert most <= limit
+    assert f"{max(most, 0):.2f} at most" in (attacks.RESULTS.parents[2] / "docs" / "concepts.md").read_text(encoding="utf-8")
+    assert table["word-removal"]["most"] > limit
+    zoo = {name for name, entry in load_plugins().methods.items() if name != "none" and entry.cls.family != "control"}
+    assert zoo <= table.keys()
+    assert len(zoo) >= 40
+    assert path.with_suffix(".md").read_text(encoding="utf-8") == attacks.as_markdown(stored)
 
 
 def test_the_old_score_gave_to_what_lost_the_holdouts_and_todays_does_not() -> None:
