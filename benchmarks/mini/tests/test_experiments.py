@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +20,9 @@ from old_and_new import DOCS, RESULTS, docs, rows_of, title_of
 from salmu_core.comparison.verdict import Thresholds
 from salmu_core.options import Between
 from salmu_core.plugins.loading import load_plugins
+from salmu_core.records.schema import RunSpec
 from salmu_core.runner.run import Settings
+from salmu_core.spec.resolve import resolve
 
 pytest.importorskip("salmu_audits")
 pytest.importorskip("salmu_gradient_ascent")
@@ -160,6 +163,29 @@ def test_the_committed_attacks_find_nothing_where_nothing_was_learned_and_what_w
     assert zoo <= table.keys()
     assert len(zoo) >= 40
     assert path.with_suffix(".md").read_text(encoding="utf-8") == attacks.as_markdown(stored)
+
+
+def test_the_card_of_the_attacks_says_how_much_they_train_on_with_the_defaults(tmp_path: Path) -> None:
+    from salmu_audits import relearning
+    from salmu_audits.inversion import NameInversion
+
+    mini = resolve(RunSpec(method="none", benchmark="mini"), load_plugins(), tmp_path).benchmark
+    forget, retain = mini.split("forget"), len(mini.split("retain"))
+    facts = len(set(zip(forget.columns["identity_id"], forget.columns["data_field"], strict=True)))
+    photos = len(forget) // facts  # of every association
+    rows = {
+        relearning.BenignRelearning: retain,
+        relearning.FewShotRelearning: photos * round(relearning.FewShotRelearning().options.share * facts),
+        relearning.OnePhotoRelearning: facts,
+    }
+    trained = {"name-inversion": (own := NameInversion().options).steps * own.batch_size * len(own.lrs)}
+    for cls, count in rows.items():
+        given = cls().options
+        steps = int(given.epochs * count / given.batch_size)
+        trained[cls.name] = steps * given.batch_size * len(given.lrs) * len(given.towers)
+    card = (attacks.RESULTS.parents[2] / "plugins" / "salmu-audits" / "README.md").read_text(encoding="utf-8")
+    said = {name: int(count.replace(",", "")) for count, name in re.findall(r"([\d,]+) (?:pairs )?by `([a-z-]+)`", card)}
+    assert said == trained
 
 
 def test_the_old_score_gave_to_what_lost_the_holdouts_and_todays_does_not() -> None:
