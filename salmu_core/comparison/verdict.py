@@ -90,9 +90,8 @@ def judge(
         return Verdict("unknown", _nothing(record.scores, clean, compromised))
     largest = max(abs(gap - start[name]) for name, gap in gaps.items())
     if record.weight_change == 0 or largest <= at.moved:
-        return Verdict(
-            "no effect", f"No metric's gap moved by more than {largest:.3f}; weights changed by {record.weight_change}."
-        )
+        moved = "" if record.weight_change is None else f"; weights changed by {record.weight_change:.2g}"
+        return Verdict("no effect", f"No metric's gap moved by more than {largest:.3f}{moved}.")
     of: dict[Aspect, dict[str, ScoreRecord]] = {"general": {}, "forgetting": {}, "holdout": {}}
     for name in gaps:
         of.setdefault(record.scores[name].aspect, {})[name] = record.scores[name]

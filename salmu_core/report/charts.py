@@ -265,6 +265,9 @@ def strips(comparison: Comparison) -> list[tuple[str, dict[str, Any]]]:
             error_x={"type": "data", "array": high, "arrayminus": low, "thickness": 1.5, "color": "#888"},
             hovertemplate="%{y}: %{x:.4f}<extra></extra>", showlegend=False,
         )  # fmt: skip
+        ends = [c.value for c in cells] + [v for v in (metric.clean, metric.compromised) if v is not None]
+        margin = 0.12 * (max(ends, default=1.0) - min(ends, default=0.0)) or 0.1
+        span = [min(ends, default=0.0) - margin, max(ends, default=1.0) + margin]
         for value, dash, words in ((metric.clean, "dash", "Clean"), (metric.compromised, "dot", "Compromised")):
             band = next(
                 (row.cells[metric.name] for row in comparison.rows
@@ -273,21 +276,14 @@ def strips(comparison: Comparison) -> list[tuple[str, dict[str, Any]]]:
             if band is not None and band.low is not None and band.high is not None:
                 figure.add_vrect(x0=band.low, x1=band.high, fillcolor="rgba(204,121,167,.16)", line_width=0, layer="below")
             if value is not None:
-                leftmost = value <= min(v for v in (metric.clean, metric.compromised) if v is not None)
-                position = (
-                    f"top {'right' if leftmost else 'left'}"
-                    if words == "Clean"
-                    else f"bottom {'right' if leftmost else 'left'}"
-                )
+                side = "left" if value > sum(span) / 2 else "right"  # a label on the outer side would be cut
+                position = f"{'top' if words == 'Clean' else 'bottom'} {side}"
                 figure.add_vline(
                     x=value, line_dash=dash, line_color="#CC79A7", annotation_text=words, annotation_position=position
                 )
         figure.update_layout(
             **{**_LAYOUT, "margin": {"l": 10, "r": 10, "t": 24, "b": 30}}, height=60 + 26 * max(4, len(rows))
         )
-        ends = [c.value for c in cells] + [v for v in (metric.clean, metric.compromised) if v is not None]
-        margin = 0.12 * (max(ends, default=1.0) - min(ends, default=0.0)) or 0.1
-        span = [min(ends, default=0.0) - margin, max(ends, default=1.0) + margin]
         figure.update_xaxes(gridcolor="rgba(128,128,128,.25)", zeroline=False, range=span)
         figure.update_yaxes(automargin=True)
         result.append((metric.name, _plain(figure)))

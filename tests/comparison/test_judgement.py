@@ -166,6 +166,14 @@ def test_verdict_thresholds(values, more, verdict):
     assert found.reason
 
 
+def test_numbers_of_a_reason_are_short():
+    run = record("m", _with(), weight_change=0.00022534552108002538)
+    reason = judge(run, CLEAN_SCORES, COMPROMISED_SCORES).reason
+    assert reason == "No metric's gap moved by more than 0.000; weights changed by 0.00023."
+    unknown = run.model_copy(update={"weight_change": None})
+    assert judge(unknown, CLEAN_SCORES, COMPROMISED_SCORES).reason == "No metric's gap moved by more than 0.000."
+
+
 def test_a_collapsed_or_unchanged_model_never_ranks_first_whatever_its_overall_score():
     good = record("good", _with(RetFail=0.05, AssocStr=0.25, InterIdSim=0.2, IntraIdSim=0.2))
     collapsed = record("collapsed", _with(RetFail=0.001, AssocStr=0.1417, GenKnow=0.61))

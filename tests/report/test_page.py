@@ -182,6 +182,35 @@ def test_a_narrow_screen_scrolls_tables_and_not_the_page(page):
         phone.draw_everything()
         assert phone.run("[document.documentElement.scrollWidth, innerWidth]") == [390, 390]
         assert phone.complaints() == []
+        # Name, verdict and score are there without scrolling.
+        assert phone.run("document.querySelector('#board thead th:nth-child(4)').getBoundingClientRect().right") <= 390
+
+
+def test_no_label_of_a_line_is_cut_where_clean_and_compromised_lie_at_one_end(browser, tmp_path):
+    runs = [*references(), record("low", {**COMPROMISED, "VisIdInt": -0.5, "GenKnow": 0.1, "RetFail": 0.9})]
+    browser.open(_page(tmp_path, runs))
+    browser.draw_everything()
+    cut = """[...document.querySelectorAll('.chart .annotation')].filter((label) => {
+        const inner = label.getBoundingClientRect(), outer = label.closest('.chart').getBoundingClientRect();
+        return inner.left < outer.left || inner.right > outer.right; }).map((label) => label.textContent)"""
+    assert browser.run("document.querySelectorAll('.chart .annotation').length") == 12
+    assert browser.run(cut) == []
+
+
+def test_the_answer_stands_before_notes_and_the_learning_rate_has_an_axis_of_its_own(browser, page):
+    browser.open(page)
+    browser.draw_everything()
+    assert (
+        browser.run("document.querySelector('main > p.glance').compareDocumentPosition(document.querySelector('.note'))")
+        == 4
+    )
+    cards = "[...document.querySelectorAll('#close-curves .card')]"
+    found = browser.run(
+        f"{cards}.map((card) => [card.querySelector('b').textContent, card.querySelector('.chart').data.map((d) => d.name)])"
+    )
+    assert found[1:] == [["Learning rate", ["lr"]]]
+    assert found[0][0] == "Training"
+    assert "lr" not in found[0][1]
 
 
 def test_names_are_not_broken_up_where_several_seeds_fill_the_table(tmp_path):

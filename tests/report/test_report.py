@@ -119,6 +119,7 @@ def test_the_page_shows_every_row_value_and_reason(comparison):
     for row in comparison.rows:
         assert f">{row.title}" in page
     assert "moved 40% of the way" in page
+    assert "forgetting mean 0.333, " in page
     assert "boom" in page
 
 

@@ -102,7 +102,7 @@ def write_results(folder: Path, records: list[RunRecord], caption: str = "a capt
         if record.kind == "reference" and record.spec.start == "compromised":
             write_exhibit(place / SCENE_FILE, make_scene())
         history = [
-            {"fit": 0, "step": step, "forget": 2 / step, "retain": 1.0 + 1 / step, "total": 1 + 3 / step}
+            {"fit": 0, "step": step, "forget": 2 / step, "retain": 1.0 + 1 / step, "total": 1 + 3 / step, "lr": 1e-3 / step}
             for step in range(1, 201)
         ]
         (place / "history.json").write_text(json.dumps(history))

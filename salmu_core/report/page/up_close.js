@@ -118,14 +118,16 @@
     place.querySelectorAll(".chart").forEach(figures.forget);
     if (at("training").hidden) { place.replaceChildren(); return; }
     const palette = ["#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#0072B2"], fits = [...new Set(run.curves.map(([fit]) => fit))];
-    place.replaceChildren(...fits.map((fit) => {
-      const curves = run.curves.filter((curve) => curve[0] === fit && curve[2].length > 1);
-      const chart = make("div", { class: "chart", role: "img", "aria-label": `Course of training, fit ${fit + 1}; numbers in the table below` }), details = make("details");
+    place.replaceChildren(...fits.flatMap((fit) => [false, true].map((rates) => {  // learning rates have an axis of their own
+      const curves = run.curves.filter((curve) => curve[0] === fit && curve[2].length > 1 && (curve[1] === "lr") === rates);
+      if (!curves.length) return null;
+      const words = (rates ? "Learning rate" : "Training") + (fits.length > 1 ? `, fit ${fit + 1}` : "");
+      const chart = make("div", { class: "chart", role: "img", "aria-label": `${words}; numbers in the table below` }), details = make("details");
       figures.show(chart, { data: curves.map(([, name, steps, values], number) => ({ x: steps, y: values, mode: "lines", name: plain(name), line: { color: palette[number % palette.length], width: 1.6 }, hovertemplate: `${plain(name)}<br>step %{x}: %{y:.4g}<extra></extra>` })),
-        layout: { height: 280, margin: { l: 50, r: 8, t: 6, b: 38 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", xaxis: { title: { text: "step" }, zeroline: false }, yaxis: { zeroline: false }, legend: { orientation: "h", y: 1.16 }, showlegend: true } });
+        layout: { height: 280, margin: { l: 50, r: 8, t: 6, b: 38 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", xaxis: { title: { text: "step" }, zeroline: false }, yaxis: { zeroline: false, exponentformat: "e" }, legend: { orientation: "h", y: 1.16 }, showlegend: true } });
       asTable(details, ["value", "first", "last", "smallest", "largest"], () => curves.map(([, name, , values]) => [name, values[0], values.at(-1), Math.min(...values), Math.max(...values)]));
-      return make("div", { class: "card" }, make("b", {}, fits.length > 1 ? `Fit ${fit + 1}` : "Training"), chart, details);
-    }).filter((card) => card));
+      return make("div", { class: "card" }, make("b", {}, words), chart, details);
+    })).filter((card) => card));
   };
 
   // ---------------------------------------------------------------- choosing
