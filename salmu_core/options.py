@@ -174,6 +174,8 @@ def _type_text(annotation: Any) -> str:
         return " | ".join(_type_text(a) for a in typing.get_args(annotation))
     if annotation is type(None):
         return "none"
+    if typing.get_origin(annotation) is tuple and typing.get_args(annotation)[1:] == (...,):
+        return f"list of {_type_text(typing.get_args(annotation)[0])}"
     if typing.get_origin(annotation) is not None:
         return str(annotation).replace("typing.", "")
     return str(getattr(annotation, "__name__", annotation))

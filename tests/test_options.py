@@ -51,6 +51,14 @@ def test_descriptions_hold_type_default_and_bounds():
     assert (lr.name, lr.type, lr.default, lr.bounds, lr.description) == ("lr", "float", 1e-3, "> 0, <= 1", "rate")
 
 
+def test_a_list_of_options_is_said_in_words():
+    class Lists(Options):
+        rates: tuple[float, ...] = Field((0.1,), description="rates")
+        towers: tuple[Literal["both", "text"], ...] = Field(("both",), description="towers")
+
+    assert [option.type for option in describe_options(Lists)] == ["list of float", "list of both | text"]
+
+
 def test_every_option_of_the_loop_is_described():
     assert all(option.description for option in describe_options(FitOptions))
 

@@ -104,20 +104,8 @@ def describe_command(name: str, as_json: bool) -> int:
     if found is None:
         raise UnknownName("method, metric, benchmark or audit", name, catalogue.names)
     if as_json:
-        of_every_kind = (
-            "name",
-            "kind",
-            "summary",
-            "package",
-            "paper",
-            "data",
-            "columns",
-            "options",
-            "search",
-            "presets",
-            "card",
-        )
-        render.print_json({key: found[key] for key in of_every_kind})
+        of_one_kind = ("family", "oracle", "aspect", "target", "primary", "version")
+        render.print_json({key: value for key, value in found.items() if key not in of_one_kind})
     else:
         _show(found)
     render.show_problems(catalogue.problems)

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from salmu_core.errors import SalmuError
 from salmu_core.files.names import visible
+from salmu_core.report.names import Name
 
 
 class _Shown(Console):
@@ -80,7 +81,7 @@ def _preset_in_words(preset: str) -> str:
 def make_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> Table:
     """A plain table."""
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    cells = [[Text(visible(cell, one_line=True)) for cell in row] for row in rows]
+    cells = [[Name(visible(cell, one_line=True)) for cell in row] for row in rows]
     for number, column in enumerate(columns):
         whole = number == 0 and all(row[0].cell_len <= _LONGEST_NAME for row in cells)
         table.add_column(column, overflow="fold", no_wrap=whole)
@@ -130,20 +131,20 @@ def show_plans(plans: Sequence[Any]) -> None:
     rows = [
         (
             plan.title,
-            "done" if plan.done else "",
             "" if plan.most_steps is None else str(plan.most_steps),
-            ", ".join(f"{role} {count}" for role, count in plan.samples.items()),
+            "done" if plan.done else ", ".join(f"{role} {count}" for role, count in plan.samples.items()),
             "" if plan.memory_bytes is None else bytes_text(plan.memory_bytes),
-            "" if plan.disk_bytes is None else bytes_text(plan.disk_bytes),
-            "" if plan.kept_bytes is None else bytes_text(plan.kept_bytes),
         )
         for plan in plans
     ]
-    titles = ("Run", "", "Steps at most", "Samples at most", "Memory (estimate)", "Disk while it runs", "Disk kept")
-    out.print(make_table(titles, rows))
+    out.print(make_table(("Run", "Steps", "Samples at most", "Memory"), rows))
     missing = [plan for plan in plans if not plan.done]
     kept = sum(plan.kept_bytes or 0 for plan in missing)
-    out.print(f"{len(plans)} runs, {len(missing)} of them to be done; they keep {bytes_text(kept)}.", highlight=False)
+    most = bytes_text(max((plan.disk_bytes or 0 for plan in missing), default=0))
+    out.print(
+        f"{len(plans)} runs, {len(missing)} to do. Memory is an estimate. Disk: {most} for a run, {bytes_text(kept)} kept.",
+        highlight=False,
+    )
 
 
 def show_reading(record: Any) -> None:

@@ -68,15 +68,9 @@ def trade_off(comparison: Comparison) -> dict[str, Any] | None:
             hovertemplate="%{customdata[2]}<br>forgotten %{customdata[0]:.2f}<br>holdouts kept %{customdata[1]:.2f}<extra></extra>",
         )  # fmt: skip
     figure.update_layout(**_LAYOUT, height=520, legend={"orientation": "h", "y": -0.16})
-    figure.update_xaxes(
-        range=[low[0], _HIGH[0]],
-        title="forgotten, the worst metric: 0 Compromised, 1 Clean",
-        gridcolor="rgba(128,128,128,.25)",
-        zeroline=False,
-    )
-    figure.update_yaxes(
-        range=[low[1], _HIGH[1]], title="holdout associations kept, 1 all", gridcolor="rgba(128,128,128,.25)", zeroline=False
-    )
+    grid = {"gridcolor": "rgba(128,128,128,.25)", "zeroline": False}
+    figure.update_xaxes(range=[low[0], _HIGH[0]], title="forgotten, the worst metric: 0 Compromised, 1 Clean", **grid)
+    figure.update_yaxes(range=[low[1], _HIGH[1]], title="holdout associations kept, 1 all", **grid)
     return _plain(figure)
 
 
@@ -117,14 +111,8 @@ def stays_forgotten(comparison: Comparison) -> dict[str, Any] | None:
         )  # fmt: skip
     figure.update_layout(**_LAYOUT, height=460, legend={"orientation": "h", "y": -0.18})
     grid = {"gridcolor": "rgba(128,128,128,.25)", "zeroline": False}
-    figure.update_xaxes(
-        range=[_lowest(x for _, x, _ in places) - 0.05, 1.18], title="forgotten: 0 Compromised, 1 Clean", **grid
-    )
-    figure.update_yaxes(
-        range=[_lowest(y for _, _, y in places) - 0.08, 1.12],
-        title="stays forgotten: 1 less what an attack recovers",
-        **grid,
-    )
+    figure.update_xaxes(range=[low[0], _HIGH[0]], title="forgotten: 0 Compromised, 1 Clean", **grid)
+    figure.update_yaxes(range=[low[1], _HIGH[1]], title="stays forgotten: 1 less what an attack recovers", **grid)
     return _plain(figure)
 
 

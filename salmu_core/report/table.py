@@ -11,6 +11,7 @@ from rich.text import Text
 
 from salmu_core.comparison.differences import PairedDifference
 from salmu_core.comparison.leaderboard import Cell, Comparison, MetricColumn, Row
+from salmu_core.report.names import Name
 
 _VERDICT_STYLES = {
     "selective": "bold green", "superficial": "magenta", "over-generalised": "yellow", "ineffective": "yellow", "catastrophic": "red",
@@ -31,7 +32,7 @@ def leaderboard_renderables(comparison: Comparison, width: int = 80) -> list[Ren
     parts: list[RenderableType] = []
     forgetting = [metric for metric in comparison.metrics if metric.aspect == "forgetting"]
     others = [metric for metric in comparison.metrics if metric.aspect != "forgetting"]
-    narrow = width < WIDE and forgetting and others
+    narrow = width < WIDE and bool(forgetting and others)
     blocks = (
         [("forgetting, target Clean", forgetting), ("the rest, target Compromised", others)]
         if narrow
@@ -45,7 +46,10 @@ def leaderboard_renderables(comparison: Comparison, width: int = 80) -> list[Ren
     for number, (words, metrics) in enumerate(blocks):
         last = number == len(blocks) - 1
         heading = "Distance to the target" + (f" ({words})" if words else "")
-        parts += [Text(""), _distances(heading, comparison, metrics, cost=last)]
+        parts += [Text(""), _distances(heading, comparison, metrics, score=last, cost=last and not narrow)]
+    if narrow:
+        words = f"Seconds, samples and trained parameters stand in the files, and in terminals of {WIDE} columns."
+        parts.append(Padding(Text(words, style="dim"), (0, 0, 0, 2)))
     parts += _against_each_other(comparison)
     if comparison.sources:
         words = "Published: measured by others, never ranked; distances are to the references of the same source"
@@ -70,11 +74,11 @@ def _attacked(comparison: Comparison) -> list[RenderableType]:
     attacked = [row for row in comparison.rows if row.recovered is not None]
     if not attacked:
         return []
-    lines = [Text(""), Text("Recovered by attacks on the model alone, the most first", style="bold")]
+    lines: list[RenderableType] = [Text(""), Text("Recovered by attacks on the model alone, the most first", style="bold")]
     for row in attacked:
         shares = sorted(row.attacks.items(), key=lambda item: -item[1])
         words = ", ".join(f"{name} {share:.0%}" for name, share in shares[:3])
-        lines.append(Text.assemble("  ", (row.title, "bold"), f": {words}"))
+        lines.append(Padding(Text.assemble((row.title, "bold"), f": {words}"), (0, 0, 0, 2)))
     words = "0 %: no more than from Clean; 100 %: all that the same attack gets from Compromised. –: not attacked."
     return [*lines, Padding(Text(words, style="dim"), (0, 0, 0, 2))]
 
@@ -90,7 +94,7 @@ def _values(heading: str, comparison: Comparison, metrics: list[MetricColumn], *
     if overall:
         table.add_column("overall", justify="right", no_wrap=True)
         if attacked := any(row.recovered is not None for row in comparison.rows):
-            table.add_column("recov\nered", justify="right", no_wrap=True)
+            table.add_column("recov-\nered", justify="right", no_wrap=True)
     for row, next_row in _with_next(comparison.rows):
         cells = [_value(row.cells.get(metric.name)) for metric in metrics]
         if verdict:
@@ -106,25 +110,23 @@ def _values(heading: str, comparison: Comparison, metrics: list[MetricColumn], *
     return table
 
 
-def _distances(heading: str, comparison: Comparison, metrics: list[MetricColumn], *, cost: bool) -> Table:
+def _distances(heading: str, comparison: Comparison, metrics: list[MetricColumn], *, score: bool, cost: bool) -> Table:
     table = _table(heading)
     table.add_column("", overflow="fold", min_width=16)
     for metric in metrics:
         table.add_column(_heading(metric.name), justify="right", no_wrap=True)
-    if cost:
-        for word in ("forgot\nten", "kept", "general", "sec", "samples", "params"):
-            table.add_column(word, justify="right", no_wrap=True)
+    for word in [
+        *(("for-\ngotten", "kept", "gen-\neral") if score else ()),
+        *(("sec", "samples", "params") if cost else ()),
+    ]:
+        table.add_column(word, justify="right", no_wrap=True)
     for row, next_row in _with_next(comparison.rows):
         cells = [_gap(row.cells.get(metric.name)) for metric in metrics]
-        if cost and row.kind == "run":
+        if score and row.kind == "run":
             cells += [_part(row, "forgotten"), _part(row, "kept"), _part(row, "general")]
-            cells += [
-                Text(f"{row.seconds:.1f}"),
-                Text(
-                    _count(sum(row.samples.values())) + (f"\n+{_count(sum(row.captions.values()))}c" if row.captions else "")
-                ),
-                Text(_count(row.trainable_parameters)),
-            ]
+        if cost and row.kind == "run":
+            read = _count(sum(row.samples.values())) + (f"\n+{_count(sum(row.captions.values()))}c" if row.captions else "")
+            cells += [Text(f"{row.seconds:.1f}"), Text(read), Text(_count(row.trainable_parameters))]
         table.add_row(_name(comparison, row), *cells)
         if _ends_section(row, next_row):
             table.add_row()
@@ -166,7 +168,7 @@ def _differences(heading: str, found: Sequence[PairedDifference]) -> Table:
         table.add_column(word, justify="left" if word == "" else "right", no_wrap=True)
     for d in found:
         table.add_row(
-            Text(d.row, style="bold"),
+            Name(d.row, style="bold"),
             f"{d.difference:+.3f}",
             f"{d.low:+.3f} to {d.high:+.3f}",
             _probability(d.corrected),
@@ -219,7 +221,7 @@ def _ends_section(row: Row, next_row: Row | None) -> bool:
 
 def _name(comparison: Comparison, row: Row) -> Text:
     style = {"reference": "italic", "published": "dim italic"}.get(row.kind, "bold")
-    return Text(comparison.label(row) + mark(row), style=style)
+    return Name(comparison.label(row) + mark(row), style=style)
 
 
 def mark(row: Row) -> str:

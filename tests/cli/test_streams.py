@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import warnings
+from types import SimpleNamespace
 
 import pytest
 
@@ -69,6 +70,27 @@ def test_json_and_names_in_sentences_hold_no_signs_that_steer(capsys):
     assert "\x9b" not in text
     assert visible("a\nfact: b", one_line=True) == "a\u240afact: b"
     assert visible("שלום 张 é\u200e\n") == "שלום 张 é\u200e\n"
+
+
+def test_a_cell_is_broken_after_hyphens_before_it_is_broken_in_a_word(capsys):
+    console = render._Shown(file=sys.stdout, width=40)
+    console.print(render.make_table(("Run", "Why"), [("r" * 20, "selective-synaptic-dampening of 张"), ("s", "张" * 30)]))
+    lines = [line[20:].strip() for line in capsys.readouterr().out.splitlines()]
+    assert lines[1:3] == ["selective-", "synaptic-dampening"]
+    assert "".join(lines).count("张") == 31
+
+
+def test_the_plan_of_a_comparison_fits_80_columns(monkeypatch, capsys):
+    plan = SimpleNamespace(
+        title="direct-similarity-minimisation seed 0", done=False, most_steps=100, memory_bytes=123.4e6,
+        samples={"forget": 2304, "retain": 2304}, disk_bytes=14.3e6, kept_bytes=2e6,
+    )  # fmt: skip
+    monkeypatch.setattr(render, "out", render._Shown(file=sys.stdout, width=80))
+    render.show_plans([plan, SimpleNamespace(**vars(plan) | {"done": True})])
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert lines[1] == "direct-similarity-minimisation seed 0  100    forget 2304, retain 2304  123.4 MB"
+    assert lines[2].split()[-3:] == ["done", "123.4", "MB"]
+    assert lines[3:] == ["2 runs, 1 to do. Memory is an estimate. Disk: 14.3 MB for a run, 2.0 MB kept."]
 
 
 def test_long_names_do_not_push_the_other_columns_out(capsys):

@@ -148,6 +148,23 @@ def test_the_terminal_table_fits_and_names_every_row(comparison, width):
     assert all(row.title in text for row in comparison.rows)
 
 
+def test_at_80_columns_names_are_broken_after_hyphens_alone(comparison):
+    names = ("selective-synaptic-dampening", "direct-similarity-minimisation", "caption-null-space-retain-and-more")
+    runs = [record(name, {**COMPROMISED, "RetFail": 0.1}) for name in names]
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    for renderable in leaderboard_renderables(compare_records([*references(), *runs]), 80):
+        console.print(renderable)
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= 80
+    whole = re.compile("(?:" + "|".join({piece for name in names for piece in re.findall(r"[a-z]+-?", name)}) + ")+")
+    shown = [word for word in re.findall(r"[a-z]+(?:-[a-z]*)+", text) if any(word[:6] in name for name in names)]
+    assert len(shown) > 10
+    assert all(whole.fullmatch(word) for word in shown)
+    assert "gotten" in text
+    assert "params" not in text  # the files and wide terminals have what runs cost
+    assert "stand in the files" in text
+
+
 @pytest.fixture
 def with_others():
     return compare_records(
