@@ -13,7 +13,7 @@ _EXAMPLES = """\b
 Examples:
   salmu audit results/mini/runs/delete-b1-s0-1234abcd
   salmu audit checkpoint.safetensors --only few-shot-relearning --only int4-rounding
-  salmu audit results/mini/runs/RUN --set few-shot-relearning.lr=1e-3 --json
+  salmu audit results/mini/runs/RUN --set 'few-shot-relearning.lrs=[0.01]' --json
 """
 
 
@@ -95,6 +95,8 @@ def audit_command(
     ]
     header = ("Audit", "This model", "Clean", "Compromised", "Recovered", "x Clean", "Seconds")
     render.out.print(render.make_table(header, rows))
+    if trained := [f"{item.audit} {item.samples:,}" for item in results if item.samples]:
+        render.out.print(f"Pairs trained on: {', '.join(trained)}", markup=False, highlight=False)
     for item in results:
         if item.reason:
             render.out.print(f"{item.audit}: not measured ({item.reason})", markup=False, highlight=False)

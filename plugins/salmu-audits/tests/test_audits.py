@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,12 +12,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from click.testing import CliRunner
 from jaxtyping import install_import_hook
 from PIL import Image
-from salmu_audits.runner import AuditResult, audit
+from salmu_audits.command import audit_command
+from salmu_audits.runner import AuditResult, audit, make_audits
 
 from salmu_core import Leak, SalmuError
 from salmu_core.builtin.toy import Toy
+from salmu_core.cli.arguments import parse_settings
 from salmu_core.data.splits import Split
 from salmu_core.metric import NotMeasurable
 from salmu_core.plugins.loading import load_plugins
@@ -247,6 +251,24 @@ def test_recovered_and_times_clean_by_hand():
     equal = result.model_copy(update={"compromised": 0.1})
     assert equal.recovered is None
     assert result.model_copy(update={"value": None}).times_clean is None
+
+
+def test_the_command_shows_what_each_attack_got_and_what_it_cost(tmp_path):
+    given = ["compromised", "--benchmark", "toy", "--cpu", "--only", "int8-rounding", "--only", "one-photo-relearning"]
+    grid = ["lrs=[0.01]", 'towers=["text"]', "epochs=2", "curve=false"]
+    given += [word for cell in grid for word in ("--set", f"one-photo-relearning.{cell}")]
+    found = CliRunner().invoke(audit_command, given, env={"SALMU_CACHE": str(tmp_path), "COLUMNS": "200"})
+    assert found.exit_code == 0, found.output
+    assert "int8-rounding" in found.output
+    assert "Pairs trained on: one-photo-relearning 36\n" in found.output  # 18 associations, two passes
+
+
+def test_the_options_in_the_commands_examples_are_there():
+    [example] = re.findall(r"--set '(\S+)'", audit_command.epilog)
+    [(name, value)] = parse_settings([example]).items()
+    audit, option = name.split(".")
+    [made] = make_audits(load_plugins(), [audit], {audit: {option: value}})
+    assert made.options.lrs == (0.01,)
 
 
 def test_what_cannot_be_measured_says_why(tmp_path):
