@@ -19,6 +19,7 @@ from salmu_core.models.loading import load_model
 from salmu_core.records.store import read_record
 from salmu_core.runner.run import Settings
 from salmu_deletion.forget import _too_small, forget, own_data, plan, settings_for, write_transformers
+from salmu_deletion.statements import verdict_of
 from toy_methods import Ascent
 
 COLUMNS = {"image": "photo", "caption": "text", "identity": "person_id"}
@@ -211,7 +212,14 @@ def test_the_command_runs_and_speaks_in_sentences(given, tmp_path, monkeypatch):
     arguments += ["--columns", "image=photo,caption=text,identity=person_id", "--method", "weight-edit", "--out", str(out)]
     done = CliRunner().invoke(cli, arguments, standalone_mode=False)
     assert done.return_value == 0, done.output
-    assert "Is it forgotten?" in done.output
+    verdict = verdict_of(
+        read_record(out), *(read_record(out / "references" / which).scores for which in ("clean", "compromised"))
+    )
+    before, asked, _ = done.stdout.partition("Is it forgotten?")
+    assert f"\nVerdict: {verdict.name}. " in before  # the answer comes before everything but the check's findings
+    assert "Compromised" not in before
+    assert asked
+    assert f"salmu certificate {out} --pdf" in done.stdout
     assert read_record(out).spec.benchmark == "own-data"
 
 

@@ -218,8 +218,10 @@ def _show(done: Forgotten) -> None:
     from rich.text import Text
 
     from salmu_core.cli import render
+    from salmu_core.comparison.explain import VERDICTS
     from salmu_deletion.forget import PAGE_FILE
-    from salmu_deletion.statements import statements
+    from salmu_deletion.statements import statements, verdict_of
+    from salmu_deletion.wording import without_clean
 
     record = done.record
     rows = {which: row.scores for which, row in done.references.items()}
@@ -227,6 +229,13 @@ def _show(done: Forgotten) -> None:
     render.out.print()
     if record.error:
         render.err.print(f"{record.status}: {record.error}", style="red", markup=False)
+    else:
+        verdict = verdict_of(record, clean, compromised)
+        words = f"{VERDICTS.get(verdict.name, '').replace(' Holds no rank.', '')} {verdict.reason}"
+        render.out.print(
+            Text(f"Verdict: {verdict.name}.", style="bold").append(f" {without_clean(words)}", style="not bold")
+        )
+        render.out.print()
     for item in statements(record, clean, compromised) if record.status == "ok" else ():
         render.out.print(Text(item.question, style="bold").append(f" {item.answer}", style="not bold"))
 
@@ -260,8 +269,11 @@ def _show(done: Forgotten) -> None:
         render.out.print(f"transformers: {done.transformers}", markup=False, highlight=False, soft_wrap=True)
     render.out.print(f"All of this:  {done.folder / PAGE_FILE}", markup=False, highlight=False, soft_wrap=True)
     if record.model_file is not None:
-        text = f"Look at single requests: salmu inspect {done.folder} --list"
-        render.out.print(text, markup=False, highlight=False, soft_wrap=True)
+        for text in (
+            f"Look at single requests: salmu inspect {done.folder} --list",
+            f"Hand on what was done:   salmu certificate {done.folder} --pdf",
+        ):
+            render.out.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 __all__ = ["forget_command"]
