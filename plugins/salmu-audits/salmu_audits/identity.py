@@ -102,19 +102,30 @@ class IdentityInference(Audit):
 class DejaVuOptions(Options):
     """Options of deja-vu-attributes."""
 
-    neighbours: int = Field(10, ge=1, description="nearest public photos that are asked")
+    neighbours: int = Field(3, ge=1, description="nearest public people that are asked")
     rows: int = Field(2000, ge=1, description="captions that are asked about, drawn at random where there are more")
 
 
 def recalled(
-    queries: Float[Tensor, "n dim"],
-    public: Float[Tensor, "m dim"],
+    similarity: Float[Tensor, "n photos"],
+    person: Int[Tensor, " photos"],
     wanted: Int[Tensor, " n"],
-    labels: Int[Tensor, " m"],
+    labels: Int[Tensor, " people"],
     neighbours: int,
 ) -> Bool[Tensor, " n"]:
-    """Is the wanted label among those of the nearest public rows?"""
-    near = (queries @ public.T).topk(min(neighbours, len(public)), dim=1).indices
+    """Is the wanted label among those of the nearest people, each as near as their nearest photo? Photos are not counted: a model
+    that puts one person's photos close together would recall less, whatever it knows.
+
+    Args:
+        person: of every photo, a number of `labels`.
+
+    >>> one, two = torch.tensor([[0.9, 0.8, 0.1]]), torch.tensor([0, 0, 1])
+    >>> recalled(one, two, torch.tensor([5]), torch.tensor([4, 5]), 1), recalled(one, two, torch.tensor([5]), torch.tensor([4, 5]), 2)
+    (tensor([False]), tensor([True]))
+    """
+    of_people = similarity.new_full((len(similarity), len(labels)), -torch.inf)
+    of_people.scatter_reduce_(1, person.expand(len(similarity), -1), similarity, "amax")
+    near = of_people.topk(min(neighbours, len(labels)), dim=1).indices
     return (labels[near] == wanted[:, None]).any(dim=1)
 
 
@@ -126,6 +137,7 @@ class DejaVuAttributes(Audit):
         "Captions that leave an attribute out find photos of others who share it oftener than Clean's do; share of captions."
     )
     paper = "https://arxiv.org/abs/2402.02103"
+    version = "2"
     bounds = (-1.0, 1.0)
     references = ("clean",)
     Options = DejaVuOptions
@@ -160,7 +172,9 @@ class DejaVuAttributes(Audit):
         for field in sorted(shared):
             number = {value: place for place, value in enumerate(sorted({v for (_, f), v in shown.items() if f == field}))}
             kept = [row for row in range(len(photos)) if (owners[row], field) in shown]
-            labels = torch.tensor([number[shown[owners[row], field]] for row in kept])
+            known = sorted({owners[row] for row in kept})
+            labels = torch.tensor([number[shown[person, field]] for person in known])
+            person = torch.tensor([known.index(owners[row]) for row in kept])
             ask = [
                 place for place, row in enumerate(rows) if fields[row] != field and facts.get((people[row], field)) in number
             ]
@@ -168,7 +182,7 @@ class DejaVuAttributes(Audit):
                 continue
             wanted = torch.tensor([number[facts[people[rows[place]], field]] for place in ask])
             hits = {
-                which: recalled(texts[which][ask], images[which][kept], wanted, labels, self.options.neighbours)
+                which: recalled(texts[which][ask] @ images[which][kept].T, person, wanted, labels, self.options.neighbours)
                 for which in images
             }
             only_own, only_clean = (hits["own"] & ~hits["clean"]).sum(), (hits["clean"] & ~hits["own"]).sum()

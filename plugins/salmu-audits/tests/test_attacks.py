@@ -414,12 +414,17 @@ def test_people_who_were_learned_are_recognised_by_their_names(memorised):
     assert votes("compromised") > votes("clean")
 
 
-def test_nearest_photos_tell_the_attribute():
-    public = torch.eye(3)
-    queries = F.normalize(torch.tensor([[1.0, 0.2, 0.0], [0.0, 0.3, 1.0]]), dim=1)
-    labels = torch.tensor([7, 8, 9])
-    assert recalled(queries, public, torch.tensor([7, 8]), labels, 1).tolist() == [True, False]
-    assert recalled(queries, public, torch.tensor([7, 8]), labels, 2).tolist() == [True, True]
+def test_nearest_people_tell_the_attribute():
+    person, labels = torch.tensor([0, 0, 0, 1, 2]), torch.tensor([7, 8, 9])
+    similarity = torch.tensor([[0.9, 0.8, 0.7, 0.2, 0.1], [0.9, 0.8, 0.7, 0.2, 0.1], [0.0, 0.3, 0.0, 0.2, 0.9]])
+    wanted = torch.tensor([7, 8, 7])
+    assert recalled(similarity, person, wanted, labels, 1).tolist() == [True, False, False]
+    assert recalled(similarity, person, wanted, labels, 2).tolist() == [
+        True,
+        True,
+        True,
+    ]  # three photos of one are one person
+    assert recalled(similarity, person, torch.tensor([6, 6, 6]), labels, 9).tolist() == [False] * 3
 
 
 class _Remembers(AuditContext):
@@ -464,6 +469,6 @@ class _Remembers(AuditContext):
 
 
 def test_deja_vu_is_what_only_this_model_recalls():
-    options = DejaVuAttributes.Options(neighbours=2)
+    options = DejaVuAttributes.Options(neighbours=1)
     assert DejaVuAttributes(options).attack(_Remembers(True)).value == 1.0
     assert DejaVuAttributes(options).attack(_Remembers(False)).value == 0.0
