@@ -1,5 +1,6 @@
 """Command lines in README, docs and cards are what the commands take; TOML blocks are studies or packages."""
 
+import re
 import tomllib
 
 import click
@@ -59,6 +60,21 @@ def test_command_lines_parse(page, paths_need_not_exist):
             command.make_parser(click.Context(command, info_name=path)).parse_args(rest)
         except click.UsageError as error:
             pytest.fail(f"{page.relative_to(ROOT)}: `salmu {' '.join(arguments)}`: {error.format_message()}")
+
+
+#: What takes the time of a network, of another machine or of data that nobody here has; salmubench.md has a table of its steps.
+_NOT_MEASURED = ("salmubench", "data pull", "accelerate")
+_TIMED = sorted(
+    {*(ROOT / "docs").glob("*.md")} - {ROOT / "docs" / name for name in ("salmubench.md", "train-at-scale.md", "tune.md")}
+)
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *_TIMED], ids=lambda page: page.stem)
+def test_every_command_says_how_long_it_takes(page):
+    for block in blocks(page, "bash"):
+        for line in block.text.replace("\\\n", " ").splitlines():
+            if re.match(r"(pip install uv && )?(uv run )?salmu ", line) and not any(word in line for word in _NOT_MEASURED):
+                assert re.search(r" # .*(\[[^]]+\]|\d s\b|second|minute)", line), f"{block.place}: {line}"
 
 
 def test_a_wrong_command_line_is_noticed(paths_need_not_exist):
