@@ -116,16 +116,32 @@ def contract() -> str:
     return "\n".join([*lines, ""])
 
 
-def types() -> str:
-    """Every field and class attribute of a public type; one that says nothing about itself is an error."""
+def _of_site(module: str) -> Any:
+    """A module of `docs/site`."""
     sys.path.insert(0, str(DOCS / "site"))
     try:
-        type_reference = importlib.import_module("type_reference")
+        return importlib.import_module(module)
     finally:
         sys.path.remove(str(DOCS / "site"))
+
+
+def types() -> str:
+    """Every field and class attribute of a public type; one that says nothing about itself is an error."""
+    type_reference = _of_site("type_reference")
     text: str = type_reference.types_reference()
     assert not type_reference.SILENT, f"say what these are: {', '.join(type_reference.SILENT)}"
     return text
+
+
+def for_the_site(name: str) -> str:
+    """What the site makes anew at every build, for who reads the files."""
+    modules = {"commands": ("commands", "command_reference"), "hooks": ("hook_reference", "hook_reference")}
+    modules["python"] = ("python_reference", "python_file")
+    module, function = modules.get(name, ("catalogue", name))
+    text: str = getattr(_of_site(module), function)()
+    return f"\n{text.strip()}\n\n".replace("](../plugins/", "](../../plugins/").replace(
+        "](../benchmarks/", "](../../benchmarks/"
+    )
 
 
 #: Page, from the root of the repository -> block -> what fills it.
@@ -136,19 +152,34 @@ BLOCKS = {
     "docs/catalogue/methods.md": {"zoo": zoo_table},
     "docs/reference/types.md": {"types": types},
 }
+#: Page -> what the site fills in there (`docs/site/hooks.py`).
+SITE_BLOCKS = {
+    "docs/reference/commands.md": "commands",
+    "docs/reference/hooks.md": "hooks",
+    "docs/reference/python.md": "python",
+    "docs/catalogue/metrics.md": "metrics",
+    "docs/catalogue/audits.md": "audits",
+    "docs/catalogue/benchmarks.md": "benchmarks",
+}
+PAGES = (*BLOCKS, *SITE_BLOCKS)
 
 
 def filled(page: Path) -> str:
     """The page with its generated blocks made anew."""
-    text = page.read_text(encoding="utf-8")
-    for name, make in BLOCKS[page.relative_to(ROOT).as_posix()].items():
-        pattern = re.compile(rf"(<!-- {name}: [^\n]*-->\n).*?(<!-- end of {name} -->)", re.S)
+    text, place = page.read_text(encoding="utf-8"), page.relative_to(ROOT).as_posix()
+    blocks = [
+        (rf"<!-- {name}: [^\n]*-->\n", rf"<!-- end of {name} -->", make) for name, make in BLOCKS.get(place, {}).items()
+    ]
+    if place in SITE_BLOCKS:
+        name = SITE_BLOCKS[place]
+        blocks.append((rf"<!-- made for the site: {name} -->\n", "<!-- end -->", lambda: for_the_site(name)))
+    for start, end, make in blocks:
         content = make().replace("\\", r"\\")
-        text, count = pattern.subn(rf"\g<1>{content}\g<2>", text)
-        assert count == 1, f"{page.name} has {count} blocks called {name}"
+        text, count = re.subn(rf"({start}).*?({end})", rf"\g<1>{content}\g<2>", text, flags=re.S)
+        assert count == 1, f"{page.name} has {count} blocks that begin with {start}"
     return text
 
 
 if __name__ == "__main__":
-    for page in BLOCKS:
+    for page in PAGES:
         (ROOT / page).write_text(filled(ROOT / page), encoding="utf-8")

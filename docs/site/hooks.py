@@ -1,7 +1,7 @@
 """What MkDocs calls while it builds the site: adds the cards as pages, fills the generated references, turns links.
 
-Generated pages have a line `<!-- made for the site: NAME -->` in `docs/`. They are made anew at every build, so none can be stale; who
-reads the folder without the site finds words there on how to see the same.
+Generated pages have a line `<!-- made for the site: NAME -->` in `docs/`. They are made anew at every build; for who reads
+the folder without the site, `docs/generate.py` writes the same there (names of Python without their whole docstrings).
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ _SHOWN = 20
 @click.option("--no-same-identity", is_flag=True, help="Do not add the other rows of people who were found by words.")
 @click.option("--drop", metavar="ROW,...", help="Rows that do not belong, by their numbers.")
 @click.option(
-    "--out", type=click.Path(path_type=Path), metavar="CSV", help="Write the rows as `salmu forget --forget` takes them."
+    "--out", type=click.Path(path_type=Path), metavar="CSV", help="Write the rows as --forget of `salmu forget` takes them."
 )
 @click.option("--html", "page", type=click.Path(path_type=Path), metavar="FILE", help="Write a page with the pictures.")
 @click.option("--overwrite", is_flag=True, help="Replace files that are there.")
