@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import re
 import subprocess
 import sys
 from typing import ClassVar
@@ -228,6 +229,7 @@ def test_the_command_prints_a_table_and_its_exit_code_says_whether_all_is_well(m
     assert done.return_value == 0
     assert "forget-retain-disjoint" in done.stdout
     assert "0 failed" in done.stdout
+    assert re.search(r"Slowest: ([\w-]+ \d+\.\d s(, )?){3}\.$", " ".join(done.stdout.split()))
     assert max(map(len, done.stdout.splitlines())) <= 80
     monkeypatch.setattr(Toy, "budget", faulty.Poor.budget)
     done = CliRunner().invoke(

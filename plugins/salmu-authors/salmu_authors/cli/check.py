@@ -99,3 +99,5 @@ def _show_checks(report: CheckReport, shown: Sequence[CheckResult]) -> None:
     out.print()
     line = f"{report.kind} {report.name}: {counts}, in {seconds_text(report.seconds)}."
     out.print(Text(line, style="green" if report.ok else "red"))
+    slowest = sorted(report.results, key=lambda result: -result.seconds)[:3]
+    out.print(Text(f"Slowest: {', '.join(f'{each.id} {seconds_text(each.seconds)}' for each in slowest)}.", style="dim"))
