@@ -133,7 +133,8 @@ def test_everything_that_a_published_package_needs_is_written(kind):
     }
     assert not any("@{" in text or "@%" in text for text in content.values())
     assert "${{ matrix.python }}" in content[".github/workflows/test.yml"]
-    assert "salmu check caption-swap" in content[".github/workflows/test.yml"]
+    checked = "CaptionSwap" if kind == "metric" else "caption-swap"
+    assert f"salmu check {checked}" in content[".github/workflows/test.yml"]
     # Both show how long the checks took.
     assert "--durations=3" in tomllib.loads(content["pyproject.toml"])["tool"]["pytest"]["ini_options"]["addopts"]
     project = tomllib.loads(content["pyproject.toml"])["project"]
