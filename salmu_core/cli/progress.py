@@ -15,7 +15,7 @@ from salmu_core.records.schema import RunRecord, RunSpec
 from salmu_core.runner.progress import Progress as Event
 
 _MARKS = {"ok": "[green]done[/]", "diverged": "[yellow]diverged[/]", "failed": "[red]failed[/]"}
-_LINE_EVERY = 60.0  # seconds between lines about one stage in a log file
+_LINE_EVERY = 25.0  # seconds between lines in a log file where nothing ends
 
 
 class ProgressDisplay:
@@ -43,9 +43,9 @@ class ProgressDisplay:
         self._all = self._bar.add_task("all runs", total=runs, values="") if runs else None
         self._stage_task = self._bar.add_task("starting", total=None, values="")
         self._stage = ""
-        self._done = 0
+        self._done = self._before = 0
         self._runs = runs
-        self._started = time.monotonic()
+        self._began = self._started = time.monotonic()
         self._shown_at = 0.0
         self._stage_began, self._begun_at = self._started, 0
 
@@ -71,6 +71,11 @@ class ProgressDisplay:
         if event.note:  # a line that stays
             self._console.print(event.note, markup=False, highlight=False)
             return
+        if event.stage == "waiting":  # of a comparison: runs of several workers tell nothing between
+            if self._plain and self._runs and time.monotonic() - self._shown_at >= 0.9 * _LINE_EVERY:
+                self._console.print(f"[{self._done}/{self._runs}] going on{self._left()}", markup=False, highlight=False)
+                self._shown_at = time.monotonic()
+            return
         stage = f"{event.run}: {event.stage}"
         new = stage != self._stage
         self._stage = stage
@@ -86,7 +91,7 @@ class ProgressDisplay:
         self._bar.update(self._stage_task, completed=event.done, total=event.total or None, values=values)
 
     def _tell_in_lines(self, stage: str, event: Event, new: bool) -> None:
-        """A line for each stage, and for a long one a line a minute with the time left."""
+        """A line for each stage, and for a long one more with the time left."""
         now = time.monotonic()
         if new:
             self._console.print(stage, markup=False, highlight=False)
@@ -106,9 +111,16 @@ class ProgressDisplay:
         counter = f"[{self._done}/{self._runs}] " if self._runs else ""
         name = record.spec.start if record.kind == "reference" else f"{record.spec.method} seed {record.spec.seed}"
         self._console.print(counter, end="", markup=False, highlight=False)
-        self._console.print(f"{name} {_MARKS[record.status]} in {seconds_text(self._seconds_of(record))}", highlight=False)
+        took, left = seconds_text(self._seconds_of(record)), self._left() if self._plain else ""
+        self._console.print(f"{name} {_MARKS[record.status]} in {took}{left}", highlight=False)
+        self._shown_at = time.monotonic()
         if self._all is not None:
             self._bar.update(self._all, completed=self._done)
+
+    def _left(self) -> str:
+        """How long the other runs of a comparison take, at the pace so far."""
+        ended, left = self._done - self._before, self._runs - self._done
+        return f", about {seconds_text((time.monotonic() - self._began) / ended * left)} left" if ended and left > 0 else ""
 
     def _seconds_of(self, record: RunRecord) -> float:
         """A reference's time is that since it began, with the building of the benchmark; several runs at once have their own."""
@@ -117,6 +129,6 @@ class ProgressDisplay:
 
     def skip(self, runs: int) -> None:
         """Runs that were done before."""
-        self._done += runs
+        self._done, self._before = self._done + runs, self._before + runs
         if self._all is not None:
             self._bar.update(self._all, completed=self._done)

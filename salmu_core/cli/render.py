@@ -31,8 +31,6 @@ class _Shown(Console):
 
 out = _Shown()
 err = _Shown(stderr=True)
-
-
 _LONGEST_NAME = 60  # cells of a first column that is not broken
 
 
@@ -67,11 +65,8 @@ def show_preset(method: str, options: Mapping[str, Any], preset: str, budget: fl
 
 def show_presets_in_short(methods: int, preset: str) -> None:
     """Say how many methods take options from a preset, where spelling them out would fill the screen."""
-    err.print(
-        f"{methods} methods take options from {_preset_in_words(preset)}; study.toml beside the results lists them.",
-        markup=False,
-        highlight=False,
-    )
+    words = f"{methods} methods take options from {_preset_in_words(preset)}; study.toml beside the results lists them."
+    err.print(words, markup=False, highlight=False)
 
 
 def _preset_in_words(preset: str) -> str:
@@ -141,10 +136,8 @@ def show_plans(plans: Sequence[Any]) -> None:
     missing = [plan for plan in plans if not plan.done]
     kept = sum(plan.kept_bytes or 0 for plan in missing)
     most = bytes_text(max((plan.disk_bytes or 0 for plan in missing), default=0))
-    out.print(
-        f"{len(plans)} runs, {len(missing)} to do. Memory is an estimate. Disk: {most} for a run, {bytes_text(kept)} kept.",
-        highlight=False,
-    )
+    words = f"{len(plans)} runs, {len(missing)} to do. Memory is an estimate."
+    out.print(f"{words} Disk: {most} for a run, {bytes_text(kept)} kept.", highlight=False)
 
 
 def show_reading(record: Any) -> None:

@@ -18,8 +18,6 @@ _VERDICT_STYLES = {
     "no effect": "dim", "diverged": "red", "failed": "red", "unknown": "dim",
     "published": "dim italic",
 }  # fmt: skip
-
-
 WIDE = 132  # columns from which all ten metrics fit in one table
 
 

@@ -206,8 +206,9 @@ class _Pool:
     def _look(self) -> None:
         """Wait until something happens, and see to it."""
         soonest = min(worker.ends for worker in self._busy)
-        pause = None if soonest == math.inf else max(0.0, soonest - time.monotonic())
-        wait([thing for worker in self._busy for thing in (worker.connection, worker.process.sentinel)], pause)
+        pause = max(0.0, min(25.0, soonest - time.monotonic()))  # observers hear of silence, too
+        if not wait([thing for worker in self._busy for thing in (worker.connection, worker.process.sentinel)], pause):
+            self._plugins.tell("run_progress", event=Progress("", "waiting"))
         for worker in list(self._busy):
             if (message := _received(worker)) is not None:
                 self._answered(worker, message)

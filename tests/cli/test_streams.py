@@ -12,12 +12,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from salmu_core.cli import render, streams
+from records import record
+from salmu_core.cli import progress, render, streams
 from salmu_core.cli.main import main
 from salmu_core.errors import BadData, BadOptions, OutputError
 from salmu_core.files.first_bytes import refuse_other_content
 from salmu_core.files.names import visible
 from salmu_core.files.writing import check_writable, default_cache, elsewhere, write_json
+from salmu_core.runner.progress import Progress as Event
 
 
 class _Refuses(io.RawIOBase):
@@ -78,6 +80,27 @@ def test_a_cell_is_broken_after_hyphens_before_it_is_broken_in_a_word(capsys):
     lines = [line[20:].strip() for line in capsys.readouterr().out.splitlines()]
     assert lines[1:3] == ["selective-", "synaptic-dampening"]
     assert "".join(lines).count("张") == 31
+
+
+def test_a_log_of_a_comparison_has_the_time_left_at_least_every_half_minute(monkeypatch, capsys):
+    now = [1000.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    display = progress.ProgressDisplay(runs=4, console=render._Shown(file=sys.stdout, width=80))
+    display.skip(1)
+    for seconds in (25, 25):  # what the pool of workers tells while nothing ends
+        now[0] += seconds
+        display.run_progress(event=Event("", "waiting"))
+    now[0] += 10
+    display.run_finished(record=record("good", {}))
+    display.run_progress(event=Event("", "waiting"))  # a line was just printed
+    now[0] += 25
+    display.run_progress(event=Event("", "waiting"))
+    assert capsys.readouterr().out.splitlines() == [
+        "[1/4] going on",
+        "[1/4] going on",
+        "[2/4] good seed 0 done in 3.0 s, about 2.0 min left",
+        "[2/4] going on, about 2.8 min left",
+    ]
 
 
 def test_the_plan_of_a_comparison_fits_80_columns(monkeypatch, capsys):

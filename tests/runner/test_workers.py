@@ -1,5 +1,6 @@
 """Runs in processes of their own: several at once, one each for packages that nobody vouches for, and none that stays behind."""
 
+import math
 import multiprocessing
 import os
 import subprocess
@@ -8,6 +9,7 @@ import time
 import tomllib
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -223,3 +225,16 @@ def test_a_worker_ends_with_its_parent(way):
     parent.wait()
     psutil.wait_procs([child], timeout=30)
     assert not child.is_running()
+
+
+def test_observers_hear_of_a_comparison_in_which_nothing_ends_for_a_while(monkeypatch):
+    told, pauses = [], []
+    pool = workers_module._Pool.__new__(workers_module._Pool)
+    going = SimpleNamespace(sentinel=None, is_alive=lambda: True, exitcode=None)
+    pool._busy = [SimpleNamespace(ends=math.inf, connection=None, process=going)]
+    pool._plugins = SimpleNamespace(tell=lambda hook, event: told.append((hook, event.stage)))
+    monkeypatch.setattr(workers_module, "wait", lambda things, pause: pauses.append(pause) or [])
+    monkeypatch.setattr(workers_module, "_received", lambda worker: None)
+    pool._look()
+    assert told == [("run_progress", "waiting")]
+    assert pauses == [25.0]
