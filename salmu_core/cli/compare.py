@@ -38,7 +38,7 @@ Examples:
   salmu compare delete --fail-if verdict=catastrophic --require 'overall>=0.1'
   salmu compare --set gradient-ascent.lr=1e-4 --out results/trial
   salmu compare --benchmark salmubench --data-dir snapshot
-  salmu compare --seeds 0,1,2 --launcher slurm --launcher-set timeout_min=240 --launcher-set gpus_per_node=1
+  salmu compare --launcher slurm --launcher-set timeout_min=240
 """
 
 

@@ -26,7 +26,7 @@ Examples:
   salmu evaluate checkpoint.pt --benchmark mini --json
   salmu evaluate hf-hub:OWNER/NAME --precision bf16
   salmu evaluate compromised --benchmark salmubench --data-dir snapshot
-  salmu evaluate compromised --benchmark salmubench --protocol official --precision fp16
+  salmu evaluate compromised --benchmark salmubench --protocol official
 """
 
 

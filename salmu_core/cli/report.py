@@ -13,7 +13,7 @@ _EXAMPLES = """\b
 Examples:
   salmu report results/mini
   salmu report results/mini elsewhere/runs --out joined
-  salmu report results/mini --family distillation --where 'GenKnow.gap<0.05' --sort InterIdSim
+  salmu report results/mini --where 'GenKnow.gap<0.05' --sort InterIdSim
   salmu report results/mini --commands
   salmu report results/mini --format latex > table.tex
 """

@@ -30,7 +30,7 @@ Examples:
   salmu run gradient-ascent --set lr=1e-4 --seed 1 --out runs/ga
   salmu run delete --budget 5 --dry-run
   salmu run delete --benchmark salmubench --data-dir snapshot
-  accelerate launch --num_processes 2 -m salmu_core run gradient-ascent --out runs/ga2
+  accelerate launch --num_processes 2 -m salmu_core run delete --out runs/2
 """
 
 

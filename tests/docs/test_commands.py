@@ -111,3 +111,10 @@ def test_toml_blocks_are_studies_or_packages(page):
             continue
         assert set(content) <= set(Study.model_fields), f"{block.place}: neither a study nor a package"
         parse_study(content, block.place)
+
+
+@pytest.mark.parametrize("command", sorted(cli.list_commands(click.Context(cli))))
+def test_help_fits_80_columns(command):
+    found = cli.get_command(click.Context(cli), command)
+    context = click.Context(found, info_name=f"salmu {command}", terminal_width=80, max_content_width=80)
+    assert [line for line in found.get_help(context).splitlines() if len(line) > 80] == []

@@ -12,8 +12,8 @@ from salmu_core.errors import BadOptions
 _EXAMPLES = """\b
 Examples:
   salmu audit results/mini/runs/delete-b1-s0-1234abcd
-  salmu audit checkpoint.safetensors --only few-shot-relearning --only int4-rounding
-  salmu audit results/mini/runs/RUN --set 'few-shot-relearning.lrs=[0.01]' --json
+  salmu audit model.safetensors --only linear-map --only int4-rounding
+  salmu audit results/mini/runs/RUN --set 'few-shot-relearning.lrs=[0.01]'
 """
 
 

@@ -15,7 +15,7 @@ _EXAMPLES = """\b
 Examples:
   salmu push results/mini/runs/delete-b1-s0 me/clip-delete --dry-run
   salmu push results/mini/runs/delete-b1-s0 me/clip-delete --private
-  salmu push results/salmubench/runs/delete-b1-s0 me/clip-delete --gated manual
+  salmu push results/salmubench/runs/delete-b1-s0 me/clip --gated manual
   salmu push results/mini/runs/delete-b1-s1 me/clip-delete --branch seed-1
   salmu push results/mini me/unlearning-results --license cc-by-4.0
 """

@@ -71,11 +71,11 @@ def tune_command(
     Neither evaluation splits nor the Clean model are looked at. A search that was killed goes on where it was.
     """
     from salmu_core.cli import render
-    from salmu_core.cli.progress import ProgressDisplay
     from salmu_core.errors import BadOptions
     from salmu_core.plugins.loading import load_plugins
     from salmu_core.spec.resolve import standard_benchmark
     from salmu_core.spec.study import results_folder
+    from salmu_tune.display import TuneDisplay
     from salmu_tune.search import Trial, tune
 
     plugins = load_plugins()
@@ -95,7 +95,7 @@ def tune_command(
         line = f"{method} {number}/{of}: {given} -> {trial.value:.3f} ({trial.verdict}, {sum(trial.seconds):.0f} s)"
         render.err.print(line, markup=False, highlight=False)
 
-    with ProgressDisplay(runs=max(1, len(instances)) * (2 + trials * len(chosen) * len(factors)), quiet=as_json) as display:
+    with TuneDisplay(runs=max(1, len(instances)) * (2 + trials * len(chosen) * len(factors)), quiet=as_json) as display:
         plugins.watch(display)
         found = tune(
             chosen,

@@ -27,7 +27,7 @@ Examples:
   salmu forget --model clip/ --forget requests.csv --check-only
   salmu forget --model clip/ --forget requests.csv --retain ordinary.csv \\
       --method gradient-ascent-retain --out runs/request-17
-  salmu forget --after runs/request-17 --forget more.csv --retain ordinary.csv \\
+  salmu forget --after runs/request-17 --forget more.csv --retain keep.csv \\
       --method gradient-ascent-retain --out runs/request-18
   salmu forget --model weights.pt --architecture ViT-B-16 --forget shards/ \\
       --columns image=photo,caption=text,identity=person_id \\

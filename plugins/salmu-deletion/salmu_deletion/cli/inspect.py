@@ -15,7 +15,7 @@ Examples:
   salmu inspect results/mini/runs/RUN --list
   salmu inspect results/mini/runs/RUN --identity 00000012
   salmu inspect results/mini/runs/RUN --identity "Anna Smith" --html anna.html
-  salmu inspect results/mini/runs/RUN --association 00000012/phone_number --json
+  salmu inspect results/mini/runs/RUN --association 00000012/city --json
 """
 
 

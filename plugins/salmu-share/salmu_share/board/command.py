@@ -11,8 +11,9 @@ from salmu_core.cli.arguments import FiniteRange
 _SUBMIT_EXAMPLES = """\b
 Examples:
   salmu submit results/mini/runs/delete-b1-s0-1234abcd
-  salmu submit results/mini/runs/mine-* --out ../results/submissions --requirement 'mine @ git+https://github.com/me/mine@v1'
-  salmu submit results/salmubench/runs/mine-b1-s0 --weights hf-hub:me/clip-mine@COMMIT
+  salmu submit results/mini/runs/mine-* --out ../results/submissions \\
+      --requirement 'mine @ git+https://github.com/me/mine@v1'
+  salmu submit results/salmubench/runs/mine-b1-s0 --weights hf-hub:me/x@COMMIT
 """
 _BOARD_EXAMPLES = """\b
 Examples:
