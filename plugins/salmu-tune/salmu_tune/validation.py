@@ -167,7 +167,7 @@ class Validation(Benchmark):
     """Forget and retain of another benchmark, with parts of them set aside as holdouts."""
 
     name = "validation"
-    version = "3"
+    version = "4"
     summary = "Carved out of another benchmark's forget and retain splits; options are chosen on it (salmu tune)."
     Options = ValidationOptions
 
@@ -247,10 +247,12 @@ class Validation(Benchmark):
         return self.base.load_model(which)
 
     def budget(self) -> Budget:
-        """As many passes over the smaller splits as the other benchmark allows over its own."""
-        whole = self.base.budget()
-        share = {role: len(self.split_for(role)) / len(self.base.split_for(role)) for role in ("forget", "retain")}
-        return Budget(round(whole.forget * share["forget"]), round(whole.retain * share["retain"]))
+        """As many samples as the other benchmark allows, so that a method takes as many steps as it will there.
+
+        What is lost grows with the steps: an equal number of passes over fewer rows would be fewer of them, and call options
+        harmless that are not (docs/tune.md).
+        """
+        return self.base.budget()
 
     def pretraining_rate(self) -> float | None:
         return self.base.pretraining_rate()
