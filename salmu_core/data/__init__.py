@@ -1,7 +1,5 @@
 """Pairs, splits and batches, and the cache of decoded pictures."""
 
-from __future__ import annotations
-
 import importlib
 from typing import Any
 

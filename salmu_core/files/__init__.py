@@ -1,7 +1,5 @@
 """Files that are written whole or not at all, and noticed when they are changed."""
 
-from __future__ import annotations
-
 import importlib
 from typing import Any
 

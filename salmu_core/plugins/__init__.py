@@ -1,7 +1,5 @@
 """Finding and loading plugins and commands."""
 
-from __future__ import annotations
-
 import importlib
 from typing import Any
 

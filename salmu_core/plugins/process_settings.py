@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -104,12 +105,17 @@ def _put_saved_by_back(before: Any) -> None:
         torch._C._autograd._pop_saved_tensors_default_hooks()
 
 
-def _kernels() -> set[str]:
+def _kernels() -> frozenset[str]:
     """Operators of torch's own that Python code computes instead (`torch.library`). Torch itself adds such that infer shapes."""
-    return {name for name in torch.library._impls if name.startswith("aten/") and name.endswith(("CPU", "CUDA"))}
+    return _own_kernels(frozenset(torch.library._impls))
 
 
-def _drop_kernels(before: set[str]) -> None:
+@lru_cache(maxsize=1)
+def _own_kernels(names: frozenset[str]) -> frozenset[str]:
+    return frozenset(name for name in names if name.startswith("aten/") and name.endswith(("CPU", "CUDA")))
+
+
+def _drop_kernels(before: frozenset[str]) -> None:
     for item in gc.get_objects():
         if type(item) is torch.library.Library and item.ns == "aten" and item._op_impls - before:
             item._destroy()

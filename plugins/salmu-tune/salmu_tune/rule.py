@@ -12,8 +12,8 @@ from salmu_core.comparison.overall import Basis, basis
 from salmu_core.comparison.verdict import Thresholds
 from salmu_core.records.schema import ScoreRecord
 
-#: The share of the ordinary knowledge above chance that a trial may lose on any instance: two thirds of where a verdict of catastrophic
-#: begins, for the same options lose more on one instance than on another.
+#: The share of the ordinary knowledge above chance that a trial may lose on any instance: two thirds of where a verdict says
+#: catastrophic, for the same options lose more on one instance than on another.
 LARGEST_LOSS = Thresholds.general_drop * 2 / 3
 #: Of trials that forget alike, the one that keeps more of what nobody asked to forget: all of it is worth this much forgetting.
 KEPT = 0.1
