@@ -80,7 +80,7 @@ def test_a_dry_run_of_a_comparison_lists_its_runs_and_starts_none(tmp_path, monk
         ("ascent seed 1", False), ("weight-edit seed 1", False),
     ]  # fmt: skip
     table = CliRunner().invoke(cli, [*command, "--dry-run"], catch_exceptions=False, standalone_mode=False)
-    assert "6 runs, 4 of them to be done" in table.output
+    assert "6 runs, 4 to do" in table.output
     assert len(list((tmp_path / "runs").iterdir())) == 2
 
 

@@ -95,7 +95,9 @@ def tune_command(
         line = f"{method} {number}/{of}: {given} -> {trial.value:.3f} ({trial.verdict}, {sum(trial.seconds):.0f} s)"
         render.err.print(line, markup=False, highlight=False)
 
-    with TuneDisplay(runs=max(1, len(instances)) * (2 + trials * len(chosen) * len(factors)), quiet=as_json) as display:
+    with TuneDisplay(
+        runs=max(1, len(instances)) * (2 + (trials + 1) * len(chosen) * len(factors)), quiet=as_json
+    ) as display:
         plugins.watch(display)
         found = tune(
             chosen,
@@ -124,7 +126,7 @@ def tune_command(
             f"{item.best.value:.3f}",
             f"{item.trials[0].value:.3f}",
             item.best.verdict
-            if item.best.eligible
+            if item.best.eligible and not item.best.harms_in_a_run
             else f"{item.best.verdict}; no trial may be chosen, this one harms least",
         )
         for item in found

@@ -21,7 +21,8 @@ LOST = -2.0  # of a trial without scores; no other is worth less
 RULE = (
     f"a trial that loses more than {LARGEST_LOSS:.0%} of the general knowledge above chance on any instance cannot be chosen; among"
     f" the others the one that forgets most (half of it by the worst metric, as in the overall score, half by the mean of all), plus"
-    f" {KEPT:g} times what it keeps of associations that were set aside"
+    f" {KEPT:g} times what it keeps of associations that were set aside; it is then run with nothing set aside, on every instance, and"
+    " where that loses more than the same limit, the next best is taken"
 )
 Scores = Mapping[str, ScoreRecord]
 
@@ -77,6 +78,28 @@ def _mean_forgotten(against: Basis, scores: Scores) -> float:
         if kind.aspect == "forgetting"
     ]
     return fmean(min(max(share, 0.0), 1.0) for share in shares)
+
+
+def lost_of(scores: Scores, never_learned: Scores, compromised: Scores) -> float | None:
+    """Share of the general level above chance that a run lost, of the worst general metric that counts, whatever else was measured.
+
+    Returns:
+        0 where all rose; None where the run has none of them.
+
+    Example:
+        >>> from salmu_core.records.schema import ScoreRecord
+        >>> def one(value):
+        ...     return {"G": ScoreRecord(value=value, target="compromised", aspect="general", primary=True, chance=0.1)}
+        >>> round(lost_of(one(0.7), one(0.9), one(0.9)), 3)
+        0.25
+    """
+    against = basis(never_learned, compromised)
+    lost = [
+        1 - (scores[name].value - kind.chance) / (against.compromised[name] - kind.chance)
+        for name, kind in against.kinds.items()
+        if kind.aspect == "general" and name in scores
+    ]
+    return max(0.0, *lost) if lost else None
 
 
 def mean_worth(found: Sequence[Worth]) -> Worth:

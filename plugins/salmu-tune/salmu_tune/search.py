@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,11 +20,13 @@ from salmu_core.runner.workers import run_alone
 from salmu_core.seeding import derive_seed
 from salmu_core.spec.presets import preset_file
 from salmu_core.spec.resolve import make_benchmark, resolve, standard_benchmark
-from salmu_tune.rule import LOST, RULE, Scores, Worth, mean_worth, worth_of
+from salmu_tune.rule import LARGEST_LOSS, LOST, RULE, Scores, Worth, lost_of, mean_worth, worth_of
 from salmu_tune.space import described, first_trial, searched_values, space_of, suggest
+from salmu_tune.validation import Validation
 
 #: Trials that run on every instance before one is stopped for being worse than the median of those at the same instance.
 BEFORE_STOPPING = 4
+Kind = Literal["", "mismatched", "whole"]
 #: Shows a finished trial: method, number, trials, the trial.
 ShowTrial = Callable[[str, int, int, "Trial"], None]
 
@@ -37,6 +39,8 @@ class Trial:
         value: what the search maximises, see `rule`; over the instances that it ran on.
         verdicts, statuses, scores, seconds: of each instance that it ran on.
         stopped: it ran on fewer instances than there are, being hopeless.
+        lost_in_run: what runs with nothing set aside lost, the most over instances up to the first that lost too much; None where
+            no better trial was refused, so none was made, or where the benchmark has no stand-in to measure it by.
     """
 
     options: Mapping[str, Any]
@@ -49,11 +53,17 @@ class Trial:
     statuses: Sequence[str]
     seconds: Sequence[float]
     scores: Sequence[Mapping[str, float]] = field(default_factory=tuple)
+    lost_in_run: float | None = None
 
     @property
     def eligible(self) -> bool:
-        """May it be chosen?"""
+        """May it be chosen, by what the trial lost?"""
         return not self.stopped and self.value >= 0
+
+    @property
+    def harms_in_a_run(self) -> bool:
+        """Was it harmless with a part set aside, and not without?"""
+        return self.lost_in_run is not None and self.lost_in_run > LARGEST_LOSS
 
     @property
     def verdict(self) -> str:
@@ -86,10 +96,7 @@ class Ground:
         self._carved = dict(carved)
         self._precision = precision
         self._folder, self._settings, self._plugins = folder, settings, plugins
-        self._shared = {
-            mismatched: make_benchmark("validation", {**carved, "mismatched": mismatched}, plugins, settings.cache_folder)
-            for mismatched in (False, True)
-        }
+        self._shared: dict[str, Validation] = {}
         self._references: tuple[Scores, Scores] | None = None
 
     @property
@@ -105,24 +112,47 @@ class Ground:
     @property
     def largest_rate(self) -> float | None:
         """The rate of pretraining."""
-        return self._shared[False].pretraining_rate()
+        return self._benchmark("").pretraining_rate()
+
+    def _benchmark(self, how: Kind) -> Validation:
+        """Carved, with mismatched pairs, or whole; made once."""
+        if how not in self._shared:
+            made = make_benchmark("validation", self._options(how), self._plugins, self._settings.cache_folder)
+            assert isinstance(made, Validation)
+            self._shared[how] = made
+        return self._shared[how]
+
+    def _options(self, how: Kind) -> dict[str, Any]:
+        return {**self._carved, "mismatched": how == "mismatched", **({"whole": True} if how == "whole" else {})}
 
     def _measured(self) -> tuple[Scores, Scores]:
         if self._references is None:
-            self._references = self.run("none", {}, 1.0, mismatched=True).scores, self.run("none", {}, 1.0).scores
+            self._references = self.run("none", {}, 1.0, "mismatched").scores, self.run("none", {}, 1.0).scores
         return self._references
 
-    def run(self, method: str, options: Mapping[str, Any], budget: float, *, mismatched: bool = False) -> RunRecord:
+    def lost_in_run(self, method: str, options: Mapping[str, Any], budget: float) -> float | None:
+        """What a run of these options loses with nothing set aside: closed forms harm the more, the more there is to forget.
+
+        Returns:
+            A share of the general level above chance; all of it where the run failed. None where there is no stand-in.
+        """
+        if not self._benchmark("").tells_of_runs:
+            return None
+        scores = self.run(method, options, budget, "whole").scores
+        # The stand-in and the model are the same as where a part is set aside, and so is what Compromised has there.
+        return lost_of(scores, self.never_learned, self.compromised) if scores else 1.0
+
+    def run(self, method: str, options: Mapping[str, Any], budget: float, how: Kind = "") -> RunRecord:
         """One run; read back when it was made before. Of a trial only the record is kept: models of all trials would be gigabytes."""
         spec = RunSpec(
             method=method,
             benchmark="validation",
-            benchmark_options={**self._carved, "mismatched": mismatched},
+            benchmark_options=self._options(how),
             method_options=dict(options),
             budget=budget,
             precision=self._precision,
         )
-        resolved = resolve(spec, self._plugins, self._settings.cache_folder, self._shared[mismatched])
+        resolved = resolve(spec, self._plugins, self._settings.cache_folder, self._benchmark(how))
         folder = resolved.folder_in(self._folder / "trials")
         record = run_alone(resolved, folder, self._settings, self._plugins)
         if method != "none":
@@ -177,8 +207,7 @@ def tune(
     found = []
     for budget in budgets:
         for entry in entries.values():
-            tried = search(entry, grounds, trials, budget, seed, show)
-            best = choose(tried)
+            tried, best = choose_and_run(entry.name, search(entry, grounds, trials, budget, seed, show), grounds, budget)
             path = folder / "presets" / preset_file(entry.name, budget)
             content = _content(entry, grounds, tried, best)
             place = {
@@ -302,7 +331,35 @@ def _value(worths: Sequence[Worth | None]) -> float:
 def choose(tried: Sequence[Trial]) -> Trial:
     """The best of those that may be chosen, the first of equals; where none may, the one that did least harm."""
     eligible = [trial for trial in tried if trial.eligible]
-    return max(eligible or tried, key=lambda trial: trial.value)
+    harmless = [trial for trial in eligible if not trial.harms_in_a_run]
+    if eligible and not harmless:
+        return min(eligible, key=lambda trial: trial.lost_in_run or 0.0)
+    return max(harmless or tried, key=lambda trial: trial.value)
+
+
+def choose_and_run(
+    method: str, tried: Sequence[Trial], grounds: Sequence[Ground], budget: float
+) -> tuple[list[Trial], Trial]:
+    """Run the best trial's options with nothing set aside, and the next best where that harms, until one does not.
+
+    Returns:
+        The trials, with what their runs lost, and the one that is chosen.
+    """
+    trials = list(tried)
+    while True:
+        best = choose(trials)
+        if not best.eligible or best.lost_in_run is not None:
+            return trials, best
+        worst = 0.0
+        for ground in grounds:
+            lost = ground.lost_in_run(method, best.options, budget)
+            if lost is None:
+                return trials, best
+            worst = round(max(worst, lost), 4)
+            if worst > LARGEST_LOSS:
+                break
+        ran = replace(best, lost_in_run=worst)
+        trials[next(number for number, trial in enumerate(trials) if trial is best)] = ran
 
 
 def _content(
@@ -317,7 +374,12 @@ def _content(
         "method": entry.name,
         "options": dict(best.options),
         "rule": RULE,
-        "chosen": {"value": best.value, "verdict": best.verdict, "eligible": best.eligible},
+        "chosen": {
+            "value": best.value,
+            "verdict": best.verdict,
+            "eligible": best.eligible and not best.harms_in_a_run,
+            "lost_in_run": best.lost_in_run,
+        },
         "space": described(space_of(entry.cls, grounds[0].largest_rate)),
         "references": [
             {"compromised": short(ground.compromised), "never learned": short(ground.never_learned)} for ground in grounds

@@ -161,6 +161,10 @@ class ValidationOptions(Options):
     mismatched: bool = Field(
         False, description="sensitive pairs get the image of another identity: the values of associations never learned"
     )
+    whole: bool = Field(
+        False,
+        description="nothing is set aside: how a setting does in a run, measured by what stands for the zero-shot task alone",
+    )
 
 
 class Validation(Benchmark):
@@ -178,6 +182,8 @@ class Validation(Benchmark):
 
         if self.options.base == self.name:
             raise SalmuError("The benchmark validation cannot be carved out of itself.")
+        if self.options.whole and self.options.mismatched:
+            raise SalmuError("A validation benchmark is whole or mismatched, not both.", "Leave one of them out.")
         self.base = make_benchmark(self.options.base, self.options.base_options, load_plugins(), cache)
         self._stand_ins: Mapping[str, Split] = self.base.stand_ins()
         if self.base.scoring is not None:
@@ -192,7 +198,9 @@ class Validation(Benchmark):
         self.base.build(report, rebuild=rebuild)
 
     def identity(self) -> Mapping[str, Any]:
-        own: Mapping[str, Any] = self.options.model_dump(mode="json")
+        own: dict[str, Any] = self.options.model_dump(mode="json")
+        if not self.options.whole:
+            del own["whole"]  # trials that were made before it existed are the same trials
         return {**own, "base_options": dict(self.base.identity()), "base_version": self.base.version}
 
     def splits(self) -> Mapping[str, SplitInfo]:
@@ -206,6 +214,8 @@ class Validation(Benchmark):
             "retain_disjoint": ("evaluation", "other ordinary pairs, set aside"),
             "retain_validation": ("evaluation", "all ordinary pairs that are set aside"),
         }
+        if self.options.whole:
+            text = {"forget": text["forget"], "retain": text["retain"]}
         carved = {name: SplitInfo(role, summary) for name, (role, summary) in text.items()}  # type: ignore[arg-type]
         described = self.base.splits()
         return {**carved, **{name: replace(described[name], summary="its stand-in") for name in self._stand_ins}}
@@ -218,6 +228,8 @@ class Validation(Benchmark):
     def load_split(self, name: str) -> Split:
         if name in self._stand_ins:
             return self._stand_ins[name]
+        if self.options.whole:
+            return self.base.split_for("forget" if name == "forget" else "retain")
         forget, retain = self.base.split_for("forget"), self.base.split_for("retain")
         parts = self._carving
         source = retain if name.startswith("retain") else forget
@@ -258,7 +270,13 @@ class Validation(Benchmark):
         return self.base.pretraining_rate()
 
     def fingerprint(self) -> str:
-        return f"{self.base.fingerprint()}-validation-{self.version}-{self.options.seed}-{self.options.mismatched}"
+        own = f"validation-{self.version}-{self.options.seed}-{self.options.mismatched}"
+        return f"{self.base.fingerprint()}-{own}" + ("-whole" if self.options.whole else "")
 
     def metrics(self) -> Sequence[Metric]:
-        return () if self._stand_ins else (RetainAccuracy(),)
+        return () if self._stand_ins or self.options.whole else (RetainAccuracy(),)
+
+    @property
+    def tells_of_runs(self) -> bool:
+        """Can what a run does to general knowledge be measured where nothing is set aside?"""
+        return bool(self._stand_ins)

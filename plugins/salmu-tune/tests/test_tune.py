@@ -11,17 +11,19 @@ from salmu_core import Between, FitOptions, LossMethod, OneOf, SalmuError, hooki
 from salmu_core.builtin.toy import Toy
 from salmu_core.cli.catalogue import facts_of
 from salmu_core.comparison.verdict import Thresholds
+from salmu_core.data.pairs import View
 from salmu_core.errors import BadOptions
 from salmu_core.evaluation.mismatch import mismatch
 from salmu_core.losses import pair_cosine
+from salmu_core.metric import Metric, Score
 from salmu_core.plugins.loading import add_plugin
 from salmu_core.records.schema import Package, ScoreRecord
 from salmu_core.runner.run import Settings
 from salmu_core.spec.presets import preset_file, with_preset
 from salmu_core.spec.resolve import make_benchmark, shipped_presets
 from salmu_tune import plugin
-from salmu_tune.rule import LARGEST_LOSS, Worth, mean_worth, worth_of
-from salmu_tune.search import Trial, choose, tune
+from salmu_tune.rule import LARGEST_LOSS, Worth, lost_of, mean_worth, worth_of
+from salmu_tune.search import Trial, choose, choose_and_run, make_grounds, tune
 from salmu_tune.space import first_trial, searched_values, space_of, suggest
 from salmu_tune.validation import Validation, carve, chance_to_be_first
 from toy_methods import toy_plugins as core_plugins
@@ -196,6 +198,7 @@ def test_a_search_tries_the_defaults_first_goes_on_where_it_was_cut_and_writes_a
     assert [sorted(one) for one in preset["references"]] == [["compromised", "never learned"]] * 2
     assert "RetainAcc" in preset["references"][0]["compromised"]
     assert preset["instances"] == [3, 4]
+    assert preset["chosen"]["lost_in_run"] is None  # toy has nothing that stands for a zero-shot task
     assert found.preset.name == preset_file("tunable", 1.0) == "tunable-1x.json"
     chosen = with_preset("tunable", {"lr": 1.0}, Toy(), tmp_path / "tune" / "presets")
     assert chosen == {**found.best.options, "lr": 1.0}
@@ -310,6 +313,95 @@ def trial_of(value, *, stopped=False):
 def test_a_trial_that_was_stopped_or_harms_is_chosen_only_where_there_is_no_other():
     assert choose([trial_of(0.2), trial_of(0.9, stopped=True), trial_of(-0.1)]).value == 0.2
     assert choose([trial_of(-0.3), trial_of(-0.06), trial_of(-2.0)]).value == -0.06
+
+
+def test_what_a_run_lost_is_read_from_general_metrics_alone():
+    assert lost_of(scores_of(F=0.0, G=0.5), NEVER, COMPROMISED) == pytest.approx(0.5)
+    assert lost_of(scores_of(F=0.0, G=1.0), NEVER, COMPROMISED) == 0.0
+    assert lost_of(scores_of(F=0.0), NEVER, COMPROMISED) is None
+
+
+class Ran:
+    """An instance on which the run of a trial with lr loses what is told."""
+
+    def __init__(self, lost):
+        self.lost, self.asked = lost, []
+
+    def lost_in_run(self, method, options, budget):
+        self.asked.append(options["lr"])
+        return self.lost[options["lr"]]
+
+
+def trials_of(*values):
+    return [replace(trial_of(value), options={"lr": number}) for number, value in enumerate(values)]
+
+
+def test_what_harms_in_a_run_gives_way_to_the_next_best():
+    first, second = Ran({0: 0.0, 1: 0.5, 2: 0.01}), Ran({0: 0.0, 1: 0.0, 2: 0.0195})
+    trials, best = choose_and_run("any", trials_of(0.1, 0.9, 0.5), [first, second], 1.0)
+    assert (best.value, best.lost_in_run) == (0.5, 0.0195)
+    assert [trial.lost_in_run for trial in trials] == [None, 0.5, 0.0195]
+    assert (first.asked, second.asked) == ([1, 2], [2])  # the first instance already refused it
+
+
+def test_where_every_run_harms_the_one_that_harms_least_is_taken_and_told():
+    trials, best = choose_and_run("any", trials_of(0.1, 0.9, -0.3), [Ran({0: 0.03, 1: 0.5})], 1.0)
+    assert (best.value, best.lost_in_run, best.harms_in_a_run) == (0.1, 0.03, True)
+    assert trials[2].lost_in_run is None
+
+
+def test_no_run_is_made_where_no_trial_may_be_chosen_or_nothing_stands_for_the_zero_shot_task():
+    assert choose_and_run("any", trials_of(-0.1, -0.3), [Ran({})], 1.0)[1].lost_in_run is None
+    assert choose_and_run("any", trials_of(0.1, 0.3), [Ran({1: None})], 1.0)[1].value == 0.3
+
+
+def test_nothing_is_set_aside_of_a_whole_one_and_trials_of_before_are_the_same_trials(tmp_path):
+    whole, carved = validation(tmp_path, whole=True), validation(tmp_path)
+    assert set(whole.splits()) == {"forget", "retain"}
+    for name in whole.splits():
+        assert list(whole.split_for(name).image_keys) == list(whole.base.split_for(name).image_keys)
+    assert "whole" not in carved.identity()
+    assert whole.fingerprint() != carved.fingerprint()
+    with pytest.raises(SalmuError, match="not both"):
+        validation(tmp_path, whole=True, mismatched=True)
+
+
+class Level(Metric):
+    """General knowledge that no method touches."""
+
+    name = "Level"
+    summary = "Is the same for all."
+    target = "compromised"
+    aspect = "general"
+    primary = True
+    bounds = (0.0, 1.0)
+
+    def needs(self):
+        return {"image": View("genknow", "image")}
+
+    def compute(self, image):
+        rows = np.full(len(image.vectors), 0.5)
+        return Score(0.5, rows, chance=0.1)
+
+
+def test_a_run_with_nothing_set_aside_is_measured_where_something_stands_for_the_zero_shot_task(
+    tmp_path, tunable, monkeypatch
+):
+    settings = Settings(cache=tmp_path / "cache", cpu=True)
+
+    def lost():
+        [ground] = make_grounds("toy", {"identities": 12}, (), 0, "no", tmp_path, settings, tunable)
+        return ground.lost_in_run("tunable", {}, 1.0)
+
+    monkeypatch.setattr(Validation, "metrics", lambda self: (Level(),))
+    assert lost() is None
+    fresh = {name: Toy().split(name) for name in ("genknow", "genknow_prompts")}
+    monkeypatch.setattr(Toy, "stand_ins", lambda self: fresh)
+    assert lost() == 0.0
+    [run] = (tmp_path / "trials").glob("tunable*/record.json")
+    record = json.loads(run.read_text())
+    assert record["spec"]["benchmark_options"]["whole"] is True
+    assert record["cost"]["samples"]["forget"] >= len(Toy(Toy.Options(identities=12)).split("forget"))
 
 
 def test_the_own_caption_is_first_among_so_many_drawn_with_this_chance():
