@@ -131,7 +131,7 @@ class RetainForgetEntanglement(UnlearningMethod):
     paper = "https://arxiv.org/abs/2603.26569"
     data = ("forget", "retain")
     columns = ("identity_id", "data_field")
-    search = {"lr": Between(1e-6, 1e-3), "restore_lr": Between(1e-4, 1e-1), "mu": Between(1, 100)}
+    search = {"lr": Between(1e-6, 1e-3), "restore_lr": Between(1e-5, 1e-1), "mu": Between(1, 100)}
     Options = EntanglementOptions
 
     _multiplier: float = 0.0
