@@ -43,8 +43,6 @@ def explain(row: Row, comparison: Comparison) -> list[str]:
     if len(row.verdicts) > 1:
         counted = ", ".join(f"{name} {count}" for name, count in row.verdicts.items())
         words.append(f"Over seeds: {counted}; the worst one is shown.")
-    if row.verdict in ELSEWHERE:
-        words.append(ELSEWHERE[row.verdict])
     if read := reading(row):
         words.append(read)
     return words + _forgotten(row, comparison) + _recovered(row) + _kept(row, comparison) + _against_others(row)

@@ -38,6 +38,11 @@ class MetricColumn(_Frozen):
     clean: float | None
     compromised: float | None
 
+    @property
+    def judged(self) -> bool:
+        """Does the verdict look at it?"""
+        return self.weight > 0 and not self.not_informative and self.aspect != "retained"
+
 
 class Cell(_Frozen):
     """One metric of one row: mean over seeds and instances; the interval is bootstrapped over identities and given for single

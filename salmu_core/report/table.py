@@ -232,11 +232,7 @@ def mark(row: Row) -> str:
 
 def counts(metric: MetricColumn) -> str:
     """What a metric counts in the overall score, in a few words."""
-    if metric.not_informative:
-        return "not informative"
-    if not metric.weight:
-        return "no"
-    return f"in {metric.part}"
+    return "not informative" if metric.not_informative else f"in {metric.part}" if metric.weight else "no"
 
 
 def _table(title: str) -> Table:
@@ -317,12 +313,12 @@ def _legend(comparison: Comparison) -> RenderableType:
     for heading in ("Metric", "Target", "Range", "Counts", "What it says"):
         table.add_column(heading)
     for metric in comparison.metrics:
-        name = metric.name + (" *" if metric.primary else "")
+        name = metric.name + (" *" if metric.judged else "")
         low, high = metric.bounds
         table.add_row(name, metric.target.capitalize(), f"{low:g} to {high:g}", counts(metric), metric.summary)
     words = Text(
         "Overall: forgotten x kept x general, of each the worst metric, 0 to 1: 0 at Compromised and at Clean, at most 0.25 for what"
-        " forgets everything sensitive alike, 1 at the goal. * primary: the verdict asks most of these. A distance of 1 is that of"
+        " forgets everything sensitive alike, 1 at the goal. * the verdict looks at these. A distance of 1 is that of"
         " Compromised (forgetting) or of Clean (holdouts). Colours: up to 0.1 green, up to 0.5 yellow, above red.",
         style="dim",
     )

@@ -17,9 +17,9 @@ def test_references_have_no_failure_mode():
     assert [explain(row, comparison) for row in comparison.rows] == [[], []]
 
 
-def test_an_over_generalised_model_is_called_what_the_literature_calls_it():
+def test_an_over_generalised_model_has_lost_what_nobody_asked_to_remove():
     words = _words(CLEAN)
-    assert "over-unlearning" in words
+    assert words.startswith("The requested associations are gone, general knowledge stays, but")
     assert "2 of 2 forgetting metrics came within 20% of Clean (RetFail, AssocStr)." in words
     assert "Associations nobody asked to remove: InterIdSim is farthest from Compromised, at a distance of 1.00." in words
     assert "Streisand" not in words
@@ -35,8 +35,15 @@ def test_going_past_clean_is_said(similarity, past):
 
 def test_an_ineffective_model_has_forgotten_nothing():
     words = _words({**COMPROMISED, "VisIdInt": 0.4})
-    assert "under-forgetting" in words
+    assert words.startswith("The requested associations survive")
     assert "0 of 2 forgetting metrics came within 20% of Clean." in words
+
+
+def test_a_star_marks_what_the_verdict_looks_at():
+    comparison = compare_records(references())
+    judged = {metric.name for metric in comparison.metrics if metric.judged}
+    assert {"RetFail", "AssocStr", "InterIdSim", "GenKnow"} <= judged
+    assert "VisIdInt" not in judged
 
 
 def test_a_failed_run_says_why_and_no_more():

@@ -120,7 +120,7 @@ def test_a_run_is_chosen_from_the_table_the_list_and_the_buttons(browser, page):
     browser.run(
         "(() => { const s = document.getElementById('run'); s.value = [...s.options].find((o) => o.text.startsWith('eraser')).value; s.dispatchEvent(new Event('change')); })()"
     )
-    assert "over-unlearning" in browser.run("document.getElementById('close-words').textContent")
+    assert "nobody asked to remove" in browser.run("document.getElementById('close-words').textContent")
     assert browser.run("document.querySelectorAll('#close-associations .thumbs img').length") > 0
     browser.draw_everything()
     assert browser.complaints() == []
