@@ -350,7 +350,7 @@ def ends(stored: Sequence[Mapping[str, Any]]) -> dict[str, Parts]:
 #: Points that lost more holdouts than this are drawn on the lower edge.
 LOWEST = -0.3
 #: Names stand in a column on the right for points that forgot more than this, on the left for others.
-CROWDED = 0.6
+CROWDED = 0.34
 
 
 def spread_out(heights: Sequence[float], step: float, top: float = np.inf) -> list[float]:
@@ -380,8 +380,10 @@ def draw(summaries: Sequence[Summary], path: Path) -> None:
         shown = axis.scatter(xs, ys, c=colours, cmap="viridis", vmin=0.4, vmax=1.0, s=[110 if m in front else 45 for m in points], edgecolors="black", linewidths=0.6, zorder=3)  # fmt: skip
         axis.axvspan(0.9, 1.02, ymin=0.92, color="tab:green", alpha=0.12)
         axis.text(1.015, 1.03, "goal", color="tab:green", fontsize=8, ha="right", va="center")
+        axis.plot([0, 1], [1, 0], color="grey", linewidth=1, linestyle="--", zorder=1)  # forgets everything sensitive alike
+        axis.text(0.76, 0.26, "on the line from\nCompromised to Clean", color="grey", fontsize=8, ha="left", va="center")
         axis.axhline(LOWEST, color="grey", linewidth=0.8, linestyle=":")
-        axis.set(xlabel="forgotten (1 = as if never learned)", ylabel="holdouts kept (1 = all; dotted: this little or less)", title=f"Budget {budget:g}x (large: on the Pareto front)", xlim=(min([0.0, *xs]) - 0.65, 1.45), ylim=(LOWEST - (0.32 if min(ys) <= LOWEST else 0.02), 1.05))  # fmt: skip
+        axis.set(xlabel="forgotten (1 = as if never learned)", ylabel="holdouts kept (1 = all; dotted: this little or less)", title=f"Budget {budget:g}x (large: on the Pareto front)", xlim=(min([0.0, *xs]) - 0.65, 1.55), ylim=(LOWEST - (0.32 if min(ys) <= LOWEST else 0.02), 1.05))  # fmt: skip
         axis.grid(alpha=0.3)
         line = {"arrowstyle": "-", "color": "grey", "lw": 0.5}
         placed = -1.0  # labels on the edge hang from it, in the order of their points
