@@ -47,7 +47,7 @@ def test_without_an_assumption_about_noise_single_runs_would_fail(of, monkeypatc
 
 def test_methods_that_do_differ_are_told_apart_the_right_way_round(of):
     found = real_pairs(of, 1, 5, 40)
-    assert found["told apart"] > 20
+    assert found["told apart"] > 10  # a half of them in 500 trials; with equal methods it would be one in twenty
     assert found["the wrong way round"] <= 1
 
 
