@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from salmu_mini.benchmark import Mini
 
 #: How far scores may be apart where weights differ in rounding. On one kind of processor with the same libraries they do not differ at
-#: all. What another kind makes of 2,400 steps has not been measured: these are guesses, RetFail's the largest since it moves most.
-TOLERANCES = {"RetFail": 0.05}
+#: all. On another machine 2,400 steps were repeated once: CoreAssoc of Clean, which few people decide, moved by .044, nothing else by
+#: more than .02. RetFail's is a guess.
+TOLERANCES = {"RetFail": 0.05, "CoreAssoc": 0.05}
 TOLERANCE = 0.02
 
 
