@@ -5,7 +5,7 @@
 Options come from `benchmarks/mini/results/presets` (`tune_all.py`); a budget at which a method was not searched leaves that method out,
 unless `--methods` names it: tuned beside untuned would be no comparison. Each finished run is kept in `benchmarks/mini/results/head_to_head/instance-N.json`
 at once, under the run's identity; the same command, also on another machine, goes on with what is missing, and makes a run again when
-a method, its options or versions changed. Tables and pictures are made from these files by `head_to_head_report.py`. Models of the first
+a method, its options or versions changed, or where the pair of that seed has other weights. Tables and pictures are made from these files by `head_to_head_report.py`. Models of the first
 training seed at 1x stay in the run directories, where `attacks.py` finds them; all others would be gigabytes.
 
 Workers are processes of one thread each: on a CPU, that is more runs per hour than one process with all threads. `--minutes N` begins no
@@ -18,7 +18,7 @@ import itertools
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from planned import carry_out
 
+from salmu_core.benchmark import Benchmark
 from salmu_core.files.writing import write_json
 from salmu_core.plugins.loading import Plugins, load_plugins
-from salmu_core.records.schema import RunRecord
+from salmu_core.records.schema import RunRecord, Target
 from salmu_core.runner.planned import PlannedRun, plan_comparison
 from salmu_core.runner.run import Settings
 from salmu_core.spec.presets import preset_file
@@ -81,21 +82,33 @@ def short(record: RunRecord) -> dict[str, Any]:
         "samples": record.cost.samples,
         "trainable_parameters": record.cost.trainable_parameters,
         "device": record.provenance.device,
+        "start": start_of(record),
     }
 
 
+def start_of(record: RunRecord) -> str:
+    """Fingerprint of the weights that a run started from: an instance that another machine built has other weights than one of the same
+    seed built here, and runs on the two say nothing about each other."""
+    return " ".join(record.provenance.start_fingerprint.values())
+
+
 def keep(instance: int, record: RunRecord, results: Path | None = None) -> None:
-    """Add a finished run in the place of an earlier one of the same method, budget and seed."""
+    """Add a finished run in the place of an earlier one of the same method, budget and seed. Runs on another pair go."""
     stored = read_stored(instance, results)
     if record.spec.method == "none":
         stored["references"][record.spec.start] = {
             name: {**score.model_dump(mode="json"), "summary": ""} for name, score in record.scores.items()
         }
         stored.setdefault("reference_ids", {})[record.spec.start] = record.id
+        stored.setdefault("reference_starts", {})[record.spec.start] = start_of(record)
         stored["packages"] = record.provenance.packages
     else:
         place = (record.spec.method, record.spec.budget, record.spec.seed)
-        others = [run for run in stored["runs"] if (run["method"], run["budget"], run["seed"]) != place]
+        others = [
+            run
+            for run in stored["runs"]
+            if (run["method"], run["budget"], run["seed"]) != place and run.get("start") == start_of(record)
+        ]
         stored["runs"] = sorted([*others, short(record)], key=lambda run: (run["method"], run["budget"], run["seed"]))
     write_json(stored_path(instance, results), stored)
 
@@ -117,9 +130,19 @@ def searched_at(budget: float, plugins: Plugins) -> list[str]:
     ]
 
 
-def missing(planned: Sequence[PlannedRun], stored: dict[str, Any]) -> list[int]:
-    """Positions of the runs that are not kept yet."""
-    have = {run["id"] for run in stored["runs"]} | set(stored.get("reference_ids", {}).values())
+def starts_of(benchmark: Benchmark) -> dict[str, str]:
+    """Fingerprints of the pair that stands here; empty where it is not built yet."""
+    if not benchmark.ready():
+        return {}
+    models: tuple[Target, Target] = ("clean", "compromised")
+    return {which: " ".join(benchmark.load_model(which).fingerprint().values()) for which in models}
+
+
+def missing(planned: Sequence[PlannedRun], stored: dict[str, Any], starts: Mapping[str, str]) -> list[int]:
+    """Positions of the runs that are not kept yet, on the pair that has these fingerprints."""
+    have = {run["id"] for run in stored["runs"] if run.get("start") == starts.get("compromised", "")}
+    kept = stored.get("reference_starts", {})
+    have |= {of for which, of in stored.get("reference_ids", {}).items() if kept.get(which) == starts.get(which, "")}
     return [position for position, item in enumerate(planned) if item.resolved.id not in have]
 
 
@@ -162,11 +185,12 @@ def main(
             settings=settings,
             plugins=plugins,
         )
-        for position in missing(planned, read_stored(instance, results)):
+        made = planned[0].resolved.benchmark
+        if not dry_run:
+            made.build()
+        for position in missing(planned, read_stored(instance, results), starts_of(made)):
             spec = planned[position].resolved.spec
             tasks.append(((0.0 if spec.method == "none" else spec.budget, spec.seed, instance), planned[position]))
-        if not dry_run:
-            planned[0].resolved.benchmark.build()
     # References first, then budget by budget and seed by seed: a matrix that is cut is a smaller whole one.
     ordered = [item for _, item in sorted(tasks, key=lambda task: task[0])]
     runs = list({item.resolved.id: item for item in ordered}.values())  # both budgets have the same references
