@@ -210,7 +210,7 @@ def which_methods(summaries: Sequence[Summary], budget: float) -> str:
     own, every = {s.method for s in summaries if s.budget == budget}, {s.method for s in summaries}
     if own == every:
         return ""
-    return f"{len(own)} of {len(every)} methods: those whose options were searched at this budget, and the control that is named in the README.\n"
+    return f"{len(own)} of {len(every)} methods: those whose options were searched at this budget, and those that have none to search, the controls.\n"
 
 
 def command_of(stored: Sequence[Mapping[str, Any]], budgets: Sequence[float]) -> str:

@@ -181,17 +181,31 @@ def test_a_run_takes_the_place_of_an_earlier_one_and_is_not_missed_again(tmp_pat
 
     monkeypatch.setattr(head_to_head, "RESULTS", tmp_path)
     planned = plan_comparison(["gradient-ascent"], benchmark="toy", out=tmp_path / "runs", settings=Settings(cache=tmp_path))
-    assert head_to_head.missing(planned, head_to_head.read_stored(0)) == [0, 1, 2]
+    pair = {"clean": "weights a", "compromised": "weights b"}
+    assert head_to_head.missing(planned, head_to_head.read_stored(0), pair) == [0, 1, 2]
 
-    def record(item, identity):
+    def record(item, identity, start=None):
         spec = item.resolved.spec
-        return RunRecord(id=identity, status="ok", spec=RunSpec(method=spec.method, benchmark="toy", start=spec.start), created_at="2026-01-01T00:00:00Z", provenance=Provenance(device="cpu"))  # fmt: skip
+        provenance = Provenance(device="cpu", start_fingerprint={"image": start or pair[spec.start]})
+        return RunRecord(id=identity, status="ok", spec=RunSpec(method=spec.method, benchmark="toy", start=spec.start), created_at="2026-01-01T00:00:00Z", provenance=provenance)  # fmt: skip
 
     for item in planned:
         head_to_head.keep(0, record(item, "an earlier version"))
-    assert head_to_head.missing(planned, head_to_head.read_stored(0)) == [0, 1, 2]
+    assert head_to_head.missing(planned, head_to_head.read_stored(0), pair) == [0, 1, 2]
     for item in planned:
         head_to_head.keep(0, record(item, item.resolved.id))
     stored = head_to_head.read_stored(0)
-    assert head_to_head.missing(planned, stored) == []
+    assert head_to_head.missing(planned, stored, pair) == []
     assert len(stored["runs"]) == 1
+    # Another machine builds the same seed with other weights: nothing that was measured on the first pair counts there.
+    other = {"clean": "weights c", "compromised": "weights d"}
+    assert head_to_head.missing(planned, stored, other) == [0, 1, 2]
+    head_to_head.keep(0, record(planned[2], "of another seed", other["compromised"]))
+    assert [run["id"] for run in head_to_head.read_stored(0)["runs"]] == ["of another seed"]
+
+
+def test_the_committed_results_of_an_instance_are_of_one_pair():
+    import head_to_head
+
+    for stored in head_to_head.every_stored():
+        assert {run["start"] for run in stored["runs"]} == {stored["reference_starts"]["compromised"]}
