@@ -22,7 +22,7 @@ SMALLEST_DIFFERENCE = 1e-3
 #: The standard deviation of one run that is assumed where seeds cannot show it: of the overall score, and of a metric's distance to
 #: its target. It is what the noisiest methods on `mini` show at 1x (benchmarks/mini/results/aa.md); where
 #: seeds show more, theirs is taken.
-OVERALL_NOISE = 0.06
+OVERALL_NOISE = 0.08
 GAP_NOISE = 0.21
 #: Of the degrees of freedom that the common variance seems to be worth, the share that is believed: methods are not steady by one law,
 #: some have no noise at all. Chosen by benchmarks/mini/experiments/coverage.py.

@@ -381,7 +381,7 @@ def draw(summaries: Sequence[Summary], path: Path) -> None:
         axis.axvspan(0.9, 1.02, ymin=0.92, color="tab:green", alpha=0.12)
         axis.text(1.015, 1.03, "goal", color="tab:green", fontsize=8, ha="right", va="center")
         axis.plot([0, 1], [1, 0], color="grey", linewidth=1, linestyle="--", zorder=1)  # forgets everything sensitive alike
-        axis.text(0.76, 0.26, "on the line from\nCompromised to Clean", color="grey", fontsize=8, ha="left", va="center")
+        axis.text(0.86, 0.19, "on the line from\nCompromised to Clean", color="grey", fontsize=8, ha="left", va="center")
         axis.axhline(LOWEST, color="grey", linewidth=0.8, linestyle=":")
         axis.set(xlabel="forgotten (1 = as if never learned)", ylabel="holdouts kept (1 = all; dotted: this little or less)", title=f"Budget {budget:g}x (large: on the Pareto front)", xlim=(min([0.0, *xs]) - 0.65, 1.55), ylim=(LOWEST - (0.32 if min(ys) <= LOWEST else 0.02), 1.05))  # fmt: skip
         axis.grid(alpha=0.3)
