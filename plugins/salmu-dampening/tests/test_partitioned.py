@@ -80,8 +80,11 @@ def run(**options):
 def test_every_pass_is_counted_and_nothing_is_dampened_beyond_reach():
     start, after, facts, samples = run(alpha=1e30)
     assert samples == {"forget": 2 * 36, "retain": 3 * 24}
-    assert facts["buffer_share"] == 0
-    assert all(torch.equal(start[name], after[name]) or facts["core_share"] > 0 for name in start)
+    # Within reach are weights that no retain pair uses, and those whose gradient underflows there, which depends on the processor.
+    reached = facts["buffer_share"] + facts["core_share"]
+    assert reached < 1e-3
+    changed = sum(int((start[name] != after[name]).sum()) for name in start)
+    assert changed <= round(reached * sum(tensor.numel() for tensor in start.values()))
 
 
 def test_a_larger_tau_moves_weights_from_the_core_to_the_buffer_and_the_core_changes_sign():
